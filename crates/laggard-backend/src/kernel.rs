@@ -1,0 +1,82 @@
+//! The kernels that a synthetic training step is made of, as data.
+
+use crate::Slice;
+
+/// A row-major matrix inside a buffer.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    /// The elements; at least `(rows - 1) * row_stride + columns` of them.
+    pub slice: Slice,
+    /// Rows as stored.
+    pub rows: usize,
+    /// Columns as stored.
+    pub columns: usize,
+    /// Elements from one row to the next.
+    pub row_stride: usize,
+}
+
+/// Whether a matrix is used as stored or transposed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transpose {
+    /// As stored.
+    No,
+    /// Rows and columns exchanged.
+    Yes,
+}
+
+/// A kernel. The first set: what a training step of a transformer needs. All f32.
+#[derive(Debug, Clone)]
+pub enum Kernel {
+    /// `c = scale * op(a) * op(b)`, or `c += ...` if `accumulate`.
+    Gemm {
+        /// Left operand.
+        a: Matrix,
+        /// Use of the left operand.
+        transpose_a: Transpose,
+        /// Right operand.
+        b: Matrix,
+        /// Use of the right operand.
+        transpose_b: Transpose,
+        /// Result.
+        c: Matrix,
+        /// Factor of the product.
+        scale: f32,
+        /// Adds to `c` instead of replacing it.
+        accumulate: bool,
+    },
+    /// `to += from`, element by element (a residual connection).
+    Add {
+        /// Addend.
+        from: Slice,
+        /// Sum.
+        to: Slice,
+    },
+    /// `to = from`.
+    Copy {
+        /// Source.
+        from: Slice,
+        /// Destination.
+        to: Slice,
+    },
+    /// Every element becomes `value`.
+    Fill {
+        /// Destination.
+        to: Slice,
+        /// The value.
+        value: f32,
+    },
+    /// One fused Adam update (Kingma and Ba 2015, algorithm 1) over a flat range: reads gradient,
+    /// updates both moments and the parameters.
+    Adam {
+        /// Parameters, updated.
+        parameters: Slice,
+        /// Gradients.
+        gradients: Slice,
+        /// First moments, updated.
+        first_moments: Slice,
+        /// Second moments, updated.
+        second_moments: Slice,
+        /// Step size.
+        learning_rate: f32,
+    },
+}

@@ -1,0 +1,15 @@
+//! The seams between laggard and what executes and communicates: [`Device`], [`Communicator`],
+//! [`World`]; the in-process `threads` backend with its CPU device; and the conformance suite that
+//! every backend runs. Knows nothing of timing policy or of records.
+
+mod buffer;
+mod communicator;
+mod device;
+mod error;
+mod kernel;
+
+pub use buffer::{Buffer, HostMemory, Slice};
+pub use communicator::{Call, Communicator, World};
+pub use device::{Device, DeviceDescription, Launch, QueueId, TaggedStamp, Task, Token};
+pub use error::BackendError;
+pub use kernel::{Kernel, Matrix, Transpose};

@@ -1,0 +1,2 @@
+//! The laggard binary.
+fn main() {}

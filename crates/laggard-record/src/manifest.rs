@@ -1,0 +1,194 @@
+//! `manifest.json`: what ran, where, on what, under which schedule.
+
+use crate::version::SchemaVersion;
+use laggard_schedule::Schedule;
+use laggard_types::{Caveat, ClockDomain};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Everything about a run except its samples.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of the record's format.
+    pub schema_version: SchemaVersion,
+    /// Version of the laggard that wrote it.
+    pub laggard_version: String,
+    /// When the run began, nanoseconds of Unix time.
+    pub created_unix_ns: i64,
+    /// The command line.
+    pub command_line: Vec<String>,
+    /// Whether the times were measured, predicted or imported.
+    pub origin: Origin,
+    /// Hosts; ranks refer to them by position.
+    pub hosts: Vec<Host>,
+    /// Classes of accelerators; ranks refer to them by position.
+    pub classes: Vec<Class>,
+    /// One entry per rank, in order of rank.
+    pub ranks: Vec<RankPlace>,
+    /// Clock of the samples' times.
+    pub clock: Clock,
+    /// What was trained.
+    pub workload: Workload,
+    /// What a step does.
+    pub schedule: Schedule,
+    /// Seed of everything random in the run.
+    pub seed: u64,
+    /// Doubts that the writer had.
+    pub caveats: Vec<Caveat>,
+    /// Faults that were put in on purpose, for those who check an analysis. Analyses must not read
+    /// it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub truth: Vec<InjectedFault>,
+}
+
+/// Whether times were measured, predicted or imported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// `laggard run`.
+    Measured,
+    /// `laggard simulate`.
+    Predicted,
+    /// `laggard import`.
+    Imported {
+        /// The tool that made the trace.
+        tool: String,
+        /// The files that were read.
+        files: Vec<String>,
+    },
+}
+
+/// One host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Its name.
+    pub name: String,
+    /// Processor architecture, as `uname -m` names it.
+    pub architecture: String,
+    /// Processor model.
+    pub processor: String,
+    /// Logical processors that the job may use.
+    pub cpus: u32,
+    /// Whether this host exists only as a grouping of ranks.
+    pub emulated: bool,
+}
+
+/// One class of accelerators: ranks of a class are expected to be equally fast.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Class {
+    /// The class's name, such as `h100`.
+    pub name: String,
+    /// Whether ranks of this class do extra arithmetic to be as slow as the class.
+    pub emulated: bool,
+    /// Training rate relative to the fastest class of the run, 0 to 1.
+    pub relative_rate: f64,
+    /// Where the relative rate came from.
+    pub rate_source: String,
+    /// Arithmetic peak of one rank of the class.
+    pub peak: Option<Peak>,
+}
+
+/// The denominator of MFU.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Peak {
+    /// Dense peak of one rank in FLOP/s.
+    pub flop_per_s: f64,
+    /// Where it came from.
+    pub kind: PeakKind,
+    /// Source: a document, or how it was measured.
+    pub source: String,
+}
+
+/// Where a peak came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PeakKind {
+    /// A vendor's dense figure: shares of it are MFU.
+    Datasheet,
+    /// Measured on this machine: shares of it are `share_of_measured_peak`.
+    Measured,
+}
+
+/// Where one rank runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RankPlace {
+    /// Host, by position in the manifest.
+    pub host: u32,
+    /// Class, by position in the manifest.
+    pub class: u32,
+    /// The device's name.
+    pub device: String,
+    /// The processors that the rank is bound to; empty where it is not bound.
+    pub cpus: Vec<u32>,
+}
+
+/// The clock that the samples' times were read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// Domain.
+    pub domain: ClockDomain,
+    /// Smallest non-zero difference that was seen, nanoseconds.
+    pub resolution_ns: i64,
+    /// Whether times of different ranks may be compared as they stand.
+    pub common_to_all_ranks: bool,
+    /// Whether samples carry CPU time of the executing thread.
+    pub thread_cpu_time: bool,
+    /// Which times the run vouches for.
+    pub basis: TimeBasis,
+}
+
+/// Which times a run vouches for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeBasis {
+    /// Wall-clock times: every rank had a processor of its own.
+    Wall,
+    /// More ranks than processors: only CPU times, replayed on a virtual clock.
+    Virtual,
+}
+
+/// What was trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Model name.
+    pub model: String,
+    /// Whether this is laggard's synthetic job.
+    pub synthetic: bool,
+    /// Element type of the arithmetic.
+    pub data_type: String,
+    /// Parameters of the model.
+    pub parameters: f64,
+    /// Nominal tokens of one sequence.
+    pub sequence_length: u32,
+    /// Sequences of one micro-batch.
+    pub micro_batch_sequences: u32,
+    /// Model FLOP per token, forward and backward, causal attention.
+    pub flop_per_token_causal: Option<f64>,
+    /// The same with the full square of attention.
+    pub flop_per_token_full: Option<f64>,
+    /// FLOP per token that recomputation adds.
+    pub recompute_flop_per_token: f64,
+}
+
+/// A fault that `laggard run --inject` put in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InjectedFault {
+    /// The fault as given on the command line.
+    pub spec: String,
+    /// Its kind, such as `slow_rank`.
+    pub kind: String,
+    /// The ranks that it was put into.
+    pub ranks: Vec<u32>,
+    /// Its size, in the kind's own unit.
+    pub size: f64,
+    /// The first step that has it.
+    pub from_step: u32,
+}

@@ -1,0 +1,8 @@
+//! The one description of a training step: `measure` executes it, `analyze` replays it with measured
+//! durations. Knows nothing of where durations come from.
+
+mod graph;
+mod layout;
+
+pub use graph::{Axis, Operation, OperationKind, Phase, Program, Schedule, ScheduleOrigin, Stream};
+pub use layout::{Layout, LayoutError};
