@@ -206,6 +206,9 @@ impl Schedule {
     /// The group that a rank meets on an axis.
     pub fn group(&self, axis: u32, rank: Rank) -> Option<&[Rank]> {
         let groups = &self.axes[axis as usize].groups;
-        groups.iter().find(|group| group.contains(&rank)).map(Vec::as_slice)
+        groups
+            .iter()
+            .find(|group| group.contains(&rank))
+            .map(Vec::as_slice)
     }
 }

@@ -1,8 +1,10 @@
 //! The one description of a training step: `measure` executes it, `analyze` replays it with measured
 //! durations. Knows nothing of where durations come from.
 
+mod data_parallel;
 mod graph;
 mod layout;
 
+pub use data_parallel::{LayerWork, data_parallel};
 pub use graph::{Axis, Operation, OperationKind, Phase, Program, Schedule, ScheduleOrigin, Stream};
 pub use layout::{Layout, LayoutError};
