@@ -1,7 +1,7 @@
 //! Closed forms that an evaluation must meet.
 
 use super::*;
-use crate::{LayerWork, Layout, Phase, data_parallel};
+use crate::{LayerWork, Layout, Phase, Schedule, data_parallel};
 use proptest::prelude::*;
 
 fn schedule(replicas: u32, layers: usize) -> Schedule {
