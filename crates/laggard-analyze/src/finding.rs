@@ -164,6 +164,8 @@ pub enum Level {
     KernelEfficiency,
     /// What is left: the measured utilisation.
     Utilisation,
+    /// What is left where no peak is known: time in which ranks compute.
+    Computing,
 }
 
 impl Level {
@@ -184,6 +186,7 @@ impl Level {
             Self::Optimizer => "optimizer",
             Self::KernelEfficiency => "kernels below peak",
             Self::Utilisation => "utilisation",
+            Self::Computing => "computing (peak unknown)",
         }
     }
 
