@@ -1,13 +1,55 @@
 //! The run record: a directory with `manifest.json` and columnar samples. Knows nothing of where
 //! events came from.
+//!
+//! Reading, in bounded memory:
+//!
+//! ```no_run
+//! use laggard_record::Record;
+//! # fn main() -> Result<(), laggard_record::RecordError> {
+//! let record = Record::open("run-1".as_ref())?;
+//! let mut busy_ns = 0;
+//! let reading = record.samples(|batch| {
+//!     for (start, end) in batch.start_ns.iter().zip(batch.end_ns) {
+//!         busy_ns += end - start;
+//!     }
+//! })?;
+//! let work = record.steps()?.rows;
+//! let doubts = record.caveats.iter().chain(&reading.caveats);
+//! # drop((work, doubts));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | to | use |
+//! |---|---|
+//! | read a record | [`Record::open`], [`Record::samples`], [`Record::steps`], [`Record::telemetry`] |
+//! | read segments side by side | [`Record::sample_segments`], [`Record::read_sample_segment`], [`Tally::merge`], [`Record::conclude`] |
+//! | write a whole record at once | [`write_record`] |
+//! | align the clocks of a record | [`append_alignment`] |
 
+mod alignment;
+mod batch;
+mod bulk;
+mod check;
+mod closing;
+mod columns;
+mod error;
+mod files;
 mod manifest;
+mod reader;
+mod segment;
 mod table;
 mod version;
 
+pub use alignment::{Alignment, append_alignment};
+pub use batch::{SampleBatch, Tally};
+pub use bulk::{TableRows, write_record};
+pub use closing::{Closing, ClosingStatus};
+pub use error::RecordError;
 pub use manifest::{
     Class, Clock, Host, InjectedFault, Manifest, Origin, Peak, PeakKind, RankPlace, TimeBasis,
     Workload,
 };
+pub use reader::{Record, Rows, SampleReading};
 pub use table::{Sample, StepWork, Telemetry};
 pub use version::SchemaVersion;

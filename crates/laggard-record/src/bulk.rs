@@ -1,0 +1,98 @@
+//! Writing a whole record at once, for whoever has all rows at hand: simulations and imports.
+
+use crate::check::check_manifest;
+use crate::closing::Closing;
+use crate::columns::Row;
+use crate::error::RecordError;
+use crate::files::write_json;
+use crate::manifest::Manifest;
+use crate::reader::{CLOSING_FILE, MANIFEST_FILE};
+use crate::segment::write_rows;
+use crate::table::{Sample, StepWork, Telemetry};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Rows of one segment of a bulk-written record: enough segments to read side by side, few enough
+/// files.
+const SEGMENT_ROWS: u64 = 1 << 20;
+
+/// The rows of a record's tables.
+#[derive(Debug, Clone)]
+pub struct TableRows<S, W, T> {
+    /// Table `samples`.
+    pub samples: S,
+    /// Table `steps`.
+    pub steps: W,
+    /// Table `telemetry`.
+    pub telemetry: T,
+}
+
+/// Writes a whole record, closing included. The counts of `closing` are filled in. Histograms are
+/// left to [`crate::RecordWriter`].
+///
+/// # Errors
+/// If the manifest is not consistent, `dir` holds something already, or a file cannot be written.
+pub fn write_record<S, W, T>(
+    dir: &Path,
+    manifest: &Manifest,
+    rows: TableRows<S, W, T>,
+    closing: Closing,
+) -> Result<Closing, RecordError>
+where
+    S: IntoIterator<Item = Sample>,
+    W: IntoIterator<Item = StepWork>,
+    T: IntoIterator<Item = Telemetry>,
+{
+    create_record(dir, manifest)?;
+    let closing = Closing {
+        samples: write_table(dir, rows.samples.into_iter())?,
+        steps: write_table(dir, rows.steps.into_iter())?,
+        telemetry: write_table(dir, rows.telemetry.into_iter())?,
+        ..closing
+    };
+    write_json(&dir.join(CLOSING_FILE), &closing)?;
+    Ok(closing)
+}
+
+/// Makes a record directory with its manifest and no rows.
+pub(crate) fn create_record(dir: &Path, manifest: &Manifest) -> Result<(), RecordError> {
+    let path = dir.join(MANIFEST_FILE);
+    check_manifest(manifest, &path)?;
+    fs::create_dir_all(dir).map_err(|error| RecordError::io("create", dir, &error))?;
+    if path.exists() {
+        return Err(RecordError::AlreadyARecord {
+            path: dir.to_owned(),
+        });
+    }
+    let mut entries = fs::read_dir(dir).map_err(|error| RecordError::io("list", dir, &error))?;
+    if let Some(entry) = entries.next() {
+        let entry = entry.map_err(|error| RecordError::io("list", dir, &error))?;
+        let holds = entry.file_name().to_string_lossy().into_owned();
+        return Err(RecordError::ForeignDirectory {
+            path: dir.to_owned(),
+            holds,
+        });
+    }
+    for table in [Sample::TABLE, StepWork::TABLE, Telemetry::TABLE] {
+        let dir = dir.join(table.name);
+        fs::create_dir(&dir).map_err(|error| RecordError::io("create", &dir, &error))?;
+    }
+    write_json(&path, manifest)
+}
+
+/// The path of a table's segment.
+pub(crate) fn segment_path<R: Row>(dir: &Path, index: u32) -> PathBuf {
+    dir.join(R::TABLE.name).join(format!("{index:06}.parquet"))
+}
+
+fn write_table<R: Row>(dir: &Path, mut rows: impl Iterator<Item = R>) -> Result<u64, RecordError> {
+    let mut total = 0;
+    for index in 0.. {
+        let written = write_rows(&segment_path::<R>(dir, index), &mut rows, SEGMENT_ROWS)?;
+        total += written;
+        if written < SEGMENT_ROWS {
+            break;
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,237 @@
+//! One segment of a table: a Parquet file of row groups.
+//!
+//! Integers are stored as DELTA_BINARY_PACKED without further compression: times of one rank grow
+//! by little, ranks and steps hardly change, so deltas take few bits and decode fast. pandas,
+//! polars and DuckDB read it.
+
+use crate::columns::{Columns, Row, Table};
+use crate::error::RecordError;
+use crate::files::write_whole;
+use parquet::basic::{Encoding, Repetition, Type as PhysicalType};
+use parquet::column::reader::{ColumnReaderImpl, get_typed_column_reader};
+use parquet::data_type::{DataType, Int32Type, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::{SchemaDescriptor, Type};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Rows of one row group: what a writer holds in memory.
+const GROUP_ROWS: usize = 1 << 18;
+/// Rows that a reader decodes at a time.
+const BATCH_ROWS: usize = 1 << 16;
+
+/// Writes up to `limit` rows of `rows` as one segment. Returns how many there were; where there
+/// are none, no file is written.
+pub(crate) fn write_rows<R: Row>(
+    path: &Path,
+    rows: &mut impl Iterator<Item = R>,
+    limit: u64,
+) -> Result<u64, RecordError> {
+    let Some(first) = rows.next() else {
+        return Ok(0);
+    };
+    let mut rows = std::iter::once(first).chain(rows.take((limit - 1) as usize));
+    let mut total = 0;
+    write_whole(path, |file| {
+        let failed = |error: ParquetError| failure(path, &error);
+        let mut writer = open_writer::<R>(file).map_err(failed)?;
+        let mut columns = Columns::new(&R::TABLE);
+        loop {
+            columns.clear();
+            rows.by_ref()
+                .take(GROUP_ROWS)
+                .for_each(|row| row.put(&mut columns));
+            if columns.rows() == 0 {
+                break;
+            }
+            write_group(&mut writer, &columns).map_err(failed)?;
+            total += columns.rows() as u64;
+        }
+        writer.into_inner().map_err(failed)
+    })?;
+    Ok(total)
+}
+
+/// Decodes a segment batch by batch. Rows come as they were written, unchecked.
+pub(crate) fn read_batches(
+    path: &Path,
+    table: &Table,
+    visit: &mut dyn FnMut(&mut Columns),
+) -> Result<(), RecordError> {
+    let failed = |error: ParquetError| failure(path, &error);
+    let file = File::open(path).map_err(|error| RecordError::io("open", path, &error))?;
+    let reader = SerializedFileReader::new(file).map_err(failed)?;
+    let places = places_of(
+        path,
+        table,
+        reader.metadata().file_metadata().schema_descr(),
+    )?;
+    let mut columns = Columns::new(table);
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group).map_err(failed)?;
+        let mut open = OpenGroup::new(group.as_ref(), &places, table).map_err(failed)?;
+        loop {
+            columns.clear();
+            open.next(&mut columns).map_err(failed)?;
+            if columns.rows() == 0 {
+                break;
+            }
+            visit(&mut columns);
+        }
+    }
+    Ok(())
+}
+
+fn open_writer<R: Row>(file: File) -> Result<SerializedFileWriter<File>, ParquetError> {
+    let properties = WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_encoding(Encoding::DELTA_BINARY_PACKED)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_created_by(concat!("laggard ", env!("CARGO_PKG_VERSION")).to_owned());
+    SerializedFileWriter::new(
+        file,
+        Arc::new(schema_of(&R::TABLE)?),
+        Arc::new(properties.build()),
+    )
+}
+
+fn schema_of(table: &Table) -> Result<Type, ParquetError> {
+    let ints = table.ints.iter().map(|name| (*name, PhysicalType::INT32));
+    let longs = table.longs.iter().map(|name| (*name, PhysicalType::INT64));
+    let fields = ints.chain(longs).map(|(name, physical)| {
+        Type::primitive_type_builder(name, physical)
+            .with_repetition(Repetition::REQUIRED)
+            .build()
+            .map(Arc::new)
+    });
+    Type::group_type_builder(table.name)
+        .with_fields(fields.collect::<Result<_, _>>()?)
+        .build()
+}
+
+fn write_group(
+    writer: &mut SerializedFileWriter<File>,
+    columns: &Columns,
+) -> Result<(), ParquetError> {
+    let mut group = writer.next_row_group()?;
+    for column in &columns.ints {
+        let mut out = group
+            .next_column()?
+            .expect("the schema has every column of the table");
+        out.typed::<Int32Type>().write_batch(column, None, None)?;
+        out.close()?;
+    }
+    for column in &columns.longs {
+        let mut out = group
+            .next_column()?
+            .expect("the schema has every column of the table");
+        out.typed::<Int64Type>().write_batch(column, None, None)?;
+        out.close()?;
+    }
+    group.close()?;
+    Ok(())
+}
+
+/// Where the table's columns stand in a file: 32-bit ones, then 64-bit ones. Other columns are
+/// passed over, so that a later laggard may add some.
+fn places_of(
+    path: &Path,
+    table: &Table,
+    schema: &SchemaDescriptor,
+) -> Result<Vec<usize>, RecordError> {
+    let ints = table.ints.iter().map(|name| (*name, PhysicalType::INT32));
+    let longs = table.longs.iter().map(|name| (*name, PhysicalType::INT64));
+    ints.chain(longs)
+        .map(|(name, physical)| {
+            let wrong = |why: String| RecordError::WrongColumn {
+                path: path.to_owned(),
+                column: name.to_owned(),
+                why,
+            };
+            let (place, column) = (schema.columns().iter().enumerate())
+                .find(|(_, column)| column.path().parts() == [name])
+                .ok_or_else(|| wrong("is missing".to_owned()))?;
+            if column.physical_type() != physical {
+                return Err(wrong(format!(
+                    "is {}, not {physical}",
+                    column.physical_type()
+                )));
+            }
+            if column.max_def_level() != 0 || column.max_rep_level() != 0 {
+                return Err(wrong("may be null or repeated".to_owned()));
+            }
+            Ok(place)
+        })
+        .collect()
+}
+
+/// The columns of one row group, being decoded side by side.
+struct OpenGroup {
+    ints: Vec<ColumnReaderImpl<Int32Type>>,
+    longs: Vec<ColumnReaderImpl<Int64Type>>,
+    rows_left: usize,
+}
+
+impl OpenGroup {
+    fn new(
+        group: &dyn RowGroupReader,
+        places: &[usize],
+        table: &Table,
+    ) -> Result<Self, ParquetError> {
+        let (ints, longs) = places.split_at(table.ints.len());
+        Ok(Self {
+            ints: typed(group, ints)?,
+            longs: typed(group, longs)?,
+            rows_left: usize::try_from(group.metadata().num_rows())
+                .map_err(|_| ParquetError::General("negative number of rows".to_owned()))?,
+        })
+    }
+
+    /// Appends the next batch; nothing at the end of the group.
+    fn next(&mut self, columns: &mut Columns) -> Result<(), ParquetError> {
+        let rows = self.rows_left.min(BATCH_ROWS);
+        fill(&mut self.ints, &mut columns.ints, rows)?;
+        fill(&mut self.longs, &mut columns.longs, rows)?;
+        self.rows_left -= rows;
+        Ok(())
+    }
+}
+
+fn typed<T: DataType>(
+    group: &dyn RowGroupReader,
+    places: &[usize],
+) -> Result<Vec<ColumnReaderImpl<T>>, ParquetError> {
+    let open = |place: &usize| Ok(get_typed_column_reader(group.get_column_reader(*place)?));
+    places.iter().map(open).collect()
+}
+
+fn fill<T: DataType>(
+    readers: &mut [ColumnReaderImpl<T>],
+    columns: &mut [Vec<T::T>],
+    rows: usize,
+) -> Result<(), ParquetError> {
+    for (reader, column) in readers.iter_mut().zip(columns) {
+        let (read, _, _) = reader.read_records(rows, None, None, column)?;
+        if read != rows {
+            let short = format!("a column ends {} rows early", rows - read);
+            return Err(ParquetError::General(short));
+        }
+    }
+    Ok(())
+}
+
+/// Parquet wraps failures of the operating system; users need to see those as such.
+fn failure(path: &Path, error: &ParquetError) -> RecordError {
+    if let ParquetError::External(inner) = error
+        && let Some(system) = inner.downcast_ref::<io::Error>()
+        && system.raw_os_error().is_some()
+    {
+        return RecordError::io("write", path, system);
+    }
+    RecordError::segment(path, error)
+}
