@@ -291,8 +291,6 @@ pub enum Cause {
     OutsideContention,
     /// A rank is bound differently from the others of its class.
     Binding,
-    /// Collectives take long though everybody is there.
-    Communication,
 }
 
 /// The smallest unit that the data resolve.

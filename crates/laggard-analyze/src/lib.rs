@@ -2,8 +2,26 @@
 //! intervals. Takes values and returns values; knows nothing of MPI, CUDA, printing or the command
 //! line.
 
+mod analysis;
+mod bins;
+mod causes;
+mod cells;
 mod comparison;
+mod contention;
+mod error;
+mod figures;
 mod finding;
+mod intake;
+mod levels;
+mod own_time;
+mod per_step;
+mod scenarios;
+mod shrinkage;
+mod traits;
+
+pub use analysis::{ANALYSIS_VERSION, Options, analyze};
+pub use causes::Thresholds;
+pub use error::AnalyzeError;
 
 pub use comparison::{Comparison, ComparisonRow};
 pub use finding::{

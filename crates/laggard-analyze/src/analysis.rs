@@ -1,0 +1,422 @@
+//! The whole analysis of one record, from samples to verdict.
+
+use crate::causes::{Evidence, Thresholds, findings};
+use crate::cells::Cells;
+use crate::contention::Contention;
+use crate::intake::{Intake, Measurements};
+use crate::levels::{Settings, Waterfall, waterfall};
+use crate::own_time::{OwnTime, WorkShare};
+use crate::per_step::{Inputs, RankBlame, Typical, replay_steps};
+use crate::traits::{Chance, Traits, chance};
+use crate::{
+    Analysis, AnalyzeError, BlameEntry, Charged, Confidence, Culprit, Finding, Level, NullTest,
+    Subject, Utilisation, figures,
+};
+use laggard_record::{Manifest, Origin, PeakKind, Record, TimeBasis};
+use laggard_schedule::{Replay, ScheduleOrigin};
+use laggard_stats::{WarmUp, block_length, warm_up_end};
+use laggard_types::{Caveat, CaveatCode};
+
+/// How to analyse.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Options {
+    /// From where on something is named.
+    pub thresholds: Thresholds,
+    /// Seed of resampling and shuffling.
+    pub seed: u64,
+}
+
+/// Version of the published format of an analysis.
+pub const ANALYSIS_VERSION: u32 = 1;
+
+/// Steps that intervals and tests need.
+const ENOUGH_STEPS: usize = 30;
+/// Largest share of the step time that the replay may miss.
+const REPLAY_ERROR: f64 = 0.05;
+/// Share of the processors that others may use before the run counts as contended.
+const CONTENDED: f64 = 0.1;
+
+/// Analyses a record.
+///
+/// # Errors
+/// If the record cannot be read, contradicts itself, or has too few complete steps.
+pub fn analyze(record: &Record, options: &Options) -> Result<Analysis, AnalyzeError> {
+    let manifest = &record.manifest;
+    let replay = Replay::new(&manifest.schedule)?;
+    let cells = Cells::new(manifest, &replay)?;
+    let mut caveats = record.caveats.clone();
+    let mut intake = Intake::new(manifest, &replay);
+    let reading = record.samples(|batch| intake.add(batch))?;
+    caveats.extend(reading.caveats);
+    let work = record.steps()?;
+    intake.add_work(&work.rows);
+    caveats.extend(work.caveats);
+    let telemetry = record.telemetry()?;
+    caveats.extend(telemetry.caveats);
+    let mut measured = intake.finish()?;
+    let recorded = measured.steps();
+    let warm_up = drop_warm_up(&mut measured, &mut caveats);
+    let own = OwnTime::new(&measured, &cells);
+    let work = WorkShare::new(manifest, &measured, &cells, &own);
+    let typical = Typical::new(&measured, &cells);
+    let inputs = Inputs {
+        replay: &replay,
+        measured: &measured,
+        cells: &cells,
+        own: &own,
+        work: &work,
+        typical: &typical,
+    };
+    let contention = Contention::new(manifest, &telemetry.rows);
+    let mut result = assess(manifest, &inputs, contention.as_ref(), options);
+    result.subject.steps_recorded = recorded as u32;
+    result.subject.steps_warm_up = warm_up as u32;
+    add_data_caveats(&measured, &mut caveats);
+    caveats.append(&mut result.caveats);
+    caveats.dedup();
+    result.caveats = caveats;
+    Ok(result)
+}
+
+/// Forgets the warm-up, at most half of the steps.
+fn drop_warm_up(measured: &mut Measurements, caveats: &mut Vec<Caveat>) -> usize {
+    let steps = measured.steps();
+    let end = match warm_up_end(&measured.step_time) {
+        Ok(WarmUp::Ends { at }) if at <= steps / 2 => at,
+        Ok(WarmUp::None) | Err(_) => 0,
+        Ok(WarmUp::Ends { .. } | WarmUp::Unclear) => {
+            caveats.push(Caveat::new(
+                CaveatCode::WarmUpUnclear,
+                "no steady level of step times marks the end of warm-up: all steps are used",
+            ));
+            0
+        }
+    };
+    measured.drop_first(end);
+    end
+}
+
+fn add_data_caveats(measured: &Measurements, caveats: &mut Vec<Caveat>) {
+    let mut add = |code, message: String| caveats.push(Caveat::new(code, message));
+    if measured.incomplete > 0 {
+        let text = format!(
+            "{} steps with missing samples were left out",
+            measured.incomplete
+        );
+        add(CaveatCode::MissingSamples, text);
+    }
+    if measured.duplicates > 0 {
+        let text = format!(
+            "{} samples came twice; the first was used",
+            measured.duplicates
+        );
+        add(CaveatCode::DroppedSamples, text);
+    }
+    if measured.steps() < ENOUGH_STEPS {
+        let steps = measured.steps();
+        let text = format!("only {steps} steps: intervals and tests need {ENOUGH_STEPS}");
+        add(CaveatCode::TooFewSteps, text);
+    }
+}
+
+/// Everything after the tables are filled.
+fn assess(
+    manifest: &Manifest,
+    inputs: &Inputs<'_>,
+    contention: Option<&Contention>,
+    options: &Options,
+) -> Analysis {
+    let (lengths, blame) = replay_steps(inputs);
+    let block = block_length(&lengths.measured).unwrap_or(1);
+    let settings = Settings {
+        basis: manifest.clock.basis,
+        peak_sum: peak_sum(manifest),
+        block_length: block,
+        seed: options.seed,
+    };
+    let water = waterfall(inputs, &lengths, &settings);
+    let traits = Traits::new(inputs, manifest);
+    let chance = chance(inputs, block, options.seed);
+    let evidence = Evidence {
+        manifest,
+        inputs,
+        lengths: &lengths,
+        waterfall: &water,
+        blame: &blame,
+        traits: &traits,
+        chance: chance.as_ref(),
+        contention,
+        thresholds: options.thresholds,
+        seed: options.seed,
+    };
+    let mut found = findings(&evidence);
+    let mut caveats = caveats(&evidence);
+    withhold(&mut found, &caveats);
+    caveats.extend(basis_caveats(manifest));
+    let (mfu, share) = utilisation(&evidence, settings.peak_sum);
+    let loss = water.point.replayed - water.point.balanced;
+    Analysis {
+        schema_version: ANALYSIS_VERSION,
+        subject: subject(&evidence),
+        step_time: figures::step_times(wall(&evidence), water.estimate(|draw| draw.wall)),
+        mfu,
+        share_of_measured_peak: share,
+        penalty: water.estimate(|draw| (draw.replayed - draw.balanced) / draw.wall),
+        slowdown: water.estimate(|draw| draw.replayed / draw.balanced),
+        penalty_reference:
+            "the same work spread evenly: means over ranks of compute (by peak where \
+                            generations differ), mean transfers, no pauses"
+                .to_owned(),
+        waterfall: water.terms(),
+        blame: blame_table(&evidence),
+        loss: loss / water.point.wall,
+        null_tests: null_tests(chance.as_ref()),
+        verdict: verdict(&water, &found),
+        findings: found,
+        classes: figures::classes(&evidence),
+        ranks: figures::ranks(&evidence),
+        heat_map: figures::heat_map(&evidence),
+        caveats,
+    }
+}
+
+fn wall<'a>(evidence: &'a Evidence<'_>) -> &'a [f64] {
+    match evidence.manifest.clock.basis {
+        TimeBasis::Wall => &evidence.inputs.measured.step_time,
+        TimeBasis::Virtual => &evidence.lengths.measured,
+    }
+}
+
+/// Sum of the ranks' own peaks, if all are known.
+fn peak_sum(manifest: &Manifest) -> Option<f64> {
+    let peak = |place: &laggard_record::RankPlace| {
+        manifest.classes[place.class as usize]
+            .peak
+            .as_ref()
+            .map(|peak| peak.flop_per_s)
+    };
+    manifest.ranks.iter().map(peak).sum()
+}
+
+fn utilisation(
+    evidence: &Evidence<'_>,
+    peak_sum: Option<f64>,
+) -> (Option<Utilisation>, Option<Utilisation>) {
+    let Some(peak_flop_per_s) = peak_sum else {
+        return (None, None);
+    };
+    let manifest = evidence.manifest;
+    let at = |level: Level| evidence.loss(level);
+    let value = at(Level::Utilisation);
+    let work = evidence.inputs.work;
+    let flop: f64 = work.flop.iter().sum();
+    let attention: f64 = work.attention_flop.iter().sum();
+    let tokens: f64 = work.tokens.iter().sum();
+    let recompute = manifest.workload.recompute_flop_per_token * tokens;
+    let ratio = |more: f64| {
+        if flop > 0.0 {
+            value.value * (flop + more) / flop
+        } else {
+            0.0
+        }
+    };
+    let peaks = manifest
+        .classes
+        .iter()
+        .filter_map(|class| class.peak.as_ref());
+    let measured = peaks.clone().any(|peak| peak.kind == PeakKind::Measured);
+    let mut sources: Vec<String> = peaks.map(|peak| peak.source.clone()).collect();
+    sources.dedup();
+    let figure = Utilisation {
+        value,
+        convention: format!(
+            "6 FLOP per matmul parameter and token plus causal attention, {}, over the sum of the \
+             ranks' own dense peaks",
+            manifest.workload.data_type
+        ),
+        full_attention: ratio(attention),
+        hfu: ratio(recompute),
+        peak_flop_per_s,
+        peak_source: sources.join("; "),
+    };
+    if measured {
+        (None, Some(figure))
+    } else {
+        (Some(figure), None)
+    }
+}
+
+fn subject(evidence: &Evidence<'_>) -> Subject {
+    let manifest = evidence.manifest;
+    let layout = match &manifest.schedule.origin {
+        ScheduleOrigin::Generated(layout) => format!("dp{}", layout.data_parallel),
+        ScheduleOrigin::Trace if manifest.schedule.stages() > 1 => {
+            format!(
+                "from the trace, {} pipeline stages",
+                manifest.schedule.stages()
+            )
+        }
+        ScheduleOrigin::Trace => "from the trace".to_owned(),
+    };
+    let tokens: f64 = evidence.inputs.work.tokens.iter().sum();
+    let steps = evidence.inputs.measured.steps();
+    let tokens_per_step = tokens / steps as f64;
+    Subject {
+        model: manifest.workload.model.clone(),
+        synthetic: manifest.workload.synthetic,
+        layout,
+        ranks: manifest.ranks.len() as u32,
+        hosts: manifest.hosts.len() as u32,
+        steps_recorded: 0,
+        steps_warm_up: 0,
+        steps_used: steps as u32,
+        time_basis: match manifest.clock.basis {
+            TimeBasis::Wall => "wall".to_owned(),
+            TimeBasis::Virtual => "virtual".to_owned(),
+        },
+        origin: match &manifest.origin {
+            Origin::Measured => "measured".to_owned(),
+            Origin::Predicted => "predicted".to_owned(),
+            Origin::Imported { tool, .. } => format!("imported from {tool}"),
+        },
+        tokens_per_step,
+        tokens_per_s: tokens_per_step / evidence.waterfall.point.wall,
+    }
+}
+
+/// Charges that sum to the loss: ranks by the airport game, the rest by name.
+fn blame_table(evidence: &Evidence<'_>) -> Vec<BlameEntry> {
+    let point = &evidence.waterfall.point;
+    let steps = evidence.lengths.measured.len() as f64;
+    let blame: &RankBlame = evidence.blame;
+    let share = |seconds: f64| seconds / point.wall;
+    let as_class_by_step = evidence.lengths.as_class.iter().sum::<f64>() / steps;
+    let mut table: Vec<BlameEntry> = (0..evidence.ranks())
+        .map(|rank| BlameEntry {
+            charged: Charged::Rank(rank as u32),
+            share: share(blame.total(rank) / steps),
+            last_in_steps: Some(f64::from(blame.last[rank]) / steps),
+            leave_one_out: Some(share(blame.alone[rank] / steps)),
+        })
+        .collect();
+    table.sort_by(|a, b| b.share.total_cmp(&a.share).then(a.charged.cmp(&b.charged)));
+    let rest = [
+        (Charged::ClassMix, point.as_class - point.even_generations),
+        (Charged::StageSplit, point.even_generations - point.balanced),
+        (Charged::EveryRank, as_class_by_step - point.as_class),
+    ];
+    table.extend(rest.into_iter().map(|(charged, seconds)| BlameEntry {
+        charged,
+        share: share(seconds),
+        last_in_steps: None,
+        leave_one_out: None,
+    }));
+    table
+}
+
+fn null_tests(chance: Option<&Chance>) -> Vec<NullTest> {
+    let test = |chance: &Chance| NullTest {
+        level: Level::Rank,
+        observed: chance.observed,
+        null_mean: chance.null_mean,
+        p_value: chance.p_value,
+    };
+    chance.map(test).into_iter().collect()
+}
+
+/// Doubts that stand against the findings.
+fn caveats(evidence: &Evidence<'_>) -> Vec<Caveat> {
+    let mut list = Vec::new();
+    let rest = evidence.loss(Level::Rest).value;
+    if rest.abs() > REPLAY_ERROR {
+        list.push(Caveat::new(
+            CaveatCode::ReplayError,
+            format!(
+                "replaying the schedule misses {:.1} % of the step time",
+                100.0 * rest
+            ),
+        ));
+    }
+    if let Some(contention) = evidence.contention {
+        let taken = contention.overall + contention.steal;
+        if taken > CONTENDED {
+            list.push(Caveat::new(
+                CaveatCode::OutsideContention,
+                format!(
+                    "other work took {:.0} % of the processors' time (of that {:.0} points by the \
+                     hypervisor)",
+                    100.0 * taken,
+                    100.0 * contention.steal
+                ),
+            ));
+        }
+    }
+    list
+}
+
+/// Findings that name somebody do not stand against doubts about the data themselves; outside
+/// contention is itself such a finding and stays.
+fn withhold(found: &mut [Finding], caveats: &[Caveat]) {
+    let Some(doubt) = caveats.first() else { return };
+    for finding in found.iter_mut().filter(|f| f.culprit != Culprit::Nobody) {
+        if finding.cause == crate::Cause::OutsideContention {
+            continue;
+        }
+        finding.confidence = Confidence::Inconclusive;
+        finding.culprit = Culprit::Nobody;
+        finding.summary = format!("inconclusive: {}; but {}", finding.summary, doubt.message);
+    }
+}
+
+fn basis_caveats(manifest: &Manifest) -> Vec<Caveat> {
+    let mut list = Vec::new();
+    if manifest.clock.basis == TimeBasis::Virtual {
+        list.push(Caveat::new(
+            CaveatCode::VirtualClock,
+            "more ranks than processors: times are virtual, from each thread's CPU time replayed \
+             with collectives as meeting points",
+        ));
+    }
+    if manifest.workload.synthetic {
+        list.push(Caveat::new(
+            CaveatCode::SyntheticJob,
+            "a synthetic step was measured: its utilisation is not your job's",
+        ));
+    }
+    for class in manifest.classes.iter().filter(|class| class.emulated) {
+        list.push(Caveat::new(
+            CaveatCode::EmulatedClass,
+            format!(
+                "class {} is emulated: each of its ranks does {:.2} times the arithmetic",
+                class.name,
+                1.0 / class.relative_rate
+            ),
+        ));
+    }
+    list
+}
+
+/// The answer in one or two sentences.
+fn verdict(water: &Waterfall, found: &[Finding]) -> String {
+    let penalty = water.estimate(|draw| (draw.replayed - draw.balanced) / draw.wall);
+    let cost = format!(
+        "stragglers cost {:.1} % [{:.1}, {:.1}] of wall time",
+        100.0 * penalty.value,
+        100.0 * penalty.low,
+        100.0 * penalty.high
+    );
+    match found.first() {
+        None => format!("{cost}; no rank, host or cause stands out"),
+        Some(first) if first.confidence == Confidence::Inconclusive => {
+            format!("{cost}; {}", first.summary)
+        }
+        Some(first) => {
+            let more = match found.len() {
+                1 => String::new(),
+                2 => " (and one more finding)".to_owned(),
+                count => format!(" (and {} more findings)", count - 1),
+            };
+            format!("{cost}; {}{more}", first.summary)
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! From figures to findings. The order of the questions matters: what explains a rank's lateness
+//! without its hardware (pauses, unequal work, other processes, stages) is asked first, and only
+//! what is left is charged to the rank.
+
+mod persistent;
+mod shared;
+mod words;
+
+use crate::contention::Contention;
+use crate::levels::Waterfall;
+use crate::per_step::{Inputs, Lengths, RankBlame};
+use crate::traits::{Chance, Traits};
+use crate::{Estimate, Finding, Level};
+use laggard_record::{Manifest, TimeBasis};
+use laggard_stats::{BlockBootstrap, Resampling, percentile_interval};
+
+/// From where on something is named.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    /// Smallest persistent excess of a rank or host over its peers (0.03 = 3 % longer) that is
+    /// named. Cores and GPUs of one model differ by a few per cent without anything being wrong.
+    pub excess: f64,
+    /// Smallest share of wall time that a cause must cost to be reported.
+    pub loss: f64,
+    /// Largest p-value against chance.
+    pub p_value: f64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            excess: 0.03,
+            loss: 0.01,
+            p_value: 0.01,
+        }
+    }
+}
+
+/// Everything that the questions are asked of.
+pub(crate) struct Evidence<'a> {
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) inputs: &'a Inputs<'a>,
+    pub(crate) lengths: &'a Lengths,
+    pub(crate) waterfall: &'a Waterfall,
+    pub(crate) blame: &'a RankBlame,
+    pub(crate) traits: &'a Traits,
+    pub(crate) chance: Option<&'a Chance>,
+    pub(crate) contention: Option<&'a Contention>,
+    pub(crate) thresholds: Thresholds,
+    pub(crate) seed: u64,
+}
+
+/// Asks all questions; the most costly finding comes first.
+pub(crate) fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let contended = shared::contention(evidence, &mut found);
+    shared::pauses(evidence, &mut found);
+    shared::uneven_work(evidence, &mut found);
+    shared::generations(evidence, &mut found);
+    shared::stages(evidence, &mut found);
+    let jittery = shared::jitter(evidence, &contended, &mut found);
+    let excluded: Vec<usize> = contended.into_iter().chain(jittery).collect();
+    persistent::slow_units(evidence, &excluded, &mut found);
+    found.sort_by(|a, b| b.loss.value.total_cmp(&a.loss.value));
+    found
+}
+
+impl Evidence<'_> {
+    pub(crate) fn ranks(&self) -> usize {
+        self.inputs.cells.ranks
+    }
+
+    pub(crate) fn is_wall(&self) -> bool {
+        self.manifest.clock.basis == TimeBasis::Wall
+    }
+
+    pub(crate) fn loss(&self, level: Level) -> Estimate {
+        self.waterfall.loss(level)
+    }
+
+    /// Share of wall time that some ranks are charged, with its interval.
+    pub(crate) fn charged(&self, ranks: &[usize]) -> Estimate {
+        let all = self.ranks();
+        let wall = self.waterfall.point.wall;
+        let series: Vec<f64> = (0..self.lengths.measured.len())
+            .map(|step| {
+                ranks
+                    .iter()
+                    .map(|&r| self.blame.charged[step * all + r])
+                    .sum::<f64>()
+                    / wall
+            })
+            .collect();
+        self.mean(&series)
+    }
+
+    /// Mean of a series over steps, with its block-bootstrap interval.
+    pub(crate) fn mean(&self, series: &[f64]) -> Estimate {
+        let n = series.len().max(1) as f64;
+        let value = series.iter().sum::<f64>() / n;
+        let block_length = self.waterfall.block_length.clamp(1, series.len().max(1));
+        let resampling = Resampling {
+            block_length,
+            replicates: 400,
+            seed: self.seed,
+        };
+        let interval = BlockBootstrap::new(series.len(), resampling).and_then(|bootstrap| {
+            let mean = |counts: &[u32]| {
+                series
+                    .iter()
+                    .zip(counts)
+                    .map(|(v, c)| v * f64::from(*c))
+                    .sum::<f64>()
+                    / n
+            };
+            percentile_interval(&bootstrap.statistics(mean), 0.95)
+        });
+        let (low, high) = interval.map_or((value, value), |interval| (interval.low, interval.high));
+        Estimate {
+            value,
+            low: low.min(value),
+            high: high.max(value),
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Ranks and hosts that are always slower than their peers.
+
+use super::Evidence;
+use super::words::{host_name, percent, percent_interval, rank_list, rank_name};
+use crate::cells::Slot;
+use crate::{Cause, Confidence, Culprit, Estimate, Finding, Onset};
+
+/// Ranks alone in their class are measured against a published ratio, which is less sure than a
+/// peer.
+const ALONE_FACTOR: f64 = 3.0;
+/// A phase is to blame alone if the other one shows less than this share of its excess.
+const OTHER_PHASE_SHARE: f64 = 0.25;
+/// A unit must stand out from the spread of its peers by this many robust deviations.
+const OUTLIER_DEVIATIONS: f64 = 4.0;
+
+/// Finds slow hosts first, then slow ranks that no slow host explains.
+pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mut Vec<Finding>) {
+    let significant = evidence
+        .chance
+        .is_some_and(|chance| chance.p_value <= evidence.thresholds.p_value);
+    let slow: Vec<usize> = (0..evidence.ranks())
+        .filter(|rank| !excluded.contains(rank))
+        .filter(|&rank| significant || !evidence.traits.has_peers[rank])
+        .filter(|&rank| stands_out(evidence, rank))
+        .collect();
+    let mut named = Vec::new();
+    for host in slow_hosts(evidence, &slow) {
+        let ranks: Vec<usize> = (0..evidence.ranks())
+            .filter(|&r| evidence.inputs.cells.host_of_rank[r] == host)
+            .collect();
+        found.push(host_finding(evidence, host, &ranks));
+        named.extend(ranks);
+    }
+    let alone = slow.iter().filter(|rank| !named.contains(rank));
+    found.extend(alone.map(|&rank| rank_finding(evidence, rank)));
+}
+
+/// Whether a rank is slower than its peers by more than they differ among each other.
+fn stands_out(evidence: &Evidence<'_>, rank: usize) -> bool {
+    let traits = evidence.traits;
+    let excess = lasting_excess(evidence, rank).0.value;
+    let factor = if traits.has_peers[rank] {
+        1.0
+    } else {
+        ALONE_FACTOR
+    };
+    if excess < evidence.thresholds.excess * factor {
+        return false;
+    }
+    let peers = evidence.inputs.cells.peers(rank);
+    let others: Vec<f64> = peers.iter().map(|&peer| traits.excess[peer]).collect();
+    if others.len() < 5 {
+        return true;
+    }
+    let spread = laggard_stats::mad(&others).unwrap_or(0.0);
+    let centre = laggard_stats::median(&others).unwrap_or(0.0);
+    excess - centre >= OUTLIER_DEVIATIONS * spread || spread >= evidence.thresholds.excess
+}
+
+/// Excess since the last lasting change, and that change.
+fn lasting_excess(evidence: &Evidence<'_>, rank: usize) -> (Estimate, Option<Onset>) {
+    let series = evidence.traits.series(rank);
+    let change = if evidence.traits.excess[rank].abs() >= evidence.thresholds.excess / 4.0 {
+        evidence.traits.last_change(rank)
+    } else {
+        None
+    };
+    let first = change.as_ref().map_or(0, |change| change.at);
+    let excess: Vec<f64> = series[first..].iter().map(|ratio| ratio - 1.0).collect();
+    let numbers = &evidence.inputs.measured.step_numbers;
+    let step = |index: usize| numbers[index.min(numbers.len() - 1)];
+    let onset = change.map(|change| Onset {
+        step: step(change.at),
+        earliest: step(*change.range.start()),
+        latest: step(*change.range.end()),
+        ratio: change.after / change.before,
+    });
+    (evidence.mean(&excess), onset)
+}
+
+/// Hosts of at least two ranks of which nearly all are slow, while other hosts are not.
+fn slow_hosts(evidence: &Evidence<'_>, slow: &[usize]) -> Vec<usize> {
+    let cells = evidence.inputs.cells;
+    let hosts = cells.host_of_rank.iter().max().map_or(0, |last| last + 1);
+    let of_host = |host: usize| (0..cells.ranks).filter(move |&r| cells.host_of_rank[r] == host);
+    let whole = |&host: &usize| {
+        let ranks: Vec<usize> = of_host(host).collect();
+        let half = evidence.thresholds.excess / 2.0;
+        let lagging = ranks
+            .iter()
+            .filter(|&&r| lasting_excess(evidence, r).0.value >= half)
+            .count();
+        let sure = ranks.iter().filter(|rank| slow.contains(rank)).count();
+        ranks.len() >= 2 && lagging * 4 >= ranks.len() * 3 && sure * 2 >= ranks.len()
+    };
+    let slow_hosts: Vec<usize> = if slow.is_empty() {
+        Vec::new()
+    } else {
+        (0..hosts).filter(whole).collect()
+    };
+    if slow_hosts.len() * 2 > hosts {
+        Vec::new()
+    } else {
+        slow_hosts
+    }
+}
+
+fn host_finding(evidence: &Evidence<'_>, host: usize, ranks: &[usize]) -> Finding {
+    let excesses: Vec<(Estimate, Option<Onset>)> = ranks
+        .iter()
+        .map(|&rank| lasting_excess(evidence, rank))
+        .collect();
+    let mut order: Vec<usize> = (0..ranks.len()).collect();
+    order.sort_by(|&a, &b| excesses[a].0.value.total_cmp(&excesses[b].0.value));
+    let (excess, onset) = excesses[order[order.len() / 2]];
+    let loss = evidence.charged(ranks);
+    let name = host_name(evidence.manifest, host);
+    Finding {
+        cause: Cause::SlowNode,
+        culprit: Culprit::Host(host as u32),
+        confidence: Confidence::Shown,
+        summary: format!(
+            "host {name} is slow: its {} ranks compute {} longer than ranks of their class \
+             elsewhere, which costs {} of wall time",
+            ranks.len(),
+            percent_interval(&excess),
+            percent_interval(&loss)
+        ),
+        loss,
+        excess: Some(excess),
+        onset,
+        evidence: vec![
+            format!("{} are all slower, by about the same", rank_list(ranks)),
+            chance_line(evidence),
+        ],
+        advice: format!(
+            "take {name} out of the job or swap it; then look at what its devices share: power \
+             cap, cooling, host processes, PCIe or memory configuration"
+        ),
+    }
+}
+
+fn rank_finding(evidence: &Evidence<'_>, rank: usize) -> Finding {
+    let (excess, onset) = lasting_excess(evidence, rank);
+    let loss = evidence.charged(&[rank]);
+    let name = rank_name(evidence.manifest, rank);
+    let cause = phase_cause(evidence, rank);
+    let what = match cause {
+        Cause::SlowBackward => "is slow in backward only: it computes",
+        Cause::SlowForward => "is slow in forward only: it computes",
+        Cause::Binding => "is slow and bound differently from its peers: it computes",
+        _ => "is slow: it computes",
+    };
+    let mut lines = vec![
+        format!(
+            "against its peers: forward {:+.1} %, backward {:+.1} %, optimizer {:+.1} %",
+            100.0 * evidence.traits.slot_excess(rank, Slot::Forward),
+            100.0 * evidence.traits.slot_excess(rank, Slot::Backward),
+            100.0 * evidence.traits.slot_excess(rank, Slot::Optimizer)
+        ),
+        format!(
+            "last to arrive in {} of steps",
+            percent(f64::from(evidence.blame.last[rank]) / evidence.lengths.measured.len() as f64)
+        ),
+        chance_line(evidence),
+    ];
+    if !evidence.traits.has_peers[rank] {
+        lines.push("alone in its class: compared with others by the class's relative rate".into());
+    }
+    Finding {
+        cause,
+        culprit: Culprit::Rank(rank as u32),
+        confidence: Confidence::Shown,
+        summary: format!(
+            "{name} {what} {} longer than its peers and costs {} of wall time",
+            percent_interval(&excess),
+            percent_interval(&loss)
+        ),
+        loss,
+        excess: Some(excess),
+        onset,
+        evidence: lines,
+        advice: advice(cause).to_owned(),
+    }
+}
+
+/// Whether one part of the step alone, or the binding, explains a slow rank.
+fn phase_cause(evidence: &Evidence<'_>, rank: usize) -> Cause {
+    if bound_differently(evidence, rank) {
+        return Cause::Binding;
+    }
+    let forward = evidence.traits.slot_excess(rank, Slot::Forward);
+    let backward = evidence.traits.slot_excess(rank, Slot::Backward);
+    if forward < OTHER_PHASE_SHARE * backward {
+        Cause::SlowBackward
+    } else if backward < OTHER_PHASE_SHARE * forward {
+        Cause::SlowForward
+    } else {
+        Cause::SlowRank
+    }
+}
+
+/// Whether a rank has fewer processors than most of its class, or shares one with another rank.
+fn bound_differently(evidence: &Evidence<'_>, rank: usize) -> bool {
+    let places = &evidence.manifest.ranks;
+    let mine = &places[rank];
+    if mine.cpus.is_empty() {
+        return false;
+    }
+    let peers = evidence.inputs.cells.peers(rank);
+    let more = peers
+        .iter()
+        .filter(|&&peer| places[peer].cpus.len() > mine.cpus.len())
+        .count();
+    let shares = |other: usize| {
+        other != rank
+            && places[other].host == mine.host
+            && places[other].cpus.iter().any(|cpu| mine.cpus.contains(cpu))
+    };
+    let alone = |&&peer: &&usize| {
+        let place = &places[peer];
+        !places.iter().enumerate().any(|(other, with)| {
+            other != peer
+                && with.host == place.host
+                && with.cpus.iter().any(|c| place.cpus.contains(c))
+        })
+    };
+    let sharing = (0..places.len()).any(shares);
+    more * 2 > peers.len() || (sharing && peers.iter().filter(alone).count() * 2 > peers.len())
+}
+
+fn chance_line(evidence: &Evidence<'_>) -> String {
+    match evidence.chance {
+        Some(chance) => format!(
+            "largest lasting excess {} over the class's mean; chance alone gives {} (p = {:.3})",
+            percent(chance.observed),
+            percent(chance.null_mean),
+            chance.p_value
+        ),
+        None => "no peers of the same class to test against chance".to_owned(),
+    }
+}
+
+fn advice(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Binding => {
+            "bind it as its peers are bound (mpirun --bind-to core, srun --cpu-bind) and run again"
+        }
+        Cause::SlowBackward | Cause::SlowForward => {
+            "look at what only this part of the step does on that rank: hooks, recomputation, \
+             logging, a kernel that falls back; hardware would slow both parts"
+        }
+        _ => {
+            "run the same step on this device alone and beside a peer; if it stays slow, check \
+             clocks, power cap, temperature and throttle reasons, and swap the device"
+        }
+    }
+}

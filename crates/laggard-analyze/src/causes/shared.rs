@@ -1,0 +1,376 @@
+//! Causes other than a slow device: other processes, pauses, unequal work, jitter, generations,
+//! stages.
+
+use super::Evidence;
+use super::words::{percent, percent_interval, rank_list, rank_name};
+use crate::cells::Slot;
+use crate::{Cause, Confidence, Culprit, Estimate, Finding, Level};
+
+/// A rank's threads are kept waiting if they are off the processor this much longer than others'.
+const DESCHEDULED: f64 = 0.03;
+/// Others use a processor noticeably from this share of its time on.
+const FOREIGN: f64 = 0.03;
+/// One rank has the pauses if it has this share of their time.
+const PAUSES_OF_ONE: f64 = 0.8;
+/// A rank jitters if its own time varies this many times as much as that of its peers.
+const JITTER_RATIO: f64 = 3.0;
+/// Smallest variation from step to step, relative to the rank's own time, that is called jitter.
+const JITTER: f64 = 0.03;
+/// Variation below this share of a rank's lasting excess does not make it a jittery rank.
+const JITTER_OF_EXCESS: f64 = 0.3;
+/// Jitter of all ranks is reported from this share of wall time on.
+const JITTER_LOSS: f64 = 0.04;
+
+/// Other processes on the job's processors. Returns the ranks that they explain.
+pub(super) fn contention(evidence: &Evidence<'_>, found: &mut Vec<Finding>) -> Vec<usize> {
+    let shares = evidence.inputs.measured.descheduled_shares();
+    if !evidence.is_wall() || shares.is_empty() {
+        return Vec::new();
+    }
+    let mut explained = Vec::new();
+    for rank in 0..evidence.ranks() {
+        let others: Vec<f64> = (0..evidence.ranks())
+            .filter(|&r| r != rank)
+            .map(|r| shares[r])
+            .collect();
+        let usual = laggard_stats::median(&others).unwrap_or(0.0);
+        let foreign = evidence
+            .contention
+            .and_then(|contention| contention.of_rank[rank]);
+        if shares[rank] - usual < DESCHEDULED || foreign.is_some_and(|share| share < FOREIGN) {
+            continue;
+        }
+        explained.push(rank);
+        let loss = evidence.charged(&[rank]);
+        let name = rank_name(evidence.manifest, rank);
+        let seen = foreign.map_or_else(
+            || "no telemetry of its processors, so who it was is not known".to_owned(),
+            |share| {
+                let cpus = &evidence.manifest.ranks[rank].cpus;
+                format!(
+                    "other processes used {} of processor {cpus:?}",
+                    percent(share)
+                )
+            },
+        );
+        found.push(Finding {
+            cause: Cause::OutsideContention,
+            culprit: Culprit::Rank(rank as u32),
+            confidence: if foreign.is_some() {
+                Confidence::Shown
+            } else {
+                Confidence::Inconclusive
+            },
+            summary: format!(
+                "outside contention at {name}: another process takes its processor, which costs \
+                 {} of wall time",
+                percent_interval(&loss)
+            ),
+            loss,
+            excess: None,
+            onset: None,
+            evidence: vec![
+                format!(
+                    "its threads were off the processor for {} of their compute time, others' {}",
+                    percent(shares[rank]),
+                    percent(usual)
+                ),
+                seen,
+            ],
+            advice:
+                "find the process (`top`, `pidstat -C`) and move it, or bind the job elsewhere; \
+                     then measure again"
+                    .to_owned(),
+        });
+    }
+    explained
+}
+
+/// Rare long stops of a host.
+pub(super) fn pauses(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
+    let loss = evidence.loss(Level::HostPauses);
+    let pauses = &evidence.traits.pauses;
+    let total: f64 = pauses.iter().map(|pause| pause.seconds).sum();
+    let count: u32 = pauses.iter().map(|pause| pause.count).sum();
+    if loss.value < evidence.thresholds.loss || count < 2 {
+        return;
+    }
+    let most = (0..pauses.len()).max_by(|&a, &b| pauses[a].seconds.total_cmp(&pauses[b].seconds));
+    let one =
+        most.filter(|&rank| pauses[rank].seconds >= PAUSES_OF_ONE * total && pauses.len() > 1);
+    let steps = evidence.lengths.measured.len();
+    let who = one.map_or_else(
+        || "hosts of several ranks stop in turns".to_owned(),
+        |rank| {
+            format!(
+                "the host of {} stops now and then",
+                rank_name(evidence.manifest, rank)
+            )
+        },
+    );
+    found.push(Finding {
+        cause: Cause::HostPauses,
+        culprit: one.map_or(Culprit::Nobody, |rank| Culprit::Rank(rank as u32)),
+        confidence: Confidence::Shown,
+        summary: format!(
+            "{who}, which costs {} of wall time",
+            percent_interval(&loss)
+        ),
+        loss,
+        excess: None,
+        onset: None,
+        evidence: vec![
+            format!(
+                "{count} pauses in {steps} steps, {:.1} ms each on average",
+                1e3 * total / f64::from(count)
+            ),
+            "outside the pauses its compute is as fast as that of its peers".to_owned(),
+        ],
+        advice: "align the pauses of all ranks (a garbage collection at the same step costs once, \
+                 not once per rank), or find the daemon, checkpoint or swap that stops the host"
+            .to_owned(),
+    });
+}
+
+/// Sequence lengths and micro-batches.
+pub(super) fn uneven_work(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
+    let loss = evidence.loss(Level::UnevenWork);
+    if !evidence.inputs.work.is_uneven() || loss.value < evidence.thresholds.loss {
+        return;
+    }
+    let ragged = evidence.inputs.work.ragged;
+    let cost = percent_interval(&loss);
+    let (cause, summary, advice) = if ragged {
+        (
+            Cause::SequenceLengths,
+            format!(
+                "sequences of different lengths: in every step the rank with most tokens makes the \
+                 others wait, which costs {cost} of wall time"
+            ),
+            "balance tokens (and squared lengths, for attention) over ranks in the data loader, \
+             pack sequences, or sort by length within a batch",
+        )
+    } else {
+        (
+            Cause::UnevenMicroBatches,
+            format!(
+                "ranks of one class have different numbers of micro-batches, which costs {cost} of \
+                 wall time"
+            ),
+            "give ranks of one class equal shares",
+        )
+    };
+    let explained = percent(evidence.inputs.work.explained);
+    found.push(Finding {
+        cause,
+        culprit: Culprit::Nobody,
+        confidence: Confidence::Shown,
+        summary,
+        loss,
+        excess: None,
+        onset: None,
+        evidence: if ragged {
+            vec![format!(
+                "tokens explain {explained} of the variance of compute times between ranks"
+            )]
+        } else {
+            Vec::new()
+        },
+        advice: advice.to_owned(),
+    });
+}
+
+/// Compute times that vary from step to step. Returns the ranks that they explain.
+pub(super) fn jitter(
+    evidence: &Evidence<'_>,
+    contended: &[usize],
+    found: &mut Vec<Finding>,
+) -> Vec<usize> {
+    let spread = &evidence.traits.spread;
+    let loss = evidence.loss(Level::Transient);
+    let mut jittery = Vec::new();
+    for rank in (0..evidence.ranks()).filter(|rank| !contended.contains(rank)) {
+        let others: Vec<f64> = (0..evidence.ranks())
+            .filter(|&r| r != rank)
+            .map(|r| spread[r])
+            .collect();
+        let usual = laggard_stats::median(&others).unwrap_or(0.0);
+        let excess = evidence.traits.excess[rank];
+        let varies = spread[rank] >= JITTER && spread[rank] >= JITTER_OF_EXCESS * excess;
+        if !others.is_empty() && varies && spread[rank] >= JITTER_RATIO * usual {
+            jittery.push(rank);
+        }
+    }
+    let median = laggard_stats::median(spread).unwrap_or(0.0);
+    if !jittery.is_empty() && jittery.len() * 2 <= evidence.ranks() {
+        let cost = evidence.charged(&jittery);
+        let culprit = match jittery[..] {
+            [rank] => Culprit::Rank(rank as u32),
+            _ => Culprit::Ranks(jittery.iter().map(|&rank| rank as u32).collect()),
+        };
+        let name = match jittery[..] {
+            [rank] => rank_name(evidence.manifest, rank),
+            _ => rank_list(&jittery),
+        };
+        let spread = percent(jittery.iter().map(|&r| spread[r]).fold(0.0, f64::max));
+        let line = format!("spread {spread} of the own time, peers {}", percent(median));
+        found.push(jitter_finding(
+            culprit,
+            &format!("compute times of {name} jitter"),
+            cost,
+            line,
+        ));
+        return jittery;
+    }
+    if loss.value >= JITTER_LOSS && median >= JITTER && evidence.ranks() > 1 {
+        let line = format!(
+            "median spread over ranks {} of the own time",
+            percent(median)
+        );
+        let who = "compute times of all ranks jitter and the slowest changes";
+        found.push(jitter_finding(Culprit::Nobody, who, loss, line));
+    }
+    Vec::new()
+}
+
+fn jitter_finding(culprit: Culprit, what: &str, loss: Estimate, line: String) -> Finding {
+    Finding {
+        cause: Cause::StepJitter,
+        culprit,
+        confidence: Confidence::Shown,
+        summary: format!(
+            "{what} from step to step, which costs {} of wall time",
+            percent_interval(&loss)
+        ),
+        loss,
+        excess: None,
+        onset: None,
+        evidence: vec![line],
+        advice: "look for what varies: clocks under a power cap, other tenants, page faults, \
+                 uneven kernels; the loss grows with the number of ranks"
+            .to_owned(),
+    }
+}
+
+/// Equal shares for unequal generations. A class is never a culprit.
+pub(super) fn generations(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
+    let loss = evidence.loss(Level::Generation);
+    if loss.value < evidence.thresholds.loss {
+        return;
+    }
+    let waits = class_waits(evidence);
+    let list: Vec<String> = waits
+        .iter()
+        .map(|(name, wait)| format!("{name} waits {} of each step", percent(*wait)))
+        .collect();
+    let peak = evidence.waterfall.point;
+    found.push(Finding {
+        cause: Cause::MixedGenerations,
+        culprit: Culprit::Nobody,
+        confidence: Confidence::Shown,
+        summary: format!(
+            "generations of different speed have equal shares of the work, which costs {} of wall \
+             time",
+            percent_interval(&loss)
+        ),
+        loss,
+        excess: None,
+        onset: None,
+        evidence: list,
+        advice: format!(
+            "give each rank micro-batches in proportion to its speed, or train on one generation \
+             and let the others serve; with shares in proportion the step would take {:.1} ms \
+             instead of {:.1} ms",
+            1e3 * peak.even_generations,
+            1e3 * peak.as_class
+        ),
+    });
+}
+
+/// Mean share of the step that ranks of each class wait for slower ones.
+fn class_waits(evidence: &Evidence<'_>) -> Vec<(String, f64)> {
+    let waits = crate::figures::wait_shares(evidence.inputs, evidence.lengths);
+    evidence
+        .manifest
+        .classes
+        .iter()
+        .enumerate()
+        .filter_map(|(class, info)| {
+            let of_class = |rank: &usize| evidence.inputs.cells.class_of_rank[*rank] == class;
+            let shares: Vec<f64> = (0..evidence.ranks())
+                .filter(of_class)
+                .map(|rank| waits[rank])
+                .collect();
+            let mean = shares.iter().sum::<f64>() / shares.len() as f64;
+            (!shares.is_empty()).then(|| (info.name.clone(), mean))
+        })
+        .collect()
+}
+
+/// Pipeline stages with unequal work.
+pub(super) fn stages(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
+    let loss = evidence.loss(Level::Stage);
+    let stages = evidence.manifest.schedule.stages();
+    if stages < 2 || loss.value < evidence.thresholds.loss {
+        return;
+    }
+    let times = stage_times(evidence, stages);
+    let Some(slowest) = (0..times.len()).max_by(|&a, &b| times[a].total_cmp(&times[b])) else {
+        return;
+    };
+    let others: Vec<f64> = (0..times.len())
+        .filter(|&s| s != slowest)
+        .map(|s| times[s])
+        .collect();
+    let usual = laggard_stats::median(&others).unwrap_or(0.0);
+    let last = slowest + 1 == times.len();
+    let name = if last {
+        "the last pipeline stage".to_owned()
+    } else {
+        format!("pipeline stage {slowest}")
+    };
+    let list: Vec<String> = times
+        .iter()
+        .enumerate()
+        .map(|(s, t)| format!("stage {s} {:.1} ms", 1e3 * t))
+        .collect();
+    found.push(Finding {
+        cause: if last { Cause::LastStage } else { Cause::StageSplit },
+        culprit: Culprit::Stage(slowest as u32),
+        confidence: Confidence::Shown,
+        summary: format!(
+            "{name} computes {} longer than the others, and the split of the model costs {} of wall \
+             time",
+            percent(times[slowest] / usual - 1.0),
+            percent_interval(&loss)
+        ),
+        loss,
+        excess: None,
+        onset: None,
+        evidence: vec![format!("own time per step: {}", list.join(", "))],
+        advice: if last {
+            "the output head and loss make the last stage longer: give it fewer layers, or move \
+             the head to a stage of its own; no hardware is slow"
+                .to_owned()
+        } else {
+            "move layers from this stage to its neighbours; no hardware is slow".to_owned()
+        },
+    });
+}
+
+/// Mean own compute time of the ranks of each stage.
+fn stage_times(evidence: &Evidence<'_>, stages: u32) -> Vec<f64> {
+    let inputs = evidence.inputs;
+    let steps = inputs.own.steps();
+    let mut sums = vec![(0.0, 0.0); stages as usize];
+    for step in 0..steps {
+        for (rank, slots) in inputs.own.of_step(step).iter().enumerate() {
+            let sum = &mut sums[inputs.cells.stage_of_rank[rank] as usize];
+            sum.0 += slots[Slot::Forward as usize] + slots[Slot::Backward as usize];
+            sum.1 += 1.0;
+        }
+    }
+    sums.iter()
+        .map(|(sum, count)| if *count > 0.0 { sum / count } else { 0.0 })
+        .collect()
+}

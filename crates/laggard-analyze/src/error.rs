@@ -1,0 +1,45 @@
+//! What stands in the way of an analysis.
+
+use laggard_record::RecordError;
+use laggard_schedule::ReplayError;
+use thiserror::Error;
+
+/// A record that cannot be analysed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AnalyzeError {
+    /// The record itself cannot be read.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The schedule in the manifest is not sound.
+    #[error("the manifest's schedule cannot be replayed: {0}")]
+    Schedule(#[from] ReplayError),
+    /// Ranks without any sample.
+    #[error("no samples of {missing} of {ranks} ranks, the first of them rank {first}")]
+    MissingRanks {
+        /// How many ranks have none.
+        missing: usize,
+        /// World size.
+        ranks: usize,
+        /// The first rank without samples.
+        first: u32,
+    },
+    /// Fewer complete steps than any figure needs.
+    #[error("only {complete} complete steps, {needed} are needed")]
+    TooFewSteps {
+        /// Steps with samples of every operation of every rank.
+        complete: usize,
+        /// Steps that an analysis needs at least.
+        needed: usize,
+    },
+    /// The manifest contradicts itself.
+    #[error("the manifest gives {given} {what}, but has {expected} ranks")]
+    Inconsistent {
+        /// What is listed.
+        what: &'static str,
+        /// How many.
+        given: usize,
+        /// World size.
+        expected: usize,
+    },
+}

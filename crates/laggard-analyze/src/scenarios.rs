@@ -1,0 +1,204 @@
+//! Replays of mean durations, with one kind of difference after the other taken away.
+
+use crate::bins::Bin;
+use crate::cells::{Cells, Slot, Slots};
+use crate::levels::{Draw, Settings};
+use crate::per_step::{Inputs, rescale};
+use crate::shrinkage::{Noise, host_effects};
+use laggard_schedule::{Durations, Times};
+
+/// Replays of mean durations per draw: persistent, without rank, node, generation and stage
+/// differences, without communication.
+const SCENARIOS: usize = 6;
+
+/// Replays of mean durations.
+pub(crate) struct Scenarios<'a> {
+    pub(crate) inputs: &'a Inputs<'a>,
+    pub(crate) settings: &'a Settings,
+    pub(crate) typical: &'a [f64],
+    pub(crate) noise: &'a Noise,
+}
+
+impl Scenarios<'_> {
+    /// What some weighting of the bins says.
+    pub(crate) fn draw(&self, bins: &[Bin], weight: &[f64]) -> Draw {
+        let cells = self.inputs.cells;
+        let sum = |of: &dyn Fn(&Bin) -> f64| {
+            bins.iter()
+                .zip(weight)
+                .map(|(bin, weight)| weight * of(bin))
+                .sum::<f64>()
+        };
+        let steps = sum(&|bin| bin.steps);
+        let mut own = vec![0.0; self.inputs.measured.nodes];
+        let mut slots = vec![[0.0; Slot::COUNT]; cells.ranks];
+        for (bin, weight) in bins.iter().zip(weight).filter(|(_, weight)| **weight > 0.0) {
+            let weight = weight / steps;
+            own.iter_mut()
+                .zip(&bin.own)
+                .for_each(|(own, bin)| *own += weight * bin);
+            for (slots, bin) in slots.iter_mut().zip(&bin.slots) {
+                for slot in 0..Slot::COUNT {
+                    slots[slot] += weight * bin[slot];
+                }
+            }
+        }
+        for (slots, host) in slots.iter_mut().zip(self.typical) {
+            slots[Slot::Host as usize] = *host;
+        }
+        let targets = self.targets(&slots);
+        let finish = self.replay(&own, &slots, &targets);
+        let mean = |of: &dyn Fn(&Bin) -> f64| sum(of) / steps;
+        let tops = [
+            mean(&|bin| bin.wall),
+            mean(&|bin| bin.measured),
+            mean(&|bin| bin.even_work),
+            mean(&|bin| bin.no_pauses),
+        ];
+        self.shares(tops, &finish, &targets[4], mean(&|bin| bin.flop))
+    }
+
+    /// Own times of every rank and slot in the scenarios before communication is removed.
+    fn targets(&self, mean: &[Slots]) -> [Vec<Slots>; 5] {
+        let cells = self.inputs.cells;
+        let blank = vec![[0.0; Slot::COUNT]; cells.ranks];
+        let [mut persistent, mut no_rank, mut no_node] = [blank.clone(), blank.clone(), blank];
+        for (cell, members) in cells.members.iter().enumerate() {
+            let (keep_host, keep_rank) = self.noise.keep[cell];
+            for slot in 0..Slot::COUNT {
+                let centre =
+                    members.iter().map(|&r| mean[r][slot]).sum::<f64>() / members.len() as f64;
+                let host = host_effects(cells, cell, |rank| mean[rank][slot]);
+                let of_host = |rank: usize| keep_host * host[cells.host_of_rank[rank]];
+                let of_rank = |rank: usize| keep_rank * (mean[rank][slot] - centre - of_host(rank));
+                let n = members.len() as f64;
+                let host_mean = members.iter().map(|&r| of_host(r)).sum::<f64>() / n;
+                let rank_mean = members.iter().map(|&r| of_rank(r)).sum::<f64>() / n;
+                for &rank in members {
+                    no_node[rank][slot] = centre;
+                    no_rank[rank][slot] = centre + of_host(rank) - host_mean;
+                    persistent[rank][slot] = no_rank[rank][slot] + of_rank(rank) - rank_mean;
+                }
+            }
+        }
+        let even_generations = average_over(cells, &no_node, |rank| cells.stage_of_rank[rank]);
+        let even_stages = average_over(cells, &even_generations, |_| 0);
+        [persistent, no_rank, no_node, even_generations, even_stages]
+    }
+
+    fn replay(&self, own: &[f64], mean: &[Slots], targets: &[Vec<Slots>; 5]) -> [f64; SCENARIOS] {
+        let cells = self.inputs.cells;
+        let nodes = own.len();
+        let mut lanes = vec![0.0; nodes * SCENARIOS];
+        let mut delay = vec![0.0; nodes * SCENARIOS];
+        for node in 0..nodes {
+            let rank = cells.rank_of_node[node];
+            let row = &mut lanes[node * SCENARIOS..][..SCENARIOS];
+            delay[node * SCENARIOS..][..SCENARIOS].fill(self.inputs.typical.delay[node]);
+            match cells.slot_of_node[node] {
+                None => row[..SCENARIOS - 1].fill(own[node]),
+                Some(slot) => {
+                    let at = slot as usize;
+                    let base = if slot == Slot::Host {
+                        self.inputs.typical.host_own[node]
+                    } else {
+                        own[node]
+                    };
+                    let count = cells.nodes_in_slot[rank][at];
+                    for (lane, target) in row.iter_mut().zip(targets.iter().chain([&targets[4]])) {
+                        *lane = rescale(base, mean[rank][at], target[rank][at], count);
+                    }
+                }
+            }
+        }
+        let mut times = Times::default();
+        let durations = Durations {
+            lanes: SCENARIOS,
+            own: &lanes,
+            delay: Some(&delay),
+        };
+        self.inputs.replay.evaluate(durations, &mut times);
+        let mut finish = [0.0; SCENARIOS];
+        finish.copy_from_slice(&times.finish);
+        finish
+    }
+
+    fn shares(&self, tops: [f64; 4], finish: &[f64; SCENARIOS], even: &[Slots], flop: f64) -> Draw {
+        let cells = self.inputs.cells;
+        let wall = tops[0];
+        let busy =
+            |slot: Slot| cells.weighted_mean(0..cells.ranks, |rank| even[rank][slot as usize]);
+        let delay = self.mean_delay();
+        let host = busy(Slot::Host) + delay;
+        let optimizer = busy(Slot::Optimizer);
+        let kernels = busy(Slot::Forward) + busy(Slot::Backward);
+        let useful = self.settings.peak_sum.map_or(kernels, |peak| flop / peak);
+        let silent = finish[5];
+        let terms = [
+            tops[0] - tops[1],
+            tops[1] - tops[2],
+            tops[2] - tops[3],
+            tops[3] - finish[0],
+            finish[0] - finish[1],
+            finish[1] - finish[2],
+            finish[2] - finish[3],
+            finish[3] - finish[4],
+            finish[4] - silent,
+            silent - host - optimizer - kernels,
+            host,
+            optimizer,
+            kernels - useful,
+            useful,
+        ];
+        Draw {
+            wall,
+            replayed: tops[1],
+            balanced: finish[4],
+            as_class: finish[2],
+            even_generations: finish[3],
+            shares: terms.map(|term| term / wall),
+        }
+    }
+
+    /// Typical delays of a rank's own chain, by weight over ranks.
+    fn mean_delay(&self) -> f64 {
+        let cells = self.inputs.cells;
+        let mut delay = vec![0.0; cells.ranks];
+        for (node, slot) in cells.slot_of_node.iter().enumerate() {
+            if slot.is_some() {
+                delay[cells.rank_of_node[node]] += self.inputs.typical.delay[node];
+            }
+        }
+        cells.weighted_mean(0..cells.ranks, |rank| delay[rank])
+    }
+}
+
+/// Replaces every rank's own times by the weighted mean over its group.
+fn average_over(cells: &Cells, slots: &[Slots], group: impl Fn(usize) -> u32) -> Vec<Slots> {
+    let groups = (0..cells.ranks)
+        .map(&group)
+        .max()
+        .map_or(0, |last| last + 1);
+    let mut averaged = slots.to_vec();
+    for wanted in 0..groups {
+        let ranks: Vec<usize> = (0..cells.ranks)
+            .filter(|&rank| group(rank) == wanted)
+            .collect();
+        for slot in 0..Slot::COUNT {
+            let mean = cells.weighted_mean(ranks.iter().copied(), |rank| slots[rank][slot]);
+            ranks.iter().for_each(|&rank| averaged[rank][slot] = mean);
+        }
+    }
+    averaged
+}
+
+/// Typical host time of every rank.
+pub(crate) fn typical_slots(inputs: &Inputs<'_>) -> Vec<f64> {
+    let mut host = vec![0.0; inputs.cells.ranks];
+    for (node, slot) in inputs.cells.slot_of_node.iter().enumerate() {
+        if *slot == Some(Slot::Host) {
+            host[inputs.cells.rank_of_node[node]] += inputs.typical.host_own[node];
+        }
+    }
+    host
+}

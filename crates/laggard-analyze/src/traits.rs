@@ -1,0 +1,359 @@
+//! What is special about each rank: how its own time compares with that of its peers, always, in
+//! each part of the step, and from step to step.
+
+use crate::cells::{Cells, Slot, Slots};
+use crate::per_step::Inputs;
+use laggard_record::Manifest;
+use laggard_stats::{Change, ChangeOptions, ShuffleTest, find_changes, median_in_place, p_value};
+use rayon::prelude::*;
+
+/// Cells up to this size compare each rank with the median of the *others*; in larger ones the
+/// rank itself hardly moves the median.
+const SMALL_CELL: usize = 16;
+/// Shuffles of a test against chance.
+const SHUFFLES: usize = 400;
+/// Blocks of steps that a test against chance shuffles at most.
+const BLOCKS_MAX: usize = 64;
+
+/// Own time over that of the peers, rank by rank and step by step.
+pub(crate) struct Traits {
+    steps: usize,
+    /// `[rank][step]`: compute time over the peers' median in that step, work evened out.
+    ratio: Vec<f64>,
+    /// The same by slot, mean over steps, less 1: `[rank][slot]`.
+    slot_excess: Vec<Slots>,
+    /// Mean ratio less 1.
+    pub(crate) excess: Vec<f64>,
+    /// Spread of the rank's own compute time from step to step, relative to its median.
+    pub(crate) spread: Vec<f64>,
+    /// Seconds of host time above what is typical, in pauses.
+    pub(crate) pauses: Vec<Pauses>,
+    /// Whether the rank had peers of its own class.
+    pub(crate) has_peers: Vec<bool>,
+}
+
+/// Pauses of one rank's host.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Pauses {
+    pub(crate) count: u32,
+    pub(crate) seconds: f64,
+}
+
+impl Traits {
+    pub(crate) fn new(inputs: &Inputs<'_>, manifest: &Manifest) -> Self {
+        let cells = inputs.cells;
+        let steps = inputs.measured.steps();
+        let rate = relative_rates(manifest, cells);
+        let columns: Vec<(Vec<f64>, Slots)> = {
+            let reference = Reference::new(inputs, &rate);
+            (0..cells.ranks)
+                .into_par_iter()
+                .map(|rank| reference.compare(rank))
+                .collect()
+        };
+        let mut ratio = Vec::with_capacity(cells.ranks * steps);
+        let mut slot_excess = Vec::with_capacity(cells.ranks);
+        for (column, slots) in columns {
+            ratio.extend(column);
+            slot_excess.push(slots);
+        }
+        let (mut excess, mut spread) = (Vec::new(), Vec::new());
+        for (rank, column) in ratio.chunks(steps).enumerate() {
+            excess.push(column.iter().sum::<f64>() / steps as f64 - 1.0);
+            spread.push(step_spread(inputs, rank));
+        }
+        Self {
+            steps,
+            ratio,
+            slot_excess,
+            excess,
+            spread,
+            pauses: (0..cells.ranks).map(|rank| pauses(inputs, rank)).collect(),
+            has_peers: (0..cells.ranks)
+                .map(|rank| cells.peers(rank).len() > 1)
+                .collect(),
+        }
+    }
+
+    /// Ratio of one rank to its peers, step by step.
+    pub(crate) fn series(&self, rank: usize) -> &[f64] {
+        &self.ratio[rank * self.steps..][..self.steps]
+    }
+
+    pub(crate) fn slot_excess(&self, rank: usize, slot: Slot) -> f64 {
+        self.slot_excess[rank][slot as usize]
+    }
+
+    /// The last lasting change of a rank's ratio.
+    pub(crate) fn last_change(&self, rank: usize) -> Option<Change> {
+        let changes = find_changes(self.series(rank), &ChangeOptions::default());
+        changes.ok().and_then(|mut changes| changes.pop())
+    }
+}
+
+/// Rate of each rank relative to the fastest class.
+fn relative_rates(manifest: &Manifest, cells: &Cells) -> Vec<f64> {
+    cells
+        .class_of_rank
+        .iter()
+        .map(|&class| manifest.classes[class].relative_rate)
+        .collect()
+}
+
+/// Standard deviation of a rank's compute time from step to step, relative to its median, from the
+/// 80th percentile of the differences between neighbours: lasting changes and rare outliers do not
+/// count, jitter that begins in the middle of the run does. Not relative to peers: with two ranks
+/// the innocent one would vary as much as the jittery one.
+fn step_spread(inputs: &Inputs<'_>, rank: usize) -> f64 {
+    const QUANTILE: f64 = 0.8;
+    /// 90th percentile of the normal distribution: where the 80th of its absolute value is.
+    const NORMAL: f64 = 1.281_551_565_544_8;
+    let time = |step: usize| {
+        let own = inputs.own.of(step, rank);
+        let work: f64 = own[Slot::Forward as usize] + own[Slot::Backward as usize];
+        work * inputs.work.factor(step, rank) + own[Slot::Optimizer as usize]
+    };
+    let times: Vec<f64> = (0..inputs.measured.steps()).map(time).collect();
+    let mut jumps: Vec<f64> = times
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).abs())
+        .collect();
+    let jump = laggard_stats::quantile_in_place(&mut jumps, QUANTILE).unwrap_or(0.0);
+    let median = laggard_stats::median(&times).unwrap_or(0.0);
+    if median > 0.0 {
+        jump / (NORMAL * std::f64::consts::SQRT_2 * median)
+    } else {
+        0.0
+    }
+}
+
+/// Own times by step and rank, ready to compare with.
+struct Reference<'a> {
+    inputs: &'a Inputs<'a>,
+    /// Compute time `[step][rank]`, work evened out, and multiplied by the class's relative rate.
+    time: Vec<f64>,
+    /// Its median over each large cell, `[step][cell]`.
+    cell_median: Vec<f64>,
+    /// Mean over steps by slot, likewise normalised.
+    slots: Vec<Slots>,
+}
+
+impl<'a> Reference<'a> {
+    fn new(inputs: &'a Inputs<'a>, rate: &[f64]) -> Self {
+        let (ranks, steps) = (inputs.cells.ranks, inputs.measured.steps());
+        let mut time = vec![0.0; steps * ranks];
+        let mut slots = vec![[0.0; Slot::COUNT]; ranks];
+        for step in 0..steps {
+            for rank in 0..ranks {
+                let own = inputs.own.of(step, rank);
+                let factor = inputs.work.factor(step, rank);
+                for slot in [Slot::Forward, Slot::Backward, Slot::Optimizer] {
+                    let scale = if slot.scales_with_work() { factor } else { 1.0 };
+                    let value = own[slot as usize] * scale * rate[rank];
+                    time[step * ranks + rank] += value;
+                    slots[rank][slot as usize] += value / steps as f64;
+                }
+            }
+        }
+        let members = &inputs.cells.members;
+        let median_of = |step: usize, cell: &Vec<usize>| {
+            if cell.len() <= SMALL_CELL {
+                return 0.0;
+            }
+            let mut values: Vec<f64> = cell.iter().map(|&r| time[step * ranks + r]).collect();
+            median_in_place(&mut values).unwrap_or(0.0)
+        };
+        let cell_median = (0..steps)
+            .into_par_iter()
+            .flat_map_iter(|step| members.iter().map(move |cell| median_of(step, cell)))
+            .collect();
+        Self {
+            inputs,
+            time,
+            cell_median,
+            slots,
+        }
+    }
+
+    /// Others that a rank is compared with: its cell, or its whole stage where it is alone.
+    fn others(&self, rank: usize) -> Vec<usize> {
+        let cells = self.inputs.cells;
+        let peers = cells.peers(rank);
+        if peers.len() > 1 {
+            return peers
+                .iter()
+                .copied()
+                .filter(|&other| other != rank)
+                .collect();
+        }
+        let same_stage = |&other: &usize| {
+            cells.stage_of_rank[other] == cells.stage_of_rank[rank] && other != rank
+        };
+        (0..cells.ranks).filter(same_stage).collect()
+    }
+
+    fn compare(&self, rank: usize) -> (Vec<f64>, Slots) {
+        let cells = self.inputs.cells;
+        let (ranks, steps) = (cells.ranks, self.inputs.measured.steps());
+        let others = self.others(rank);
+        let cell = cells.of_rank[rank];
+        let mut scratch = Vec::with_capacity(others.len());
+        let mut column = Vec::with_capacity(steps);
+        for step in 0..steps {
+            let reference = if cells.members[cell].len() > SMALL_CELL {
+                self.cell_median[step * cells.members.len() + cell]
+            } else {
+                scratch.clear();
+                scratch.extend(others.iter().map(|&other| self.time[step * ranks + other]));
+                median_in_place(&mut scratch).unwrap_or(0.0)
+            };
+            let own = self.time[step * ranks + rank];
+            column.push(if reference > 0.0 {
+                own / reference
+            } else {
+                1.0
+            });
+        }
+        let mut slots = [0.0; Slot::COUNT];
+        for slot in Slot::ALL {
+            let at = slot as usize;
+            let mut values: Vec<f64> = others.iter().map(|&other| self.slots[other][at]).collect();
+            let reference = median_in_place(&mut values).unwrap_or(0.0);
+            slots[at] = if reference > 0.0 {
+                self.slots[rank][at] / reference - 1.0
+            } else {
+                0.0
+            };
+        }
+        (column, slots)
+    }
+}
+
+/// Host times and delays far beyond what is typical: above the median by six robust deviations and
+/// by a tenth of a step.
+fn pauses(inputs: &Inputs<'_>, rank: usize) -> Pauses {
+    const DEVIATIONS: f64 = 6.0;
+    const STEP_SHARE: f64 = 0.1;
+    let nodes = inputs.replay.nodes_of_rank(rank as u32);
+    let host_time = |step: usize| {
+        let (own, delay) = (
+            inputs.measured.own_of_step(step),
+            inputs.measured.delay_of_step(step),
+        );
+        nodes
+            .iter()
+            .map(|&node| node as usize)
+            .filter(|&node| inputs.cells.slot_of_node[node].is_some())
+            .map(|node| {
+                let is_host = inputs.cells.slot_of_node[node] == Some(Slot::Host);
+                f64::from(delay[node]) + if is_host { f64::from(own[node]) } else { 0.0 }
+            })
+            .sum::<f64>()
+    };
+    let series: Vec<f64> = (0..inputs.measured.steps()).map(host_time).collect();
+    let (Ok(typical), Ok(spread)) = (laggard_stats::median(&series), laggard_stats::mad(&series))
+    else {
+        return Pauses::default();
+    };
+    let step = inputs.own.median_step(rank);
+    let threshold = (DEVIATIONS * spread).max(STEP_SHARE * step);
+    let above = series
+        .iter()
+        .map(|time| time - typical)
+        .filter(|excess| *excess > threshold);
+    above.fold(Pauses::default(), |sum, excess| Pauses {
+        count: sum.count + 1,
+        seconds: sum.seconds + excess,
+    })
+}
+
+/// The largest persistent excess in a cell, over units that may be ranks or hosts, against
+/// shuffled labels.
+pub(crate) struct Chance {
+    /// Largest excess over the cell's mean, relative.
+    pub(crate) observed: f64,
+    /// Mean of the same under shuffling.
+    pub(crate) null_mean: f64,
+    /// Share of shuffles that reach it.
+    pub(crate) p_value: f64,
+}
+
+/// Tests whether the ranks of any cell differ persistently. Cells of one rank cannot be tested.
+pub(crate) fn chance(inputs: &Inputs<'_>, block_length: usize, seed: u64) -> Option<Chance> {
+    let cells = inputs.cells;
+    let testable = cells
+        .members
+        .iter()
+        .filter(|members| members.len() > 1)
+        .count();
+    let tests = cells.members.iter().filter(|members| members.len() > 1);
+    let worst = tests
+        .filter_map(|members| cell_chance(inputs, members, block_length, seed))
+        .min_by(|a, b| {
+            a.p_value
+                .total_cmp(&b.p_value)
+                .then(b.observed.total_cmp(&a.observed))
+        })?;
+    // Bonferroni: the worst of several cells was picked.
+    Some(Chance {
+        p_value: (worst.p_value * testable as f64).min(1.0),
+        ..worst
+    })
+}
+
+fn cell_chance(
+    inputs: &Inputs<'_>,
+    members: &[usize],
+    block_length: usize,
+    seed: u64,
+) -> Option<Chance> {
+    let steps = inputs.measured.steps();
+    let width = block_length.max(steps.div_ceil(BLOCKS_MAX));
+    let blocks = steps / width;
+    let columns = members.len();
+    let mut table = vec![0.0; blocks * columns];
+    for step in 0..blocks * width {
+        for (column, &rank) in members.iter().enumerate() {
+            let own = inputs.own.of(step, rank);
+            let factor = inputs.work.factor(step, rank);
+            let work: f64 = own[Slot::Forward as usize] + own[Slot::Backward as usize];
+            table[step / width * columns + column] += work * factor + own[Slot::Optimizer as usize];
+        }
+    }
+    let mean = table.iter().sum::<f64>() / table.len() as f64;
+    let largest = |source: &dyn Fn(usize) -> Option<Vec<u32>>| {
+        let mut sums = vec![0.0; columns];
+        for block in 0..blocks {
+            let row = &table[block * columns..][..columns];
+            match source(block) {
+                None => sums
+                    .iter_mut()
+                    .zip(row)
+                    .for_each(|(sum, value)| *sum += value),
+                Some(from) => {
+                    sums.iter_mut()
+                        .zip(from)
+                        .for_each(|(sum, at)| *sum += row[at as usize]);
+                }
+            }
+        }
+        sums.iter().copied().fold(f64::MIN, f64::max) / blocks as f64 / mean - 1.0
+    };
+    let observed = largest(&|_| None);
+    let test = ShuffleTest {
+        steps: blocks,
+        columns,
+        block_length: 1,
+        shuffles: SHUFFLES,
+        seed,
+    };
+    let null = test
+        .null_distribution(|assignment| largest(&|block| Some(assignment.row(block).to_vec())))
+        .ok()?;
+    let null_mean = null.iter().sum::<f64>() / null.len() as f64;
+    Some(Chance {
+        observed,
+        null_mean,
+        p_value: p_value(observed, &null).ok()?,
+    })
+}
