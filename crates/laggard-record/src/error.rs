@@ -1,6 +1,7 @@
 //! What can go wrong with a record, each with the file that it happened to.
 
 use crate::version::SchemaVersion;
+use laggard_types::Rank;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -135,13 +136,19 @@ pub enum RecordError {
         /// The time limit.
         seconds: u64,
     },
-    /// The writer thread is gone.
-    #[error("the writer of record {} has stopped: {why}", path.display())]
+    /// The writer's thread has ended.
+    #[error("the writer of record {} has stopped", path.display())]
     WriterGone {
         /// The record.
         path: PathBuf,
-        /// Why, as far as it is known.
-        why: String,
+    },
+    /// A recorder was asked for a rank that the manifest does not have.
+    #[error("there is no rank {rank} in a record of {ranks} ranks")]
+    NoSuchRank {
+        /// The rank.
+        rank: Rank,
+        /// How many ranks there are.
+        ranks: usize,
     },
 }
 

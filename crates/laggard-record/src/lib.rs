@@ -24,6 +24,7 @@
 //! |---|---|
 //! | read a record | [`Record::open`], [`Record::samples`], [`Record::steps`], [`Record::telemetry`] |
 //! | read segments side by side | [`Record::sample_segments`], [`Record::read_sample_segment`], [`Tally::merge`], [`Record::conclude`] |
+//! | write while a job runs | [`RecordWriter::create`], [`RecordWriter::recorder`], [`RankRecorder::push`], [`RecordWriter::flush`], [`RecordWriter::close`] |
 //! | write a whole record at once | [`write_record`] |
 //! | align the clocks of a record | [`append_alignment`] |
 
@@ -35,11 +36,15 @@ mod closing;
 mod columns;
 mod error;
 mod files;
+mod histogram;
+mod lane;
 mod manifest;
 mod reader;
+mod recorder;
 mod segment;
 mod table;
 mod version;
+mod writer;
 
 pub use alignment::{Alignment, append_alignment};
 pub use batch::{SampleBatch, Tally};
@@ -51,5 +56,7 @@ pub use manifest::{
     Workload,
 };
 pub use reader::{Record, Rows, SampleReading};
+pub use recorder::RankRecorder;
 pub use table::{Sample, StepWork, Telemetry};
 pub use version::SchemaVersion;
+pub use writer::RecordWriter;

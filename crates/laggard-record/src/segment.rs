@@ -17,6 +17,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{SchemaDescriptor, Type};
 use std::fs::File;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -65,7 +66,7 @@ pub(crate) fn read_batches(
 ) -> Result<(), RecordError> {
     let failed = |error: ParquetError| failure(path, &error);
     let file = File::open(path).map_err(|error| RecordError::io("open", path, &error))?;
-    let reader = SerializedFileReader::new(file).map_err(failed)?;
+    let reader = guarded(|| SerializedFileReader::new(file)).map_err(failed)?;
     let places = places_of(
         path,
         table,
@@ -73,11 +74,14 @@ pub(crate) fn read_batches(
     )?;
     let mut columns = Columns::new(table);
     for group in 0..reader.num_row_groups() {
-        let group = reader.get_row_group(group).map_err(failed)?;
-        let mut open = OpenGroup::new(group.as_ref(), &places, table).map_err(failed)?;
+        let mut open = guarded(|| {
+            let group = reader.get_row_group(group)?;
+            OpenGroup::new(group.as_ref(), &places, table)
+        })
+        .map_err(failed)?;
         loop {
             columns.clear();
-            open.next(&mut columns).map_err(failed)?;
+            guarded(|| open.next(&mut columns)).map_err(failed)?;
             if columns.rows() == 0 {
                 break;
             }
@@ -223,6 +227,16 @@ fn fill<T: DataType>(
         }
     }
     Ok(())
+}
+
+/// Runs a part of the decoder. On some damaged files it panics instead of failing; for us that is
+/// a file that cannot be read.
+fn guarded<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+        Err(ParquetError::General(
+            "the file is damaged: its decoder gave up".to_owned(),
+        ))
+    })
 }
 
 /// Parquet wraps failures of the operating system; users need to see those as such.

@@ -1,36 +1,11 @@
 //! What is written comes back.
 
-use crate::example;
+use crate::{all_samples, example, rows_of};
 use laggard_record::{
-    Alignment, Record, Sample, SampleBatch, StepWork, TableRows, Telemetry, append_alignment,
-    write_record,
+    Alignment, Record, Sample, StepWork, TableRows, Telemetry, append_alignment, write_record,
 };
 use laggard_types::{CaveatCode, Stamp};
 use proptest::prelude::*;
-
-/// The rows of a batch.
-fn rows_of(batch: &SampleBatch<'_>) -> Vec<Sample> {
-    let row = |i: usize| Sample {
-        rank: batch.rank[i] as u32,
-        step: batch.step[i] as u32,
-        operation: batch.operation[i] as u32,
-        stamp: Stamp {
-            start_ns: batch.start_ns[i],
-            end_ns: batch.end_ns[i],
-            cpu_start_ns: batch.cpu_start_ns[i],
-            cpu_end_ns: batch.cpu_end_ns[i],
-        },
-    };
-    (0..batch.len()).map(row).collect()
-}
-
-fn all_samples(record: &Record) -> Vec<Sample> {
-    let mut all = Vec::new();
-    record
-        .samples(|batch| all.extend(rows_of(batch)))
-        .expect("readable samples");
-    all
-}
 
 #[test]
 fn a_record_comes_back_whole() {

@@ -1,0 +1,85 @@
+//! The published form of records: JSON Schemas that match the code, and an old record that stays
+//! readable. `LAGGARD_BLESS=1` rewrites the schemas.
+
+use crate::{all_samples, example};
+use laggard_record::{Closing, Manifest, Record, write_record};
+use schemars::{JsonSchema, schema_for};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn crate_dir() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn blessing() -> bool {
+    std::env::var_os("LAGGARD_BLESS").is_some_and(|value| value == "1")
+}
+
+fn check_schema<T: JsonSchema>(name: &str) {
+    let path = crate_dir().join("../../docs/schema").join(name);
+    let mut schema = serde_json::to_string_pretty(&schema_for!(T)).expect("a schema");
+    schema.push('\n');
+    if blessing() {
+        fs::write(&path, &schema).expect("written");
+    }
+    let published = fs::read_to_string(&path).expect("a published schema");
+    assert!(
+        schema == published,
+        "{name} is out of date: run the tests with LAGGARD_BLESS=1"
+    );
+}
+
+#[test]
+fn published_schemas_match_the_code() {
+    check_schema::<Manifest>("record-manifest.schema.json");
+    check_schema::<Closing>("record-closing.schema.json");
+}
+
+fn golden() -> PathBuf {
+    crate_dir().join("tests/golden/v1")
+}
+
+#[test]
+fn a_record_of_version_1_stays_readable() {
+    if blessing() && !golden().exists() {
+        write_record(
+            &golden(),
+            &example::manifest(2),
+            example::rows(2, 3),
+            example::closing(3),
+        )
+        .expect("written");
+    }
+    let record = Record::open(&golden()).expect("a record");
+    let expect = example::rows(2, 3);
+    assert_eq!(all_samples(&record), expect.samples);
+    assert_eq!(record.steps().expect("steps").rows, expect.steps);
+    assert_eq!(
+        record.telemetry().expect("telemetry").rows,
+        expect.telemetry
+    );
+    assert_eq!(record.closing.map(|closing| closing.samples), Some(18));
+    assert_eq!(record.manifest.workload.model, "tiny");
+    assert_eq!(record.manifest.schedule.operations.len(), 3);
+}
+
+#[test]
+fn the_columns_are_documented() {
+    let doc = crate_dir().join("../../docs/schema/record-tables.md");
+    let doc = fs::read_to_string(doc).expect("the tables' description");
+    let mut columns = 0;
+    for table in ["samples", "steps", "telemetry"] {
+        assert!(doc.contains(&format!("## `{table}`")), "table {table}");
+        let file = golden().join(table).join("000000.parquet");
+        let file = fs::File::open(file).expect("a segment");
+        let reader = parquet::file::reader::SerializedFileReader::new(file).expect("a segment");
+        let metadata = parquet::file::reader::FileReader::metadata(&reader);
+        for column in metadata.file_metadata().schema_descr().columns() {
+            let kind = column.physical_type().to_string().to_lowercase();
+            let row = format!("| `{}` | {kind} |", column.name());
+            assert!(doc.contains(&row), "table {table}: {row}");
+            columns += 1;
+        }
+    }
+    assert_eq!(columns, 7 + 5 + 7);
+}
