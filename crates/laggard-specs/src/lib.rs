@@ -1,1 +1,25 @@
-//! Part of laggard.
+//! What laggard knows of hardware and models before it measures anything: accelerator tables,
+//! measured ratios between generations, model shapes, and the FLOP and parameters that follow.
+//!
+//! Every number of a table has a source; an unknown number is absent. Knows nothing of measured
+//! events, and reads no files: tables come as text.
+
+mod accelerator;
+mod error;
+mod flop_count;
+mod layer;
+mod model;
+mod names;
+mod tables;
+mod training_rate;
+
+pub use accelerator::{Accelerator, Confidence};
+pub use error::SpecsError;
+pub use flop_count::{
+    Attention, Pass, Recompute, flop_per_token, recompute_flop_per_token, training_flop,
+    training_flop_per_token,
+};
+pub use layer::{LayerFlop, layer_flop};
+pub use model::{Experts, LatentAttention, Model, Norm};
+pub use tables::Tables;
+pub use training_rate::{ClassRate, RateBasis, RateSet, TrainingRate};

@@ -1,0 +1,73 @@
+//! Errors of this crate.
+
+use thiserror::Error;
+
+/// Why a table or a name was refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SpecsError {
+    /// A table is not the TOML that it should be.
+    #[error("cannot read the {table} table: {source}")]
+    Parse {
+        /// Which table.
+        table: &'static str,
+        /// What the TOML reader says, with line and column.
+        source: Box<toml::de::Error>,
+    },
+    /// A value of a table is impossible.
+    #[error("{table} table, entry '{id}': {field} {problem}")]
+    Invalid {
+        /// Which table.
+        table: &'static str,
+        /// The entry's id.
+        id: String,
+        /// The key of the value.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Two entries of a table claim one name.
+    #[error("{table} table: '{first}' and '{second}' are both called '{name}'")]
+    DuplicateName {
+        /// Which table.
+        table: &'static str,
+        /// The shared name.
+        name: String,
+        /// The entry that has it.
+        first: String,
+        /// The entry that also claims it.
+        second: String,
+    },
+    /// No entry has this id, name or alias.
+    #[error("unknown {kind} '{name}'\n{hint}")]
+    UnknownName {
+        /// Accelerator or model.
+        kind: &'static str,
+        /// The name that was asked for.
+        name: String,
+        /// A `hint:` line with close names.
+        hint: String,
+    },
+    /// No measured set compares all of these accelerators.
+    #[error(
+        "no measured training rates compare {}\n\
+         hint: use the ratio of the dense peaks, or add a set to the training_rates table",
+        .ids.join(", ")
+    )]
+    NoMeasuredRates {
+        /// The accelerators that no one set holds together.
+        ids: Vec<String>,
+    },
+    /// An accelerator without the peak that a ratio needs.
+    #[error(
+        "the dense bf16 peak of {id} is unknown\n\
+         hint: add dense_bf16_flop_per_s to its entry in the accelerators table"
+    )]
+    NoPeak {
+        /// The accelerator.
+        id: String,
+    },
+    /// A comparison of no classes.
+    #[error("no accelerator classes to compare")]
+    NoClasses,
+}

@@ -1,0 +1,266 @@
+use super::*;
+
+fn builtin() -> Tables {
+    Tables::builtin().unwrap()
+}
+
+#[test]
+fn parameters_match_published_totals() {
+    let mut compared = 0;
+    for model in builtin().models() {
+        let Some(published) = model.published_parameters else {
+            continue;
+        };
+        compared += 1;
+        let error = model.parameters() as f64 / published as f64 - 1.0;
+        assert!(
+            error.abs() <= 0.006,
+            "{}: {} ({error:+.4})",
+            model.id,
+            model.parameters()
+        );
+    }
+    assert!(compared >= 20, "only {compared} models compared");
+}
+
+/// Counts that are published to the last parameter.
+#[test]
+fn exact_totals() {
+    let tables = builtin();
+    for (name, total) in [
+        ("gpt2", 124_439_808),
+        ("gpt2-xl", 1_557_611_200),
+        ("llama2-7b", 6_738_415_616),
+        ("llama2-70b", 68_976_648_192),
+        ("llama3-8b", 8_030_261_248),
+        ("llama3-405b", 405_853_388_800),
+        ("mpt-7b", 6_658_859_008),
+    ] {
+        assert_eq!(tables.model(name).unwrap().parameters(), total, "{name}");
+    }
+}
+
+/// Active parameters as printed: DeepSeek-V3 without, Mixtral with the input embedding.
+#[test]
+fn active_parameters_of_mixtures() {
+    let tables = builtin();
+    let active = |name: &str| tables.model(name).unwrap().matmul_parameters() as f64;
+    assert!((active("deepseek-v3") / 37e9 - 1.0).abs() < 0.011);
+    assert!(((active("mixtral-8x7b") + 32_000.0 * 4096.0) / 12.9e9 - 1.0).abs() < 0.005);
+}
+
+/// Where clock, multiprocessors and FLOP per clock are known, they give the printed peak within
+/// 0.5 %, or the entry says that they do not; never both.
+#[test]
+fn peaks_follow_from_clocks_or_say_so() {
+    let mut checked = 0;
+    for accelerator in builtin().accelerators() {
+        let (Some(peak), Some(by_clock)) = (
+            accelerator.dense_half_peak(),
+            accelerator.half_peak_from_clock(),
+        ) else {
+            continue;
+        };
+        checked += 1;
+        let error = by_clock.0 / peak.0 - 1.0;
+        let agrees = error.abs() <= 0.005;
+        let flagged = accelerator.clock_mismatch.is_some();
+        assert!(
+            agrees != flagged,
+            "{}: {error:+.4}, flagged: {flagged}",
+            accelerator.id
+        );
+    }
+    assert!(checked >= 30, "only {checked} accelerators checked");
+}
+
+/// No narrower format is slower, fp8 is at most twice as fast as bf16, fp4 at most 4 times as fast
+/// as fp8: catches sparse peaks and slips of a power of ten.
+#[test]
+fn peaks_are_plausible() {
+    for accelerator in builtin().accelerators() {
+        let id = &accelerator.id;
+        let half = accelerator.dense_half_peak();
+        if let (Some(half), Some(fp8)) = (half, accelerator.dense_fp8_flop_per_s) {
+            let ratio = fp8.0 / half.0;
+            // Trainium3 kept its predecessor\'s bf16 rate and nearly doubled fp8 alone.
+            let most = if id == "trainium3" { 3.8 } else { 2.05 };
+            assert!(
+                (0.99..=most).contains(&ratio),
+                "{id}: fp8 is {ratio} times bf16"
+            );
+        }
+        if let (Some(fp8), Some(fp4)) = (
+            accelerator.dense_fp8_flop_per_s,
+            accelerator.dense_fp4_flop_per_s,
+        ) {
+            let ratio = fp4.0 / fp8.0;
+            assert!(
+                (0.99..=4.05).contains(&ratio),
+                "{id}: fp4 is {ratio} times fp8"
+            );
+        }
+        if let (Some(half), Some(memory)) = (half, accelerator.memory_bandwidth_bytes_per_s) {
+            let balance = half.0 / memory.0;
+            assert!(
+                (30.0..=700.0).contains(&balance),
+                "{id}: {balance} FLOP per byte"
+            );
+        }
+    }
+}
+
+#[test]
+fn names_are_exact_and_hints_are_close() {
+    let tables = builtin();
+    for (name, id) in [
+        ("h100", "h100-sxm5-80gb"),
+        ("H200", "h200-sxm-141gb"),
+        ("NVIDIA H100 80GB HBM3", "h100-sxm5-80gb"),
+        ("NVIDIA H100 PCIe", "h100-pcie-80gb"),
+        ("gb200", "gb200"),
+    ] {
+        assert_eq!(tables.accelerator(name).unwrap().id, id, "{name}");
+    }
+    assert!(
+        tables
+            .accelerator("NVIDIA H100 80GB HBM3 and more")
+            .is_err()
+    );
+    let hint = |name: &str| tables.accelerator(name).unwrap_err().to_string();
+    assert!(hint("h10").contains("h100"), "{}", hint("h10"));
+    assert!(hint("gb20").contains("gb200"), "{}", hint("gb20"));
+    assert!(hint("completely different").contains("laggard specs"));
+    assert!(
+        tables
+            .model("lama3-8b")
+            .unwrap_err()
+            .to_string()
+            .contains("llama3-8b")
+    );
+    assert_eq!(tables.model("mt-nlg-530b").unwrap().id, "megatron-530b");
+}
+
+#[test]
+fn measured_ratios_of_the_generations() {
+    let tables = builtin();
+    let rates = tables
+        .class_rates(&["h100", "h200", "gb200"], RateBasis::Measured)
+        .unwrap();
+    // MLPerf Training v5.0: 1, 1.10 and 2.22 relative to H100.
+    let to_h100: Vec<f64> = rates
+        .iter()
+        .map(|rate| rate.relative / rates[0].relative)
+        .collect();
+    for (got, expect) in to_h100.iter().zip([1.0, 1.10, 2.22]) {
+        assert!((got - expect).abs() < 0.005, "{to_h100:?}");
+    }
+    assert!((rates[2].relative - 1.0).abs() < 1e-12);
+    assert!(
+        rates[0].source.contains("mlcommons/training_results_v5.0"),
+        "{}",
+        rates[0].source
+    );
+
+    // Only the second set holds both of these.
+    let rates = tables
+        .class_rates(&["h200", "mi300x"], RateBasis::Measured)
+        .unwrap();
+    assert!(rates[0].source.contains("LoRA"), "{}", rates[0].source);
+
+    let peak = tables
+        .class_rates(&["h100", "gb200"], RateBasis::Peak)
+        .unwrap();
+    assert!((peak[0].relative - 989.4 / 2500.0).abs() < 1e-9);
+    assert!(peak[0].source.starts_with("dense bf16 peak"));
+}
+
+#[test]
+fn missing_rates_are_errors_with_hints() {
+    let tables = builtin();
+    let error = |classes: &[&str], basis| tables.class_rates(classes, basis).unwrap_err();
+    let text = error(&["h100", "tpu-v5p"], RateBasis::Measured).to_string();
+    assert!(
+        text.contains("tpu-v5p") && text.contains("hint:") && text.contains("peak"),
+        "{text}"
+    );
+    assert!(matches!(
+        error(&["v100-sxm2-16gb"], RateBasis::Peak),
+        SpecsError::NoPeak { .. }
+    ));
+    assert!(matches!(
+        error(&["h1000"], RateBasis::Peak),
+        SpecsError::UnknownName { .. }
+    ));
+    assert!(matches!(error(&[], RateBasis::Peak), SpecsError::NoClasses));
+}
+
+/// Every rate names an accelerator of the table.
+#[test]
+fn rates_name_known_accelerators() {
+    let tables = builtin();
+    for rate in tables.rate_sets().iter().flat_map(|set| &set.rates) {
+        assert_eq!(
+            tables.accelerator(&rate.accelerator).unwrap().id,
+            rate.accelerator
+        );
+    }
+}
+
+const ACCELERATOR: &str = "[[accelerator]]\nid = 'x'\nproduct = 'X'\nvendor = 'V'\n\
+                           architecture = 'A'\nconfidence = 'low'\nsources = ['me']\n";
+
+#[track_caller]
+fn refuses(accelerators: &str, expect: &str) {
+    let error = Tables::from_toml_strs(Some(accelerators), None, Some("")).unwrap_err();
+    assert!(error.to_string().contains(expect), "{error}");
+}
+
+#[test]
+fn tables_can_be_replaced_and_are_checked() {
+    let tables = Tables::from_toml_strs(Some(ACCELERATOR), None, Some("")).unwrap();
+    assert_eq!(tables.accelerators().len(), 1);
+    assert_eq!(tables.accelerator("x").unwrap().memory_bytes, None);
+    assert!(!tables.models().is_empty());
+
+    refuses(&format!("{ACCELERATOR}{ACCELERATOR}"), "both called 'x'");
+    for number in ["nan", "0", "-1.0", "inf"] {
+        let text = format!("{ACCELERATOR}board_power_watts = {number}\n");
+        refuses(&text, "board_power_watts is");
+    }
+    refuses(&format!("{ACCELERATOR}watts = 3\n"), "unknown field");
+    refuses("[[accelerator]]\nid = 'x'\n", "missing field");
+    refuses(&ACCELERATOR.replace("'me'", ""), "sources");
+}
+
+const MODEL: &str = "id = 'x'\nname = 'X'\nlayers = 2\nhidden = 8\nheads = 4\nkv_heads = 2\n\
+                     head_dim = 2\nffn_hidden = 16\nffn_matrices = 2\nvocab = 10\n\
+                     tied_embeddings = false\nnorm = 'rms'\nconfidence = 'low'\nsources = ['me']\n";
+
+#[test]
+fn models_are_checked() {
+    // By hand: 2 * 8 * 10 + 2 * (2 * 8 * 8 + 2 * 8 * 4 + 2 * 8 * 16 + 2 * 8) + 8.
+    assert_eq!(Model::from_toml_str(MODEL).unwrap().parameters(), 1096);
+    for (from, to, expect) in [
+        ("kv_heads = 2", "kv_heads = 3", "does not divide"),
+        ("layers = 2", "layers = 0", "layers is 0"),
+        ("hidden = 8", "hidden = 99999999999", "hidden is"),
+        ("ffn_matrices = 2", "ffn_matrices = 4", "must be 2 or 3"),
+        ("vocab = 10", "vocab = -1", "invalid value"),
+        (
+            "layers = 2\nhidden = 8\nheads = 4\n",
+            "layers = 60000\nhidden = 16000000\nheads = 16000000\n",
+            "2^60",
+        ),
+    ] {
+        let error = Model::from_toml_str(&MODEL.replace(from, to))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expect), "{error}");
+    }
+    let experts = "[experts]\ncount = 2\nactive = 3\nffn_hidden = 4\n";
+    let error = Model::from_toml_str(&format!("{MODEL}{experts}"))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("is 3 of only 2"), "{error}");
+}
