@@ -1,6 +1,6 @@
 //! What can go wrong between ranks, always with the rank and the operation.
 
-use laggard_types::Rank;
+use laggard_types::{DataType, Rank};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -9,7 +9,10 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum BackendError {
     /// A wait ran past its deadline.
-    #[error("rank {rank} waited {waited:?} for {waiting_for}; missing: {}", list(missing))]
+    #[error(
+        "rank {rank} waited {waited:?} for {waiting_for}; missing: {}",
+        list(missing)
+    )]
     Timeout {
         /// Who waited.
         rank: Rank,
@@ -50,6 +53,42 @@ pub enum BackendError {
         /// What is wrong with it.
         why: String,
     },
+    /// Two pieces of work use the same elements at the same time, and one of them writes.
+    #[error(
+        "{wanted} overlaps {held} by other work\nhint: put the token of the other work into `after`"
+    )]
+    Conflict {
+        /// Which access to which elements was wanted.
+        wanted: String,
+        /// Which access to which elements is under way.
+        held: String,
+    },
+    /// A range that is not within its buffer or slice.
+    #[error("elements {start}..{end} do not fit the {len} elements that are there")]
+    OutOfBounds {
+        /// First element wanted.
+        start: usize,
+        /// One past the last element wanted.
+        end: usize,
+        /// Elements that are there.
+        len: usize,
+    },
+    /// A buffer of another element type than the one asked for.
+    #[error("the buffer holds {}, not {}", found.name(), wanted.name())]
+    WrongType {
+        /// The type asked for.
+        wanted: DataType,
+        /// The buffer's type.
+        found: DataType,
+    },
+    /// The code that did the work panicked.
+    #[error("work on queue {queue} panicked: {message}")]
+    Panicked {
+        /// The queue that the work was on.
+        queue: u32,
+        /// The panic's message.
+        message: String,
+    },
     /// A queue, token or buffer of another device.
     #[error("unknown {what}")]
     Unknown {
@@ -70,5 +109,9 @@ fn list(ranks: &[Rank]) -> String {
     if ranks.is_empty() {
         return "unknown".to_owned();
     }
-    ranks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    ranks
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -65,8 +65,9 @@ pub enum Kernel {
         /// The value.
         value: f32,
     },
-    /// One fused Adam update (Kingma and Ba 2015, algorithm 1) over a flat range: reads gradient,
-    /// updates both moments and the parameters.
+    /// One fused Adam update (Kingma and Ba 2015, section 2, with that paper's decay rates) over a
+    /// flat range: reads gradient, updates both moments and the parameters. The bias correction is
+    /// the caller's: it belongs into `learning_rate`, as the end of that section shows.
     Adam {
         /// Parameters, updated.
         parameters: Slice,

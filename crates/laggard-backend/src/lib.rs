@@ -3,13 +3,20 @@
 //! every backend runs. Knows nothing of timing policy or of records.
 
 mod buffer;
+mod call;
 mod communicator;
+mod cpu;
 mod device;
 mod error;
+mod gate;
 mod kernel;
+mod memory;
+pub mod threads;
 
-pub use buffer::{Buffer, HostMemory, Slice};
+pub use buffer::{Buffer, Element, Slice};
 pub use communicator::{Call, Communicator, World};
+pub use cpu::{CpuDevice, CpuOptions, measure_peak};
 pub use device::{Device, DeviceDescription, Launch, QueueId, TaggedStamp, Task, Token};
 pub use error::BackendError;
 pub use kernel::{Kernel, Matrix, Transpose};
+pub use memory::HostMemory;

@@ -1,0 +1,48 @@
+//! Reading the two clocks of a stamp.
+
+use crate::BackendError;
+use laggard_types::Stamp;
+use nix::time::{ClockId, clock_gettime};
+
+/// One reading of both clocks, in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    wall_ns: i64,
+    cpu_ns: i64,
+}
+
+impl Reading {
+    /// Reads at the begin of work: the wall clock last, so that it is closest to the work.
+    pub(crate) fn begin() -> Result<Self, BackendError> {
+        let cpu_ns = cpu_ns()?;
+        Ok(Self {
+            wall_ns: read(ClockId::CLOCK_MONOTONIC)?,
+            cpu_ns,
+        })
+    }
+
+    /// Reads at the end of work: the wall clock first, so that it is closest to the work.
+    pub(crate) fn end(self) -> Result<Stamp, BackendError> {
+        let end_ns = read(ClockId::CLOCK_MONOTONIC)?;
+        Ok(Stamp {
+            start_ns: self.wall_ns,
+            end_ns,
+            cpu_start_ns: self.cpu_ns,
+            cpu_end_ns: cpu_ns()?,
+        })
+    }
+}
+
+/// CPU time of the calling thread, in nanoseconds.
+pub(crate) fn cpu_ns() -> Result<i64, BackendError> {
+    read(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn read(clock: ClockId) -> Result<i64, BackendError> {
+    let time = clock_gettime(clock).map_err(|e| BackendError::System {
+        what: "reading a clock".to_owned(),
+        why: e.to_string(),
+    })?;
+    // The casts widen on every platform; their width differs between platforms.
+    Ok(time.tv_sec() as i64 * 1_000_000_000 + time.tv_nsec() as i64)
+}
