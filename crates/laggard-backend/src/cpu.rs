@@ -8,7 +8,8 @@ mod gemm;
 mod peak;
 pub(crate) mod queue;
 
-pub use peak::measure_peak;
+pub use clock::Reading;
+pub use peak::{burn, measure_peak};
 
 use crate::gate::Abort;
 use crate::{
@@ -99,7 +100,7 @@ impl CpuDevice {
             std::thread::Builder::new()
                 .name("laggard-peak".to_owned())
                 .spawn_scoped(scope, || {
-                    bind(bind_cpu).and_then(|()| measure_peak(duration))
+                    bind_thread(bind_cpu).and_then(|()| measure_peak(duration))
                 })
                 .map_err(|e| no_thread(&e))?
                 .join()
@@ -185,7 +186,7 @@ impl Device for CpuDevice {
         let worker = std::thread::Builder::new()
             .name(format!("r{}-{name}", self.options.rank))
             .spawn(move || {
-                let bound = bind(bind_cpu);
+                let bound = bind_thread(bind_cpu);
                 let is_bound = bound.is_ok();
                 if started.send(bound).is_ok() && is_bound {
                     of_worker.work();
@@ -254,8 +255,12 @@ fn no_thread(why: &dyn std::fmt::Display) -> BackendError {
     }
 }
 
+/// Binds the calling thread to a processor; to none in particular if absent.
+///
+/// # Errors
+/// [`BackendError::System`] if the system refuses, or does not let threads choose.
 #[cfg(target_os = "linux")]
-fn bind(cpu: Option<u32>) -> Result<(), BackendError> {
+pub fn bind_thread(cpu: Option<u32>) -> Result<(), BackendError> {
     use nix::sched::{CpuSet, sched_setaffinity};
     use nix::unistd::Pid;
 
@@ -271,8 +276,12 @@ fn bind(cpu: Option<u32>) -> Result<(), BackendError> {
         })
 }
 
+/// Binds the calling thread to a processor; to none in particular if absent.
+///
+/// # Errors
+/// [`BackendError::System`] if the system refuses, or does not let threads choose.
 #[cfg(not(target_os = "linux"))]
-fn bind(cpu: Option<u32>) -> Result<(), BackendError> {
+pub fn bind_thread(cpu: Option<u32>) -> Result<(), BackendError> {
     match cpu {
         None => Ok(()),
         Some(cpu) => Err(BackendError::System {

@@ -15,7 +15,7 @@ pub mod threads;
 
 pub use buffer::{Buffer, Element, Slice};
 pub use communicator::{Call, Communicator, World};
-pub use cpu::{CpuDevice, CpuOptions, measure_peak};
+pub use cpu::{CpuDevice, CpuOptions, Reading, bind_thread, burn, measure_peak};
 pub use device::{Device, DeviceDescription, Launch, QueueId, TaggedStamp, Task, Token};
 pub use error::BackendError;
 pub use kernel::{Kernel, Matrix, Transpose};

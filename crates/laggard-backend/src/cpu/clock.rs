@@ -4,16 +4,19 @@ use crate::BackendError;
 use laggard_types::Stamp;
 use nix::time::{ClockId, clock_gettime};
 
-/// One reading of both clocks, in nanoseconds.
+/// One reading of both clocks, in nanoseconds: the begin of something that the calling thread does.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reading {
+pub struct Reading {
     wall_ns: i64,
     cpu_ns: i64,
 }
 
 impl Reading {
     /// Reads at the begin of work: the wall clock last, so that it is closest to the work.
-    pub(crate) fn begin() -> Result<Self, BackendError> {
+    ///
+    /// # Errors
+    /// [`BackendError::System`] if a clock cannot be read.
+    pub fn begin() -> Result<Self, BackendError> {
         let cpu_ns = cpu_ns()?;
         Ok(Self {
             wall_ns: read(ClockId::CLOCK_MONOTONIC)?,
@@ -22,7 +25,10 @@ impl Reading {
     }
 
     /// Reads at the end of work: the wall clock first, so that it is closest to the work.
-    pub(crate) fn end(self) -> Result<Stamp, BackendError> {
+    ///
+    /// # Errors
+    /// [`BackendError::System`] if a clock cannot be read.
+    pub fn end(self) -> Result<Stamp, BackendError> {
         let end_ns = read(ClockId::CLOCK_MONOTONIC)?;
         Ok(Stamp {
             start_ns: self.wall_ns,

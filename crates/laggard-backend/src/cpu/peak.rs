@@ -46,8 +46,9 @@ pub fn measure_peak(duration: Duration) -> Result<FlopPerSecond, BackendError> {
     Ok(Flop(flop as f64) / Seconds(best))
 }
 
-/// Does at least `flop` FLOP of arithmetic on registers, and says how many it did.
-pub(crate) fn burn(flop: u64) -> u64 {
+/// Does at least `flop` FLOP of arithmetic on registers, at about the rate of [`measure_peak`], on
+/// the calling thread; says how many it did.
+pub fn burn(flop: u64) -> u64 {
     if flop == 0 {
         return 0;
     }
