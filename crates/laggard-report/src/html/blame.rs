@@ -1,0 +1,163 @@
+//! Who the loss is charged to, as bars.
+
+use super::shape::{self, x};
+use crate::{figure, subject};
+use laggard_analyze::{Analysis, BlameEntry, Charged};
+use maud::{Markup, html};
+
+/// Ranks with a bar of their own.
+const RANKS: usize = 20;
+/// Charges below this share of wall time have no bar of their own.
+const NEGLIGIBLE: f64 = 0.0005;
+
+/// One bar.
+struct Line {
+    name: String,
+    share: f64,
+    last_in_steps: Option<f64>,
+    leave_one_out: Option<f64>,
+    fill: &'static str,
+}
+
+/// The section; nothing if nothing is charged.
+pub(super) fn section(analysis: &Analysis) -> Markup {
+    let lines = lines(analysis);
+    let largest = lines
+        .iter()
+        .map(|line| line.share.abs())
+        .fold(NEGLIGIBLE, f64::max);
+    html! {
+        @if !lines.is_empty() {
+            section {
+                h2 { "Who the loss is charged to" }
+                p class="faint" {
+                    "Shares of the time; they sum to " (figure::percent(analysis.loss)) ". A delay \
+                     is shared by all ranks that were not there yet. Alone: what would be won if \
+                     this rank alone were as its class."
+                }
+                table class="chart" {
+                    thead {
+                        tr {
+                            th { "charged" } th class="n" { "share" } th class="n" { "last in" }
+                            th class="n" { "alone" } th { "" }
+                        }
+                    }
+                    tbody { @for line in &lines { (row(line, largest)) } }
+                }
+                div class="legend" {
+                    span { i class="key-straggler" {} "ranks" }
+                    span { i class="key-loss" {} "no rank's fault, and the other ranks" }
+                }
+            }
+        }
+    }
+}
+
+fn row(line: &Line, largest: f64) -> Markup {
+    let share = figure::percent(line.share);
+    let optional = |share: Option<f64>| share.map(figure::percent).unwrap_or_default();
+    let empty = |share: Option<f64>| {
+        if share.is_none() {
+            "n faint empty"
+        } else {
+            "n faint"
+        }
+    };
+    let titled = |prefix: &str, share: Option<f64>| share.map(|_| prefix.to_owned());
+    html! {
+        tr {
+            td { (line.name) }
+            td class="n" { (share) }
+            td class=(empty(line.last_in_steps)) title=[titled("last in steps", line.last_in_steps)] {
+                (optional(line.last_in_steps))
+            }
+            td class=(empty(line.leave_one_out)) title=[titled("won alone", line.leave_one_out)] {
+                (optional(line.leave_one_out))
+            }
+            td class="bar" {
+                svg viewBox="0 0 1000 28" preserveAspectRatio="none" role="img"
+                    aria-label={ (line.name) ": " (share) } {
+                    title { (line.name) ": " (share) }
+                    line class="base" x1="0" x2="0" y1="0" y2="28" {}
+                    rect class=(line.fill) x="0" y="7" height="14"
+                        width=(x((line.share / largest).clamp(0.0, 1.0))) {}
+                }
+            }
+        }
+    }
+}
+
+/// The worst ranks, what is no rank's fault, and the sum of the others; the largest first, the
+/// others last.
+fn lines(analysis: &Analysis) -> Vec<Line> {
+    let is_rank = |entry: &&BlameEntry| matches!(entry.charged, Charged::Rank(_));
+    let (mut ranks, rest): (Vec<_>, Vec<_>) = analysis.blame.iter().partition(is_rank);
+    ranks.sort_by(|a, b| b.share.total_cmp(&a.share).then(a.charged.cmp(&b.charged)));
+    let worth = |entry: &&BlameEntry| entry.share.abs() >= NEGLIGIBLE;
+    let shown = ranks
+        .iter()
+        .take(RANKS)
+        .take_while(|entry| worth(entry))
+        .count();
+    let others = ranks.split_off(shown);
+    let mut lines: Vec<Line> = ranks
+        .into_iter()
+        .chain(rest.into_iter().filter(worth))
+        .map(|entry| Line {
+            name: name(analysis, &entry.charged),
+            share: entry.share,
+            last_in_steps: entry.last_in_steps,
+            leave_one_out: entry.leave_one_out,
+            fill: if is_rank(&entry) {
+                "fill-straggler"
+            } else {
+                "fill-loss"
+            },
+        })
+        .collect();
+    lines.sort_by(|a, b| b.share.total_cmp(&a.share));
+    if !others.is_empty() {
+        lines.push(Line {
+            name: figure::plural(others.len(), "other rank"),
+            share: others.iter().map(|entry| entry.share).sum(),
+            last_in_steps: None,
+            leave_one_out: None,
+            fill: "fill-loss",
+        });
+    }
+    lines
+}
+
+fn name(analysis: &Analysis, charged: &Charged) -> String {
+    let Charged::Rank(rank) = charged else {
+        return subject::charged(charged).to_owned();
+    };
+    let host = analysis
+        .ranks
+        .iter()
+        .find(|figures| figures.rank == *rank)
+        .map(|f| &f.host);
+    host.map_or_else(
+        || format!("rank {rank}"),
+        |host| format!("rank {rank}, {}", shape::clean(host)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples;
+
+    #[test]
+    fn all_that_is_charged_is_in_the_bars() {
+        for analysis in examples::all() {
+            let sum: f64 = lines(&analysis).iter().map(|line| line.share).sum();
+            assert!(
+                (sum - analysis.loss).abs() < 1e-9,
+                "{sum} of {}",
+                analysis.loss
+            );
+        }
+        assert!(lines(&examples::large()).len() <= RANKS + 4);
+    }
+}

@@ -1,0 +1,137 @@
+//! Which ranks a table shows when it cannot show all.
+
+use laggard_analyze::{Analysis, BlameEntry, Charged, RankFigures};
+use std::collections::BTreeMap;
+
+/// The most rows of a table, and how many of them are for typical ranks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    pub(crate) rows: usize,
+    pub(crate) typical: usize,
+}
+
+/// The rows of a table of ranks.
+pub(crate) struct Selection<'a> {
+    /// The worst first, then the typical ones; all in order of rank where all fit.
+    pub(crate) rows: Vec<&'a RankFigures>,
+    pub(crate) worst: usize,
+    pub(crate) typical: usize,
+    pub(crate) left_out: usize,
+}
+
+/// What each rank is charged with.
+pub(crate) fn blame_by_rank(analysis: &Analysis) -> BTreeMap<u32, &BlameEntry> {
+    let by_rank = |entry: &'_ BlameEntry| match entry.charged {
+        Charged::Rank(rank) => Some(rank),
+        _ => None,
+    };
+    analysis
+        .blame
+        .iter()
+        .filter_map(|entry| by_rank(entry).map(|rank| (rank, entry)))
+        .collect()
+}
+
+/// All ranks if they fit; otherwise those charged with most, and those whose excess is nearest to
+/// the median.
+pub(crate) fn select(analysis: &Analysis, limit: Limit) -> Selection<'_> {
+    let mut rows: Vec<&RankFigures> = analysis.ranks.iter().collect();
+    if rows.len() <= limit.rows {
+        rows.sort_by_key(|rank| rank.rank);
+        return Selection {
+            worst: rows.len(),
+            typical: 0,
+            left_out: 0,
+            rows,
+        };
+    }
+    let blame = blame_by_rank(analysis);
+    let charged = |rank: &RankFigures| blame.get(&rank.rank).map_or(0.0, |entry| entry.share);
+    rows.sort_by(|a, b| {
+        let by_blame = charged(b).total_cmp(&charged(a));
+        by_blame
+            .then(b.excess.total_cmp(&a.excess))
+            .then(a.rank.cmp(&b.rank))
+    });
+    let left_out = rows.len() - limit.rows;
+    let mut rest = rows.split_off(limit.rows - limit.typical);
+    let median = median_excess(&analysis.ranks);
+    let distance = |rank: &RankFigures| (rank.excess - median).abs();
+    rest.sort_by(|a, b| {
+        distance(a)
+            .total_cmp(&distance(b))
+            .then(a.rank.cmp(&b.rank))
+    });
+    rest.truncate(limit.typical);
+    rest.sort_by_key(|rank| rank.rank);
+    let worst = rows.len();
+    rows.extend(rest);
+    Selection {
+        rows,
+        worst,
+        typical: limit.typical,
+        left_out,
+    }
+}
+
+/// The upper median; `ranks` is not empty.
+fn median_excess(ranks: &[RankFigures]) -> f64 {
+    let mut all: Vec<f64> = ranks.iter().map(|rank| rank.excess).collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+impl Selection<'_> {
+    /// What is not shown, in words; `None` if all is shown.
+    pub(crate) fn note(&self) -> Option<String> {
+        (self.left_out > 0).then(|| {
+            format!(
+                "the {} charged with most, then {} typical ones; {} left out",
+                self.worst, self.typical, self.left_out
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::examples;
+
+    #[test]
+    fn the_worst_come_first_and_nobody_twice() {
+        let analysis = examples::large();
+        let selection = select(
+            &analysis,
+            Limit {
+                rows: 16,
+                typical: 4,
+            },
+        );
+        assert_eq!((selection.rows.len(), selection.left_out), (16, 48));
+        let mut ranks: Vec<u32> = selection.rows.iter().map(|r| r.rank).collect();
+        assert!(
+            ranks[..8].iter().all(|rank| (24..32).contains(rank)),
+            "{ranks:?}"
+        );
+        ranks.sort_unstable();
+        ranks.dedup();
+        assert_eq!(ranks.len(), 16);
+        assert!(selection.note().unwrap().contains("48 left out"));
+    }
+
+    #[test]
+    fn few_ranks_are_all_shown_in_order() {
+        let analysis = examples::mixed();
+        let selection = select(
+            &analysis,
+            Limit {
+                rows: 16,
+                typical: 4,
+            },
+        );
+        let ranks: Vec<u32> = selection.rows.iter().map(|r| r.rank).collect();
+        assert_eq!(ranks, (0..8).collect::<Vec<_>>());
+        assert_eq!(selection.note(), None);
+    }
+}
