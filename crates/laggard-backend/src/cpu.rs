@@ -7,6 +7,8 @@ mod execute;
 mod gemm;
 mod peak;
 pub(crate) mod queue;
+#[cfg(test)]
+mod tests;
 
 pub use clock::Reading;
 pub use peak::{burn, measure_peak};

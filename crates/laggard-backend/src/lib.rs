@@ -5,6 +5,7 @@
 mod buffer;
 mod call;
 mod communicator;
+pub mod conformance;
 mod cpu;
 mod device;
 mod error;
