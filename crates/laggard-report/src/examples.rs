@@ -441,7 +441,7 @@ fn around(value: f64, half_width: f64) -> Estimate {
 
 fn utilisation(value: f64) -> Utilisation {
     Utilisation {
-        value: around(value, 0.004),
+        value: around(value, 0.01),
         convention: "causal, dense bf16".to_owned(),
         full_attention: value * 1.03,
         hfu: value,

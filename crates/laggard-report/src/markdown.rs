@@ -132,48 +132,7 @@ mod tests {
     #[test]
     fn a_ticket_has_the_verdict_the_figures_and_what_to_do() {
         let text = analysis(&examples::mixed());
-        insta::assert_snapshot!(text, @r#"
-    ### Stragglers cost 24.8 % of the time: equal shares for unequal classes (15.2 %), and rank 5 on host-1, slow since step 420 (7.4 %).
-
-    | figure | value |
-    |:--|:--|
-    | step time | 54.70 ms median, p5 53.66 ms, p95 58.09 ms (virtual time) |
-    | share of measured peak | 43.1 % [42.7, 43.5] (synthetic step, not your job's; causal, dense fp32; peak 412.0 GFLOP/s: measured by gemm on this machine; 44.4 % with full attention counted) |
-    | straggler penalty | 24.8 % [23.9, 25.7] of the time |
-    | slowdown | 1.330 [1.314, 1.346] |
-    | throughput | 599,049 tokens/s (virtual time) |
-    | job | tiny-gpt, dp8, 8 ranks on 2 hosts |
-    | steps | 950 of 1,000 steps (50 left out as warm-up), virtual time, measured |
-
-    **Findings**
-
-    1. **Classes of different speed have equal shares: GB200-like waits 61 % of the step.** Costs 15.2 % [14.8, 15.6] of the time.
-       *What to do:* Give GB200-like 2.2 times the micro-batches of H100-like.
-    2. **Rank 5 on host-1 takes 18.1 % longer than its class for the same work.** Costs 7.4 % [6.8, 8.0] of the time.
-       Since step 420 (between 412 and 431): 18.1 % longer from there on.
-       *What to do:* Check the clocks and the temperature of that device, or take it out; without it the step would take 7.4 % less.
-    3. **(inconclusive) Compute times vary from step to step.** Costs 1.8 % [0.6, 3.0] of the time.
-       *What to do:* Record with the machine otherwise idle to tell jitter from contention.
-
-    | from 100 % of the peak down | share |
-    |:--|--:|
-    | unexplained rest | 1.1 % [1.0, 1.2] |
-    | host pauses | 0.4 % [0.4, 0.4] |
-    | transient differences | 1.8 % [1.6, 2.0] |
-    | slow ranks | 7.4 % [6.7, 8.1] |
-    | mixed generations at equal shares | 15.2 % [14.2, 16.2] |
-    | exposed communication | 4.3 % [3.9, 4.7] |
-    | input and launch | 0.6 % [0.5, 0.7] |
-    | optimizer | 2.1 % [1.9, 2.3] |
-    | kernels below peak | 24.0 % [23.0, 25.0] |
-    | share of measured peak | 43.1 % [42.1, 44.1] |
-
-    **Caveats**
-
-    - 8 ranks shared 2 cores: times are on a virtual clock driven by CPU time, so memory bandwidth and caches are shared in ways that a cluster does not share them
-    - classes are emulated by scaled work
-    - the step is laggard's own, not your job's
-    "#);
+        insta::assert_snapshot!("ticket", text);
     }
 
     #[test]

@@ -10,6 +10,9 @@ const RANKS: usize = 20;
 /// Charges below this share of wall time have no bar of their own.
 const NEGLIGIBLE: f64 = 0.0005;
 
+/// A bar that fills its column stands for at least this share, so that small losses look small.
+const FULL_AT_LEAST: f64 = 0.02;
+
 /// One bar.
 struct Line {
     name: String,
@@ -25,7 +28,7 @@ pub(super) fn section(analysis: &Analysis) -> Markup {
     let largest = lines
         .iter()
         .map(|line| line.share.abs())
-        .fold(NEGLIGIBLE, f64::max);
+        .fold(FULL_AT_LEAST, f64::max);
     html! {
         @if !lines.is_empty() {
             section {
@@ -56,24 +59,12 @@ pub(super) fn section(analysis: &Analysis) -> Markup {
 fn row(line: &Line, largest: f64) -> Markup {
     let share = figure::percent(line.share);
     let optional = |share: Option<f64>| share.map(figure::percent).unwrap_or_default();
-    let empty = |share: Option<f64>| {
-        if share.is_none() {
-            "n faint empty"
-        } else {
-            "n faint"
-        }
-    };
-    let titled = |prefix: &str, share: Option<f64>| share.map(|_| prefix.to_owned());
     html! {
         tr {
             td { (line.name) }
             td class="n" { (share) }
-            td class=(empty(line.last_in_steps)) title=[titled("last in steps", line.last_in_steps)] {
-                (optional(line.last_in_steps))
-            }
-            td class=(empty(line.leave_one_out)) title=[titled("won alone", line.leave_one_out)] {
-                (optional(line.leave_one_out))
-            }
+            td class="n faint wide" { (optional(line.last_in_steps)) }
+            td class="n faint wide" { (optional(line.leave_one_out)) }
             td class="bar" {
                 svg viewBox="0 0 1000 28" preserveAspectRatio="none" role="img"
                     aria-label={ (line.name) ": " (share) } {

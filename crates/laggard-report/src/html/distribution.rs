@@ -76,10 +76,10 @@ fn row(class: &ClassFigures, unit: TimeUnit, range: Option<&Range>) -> Markup {
     html! {
         tr {
             td { (name) }
-            td class="n" { (figure::count(class.ranks.into())) }
+            td class="n wide" { (figure::count(class.ranks.into())) }
             td class="n" { (median) }
             td class="n faint" { (p5) " to " (p95) }
-            td class="n" { (figure::percent(class.wait_share)) }
+            td class="n wide" { (figure::percent(class.wait_share)) }
             td class="bar strip" {
                 @if let Some(range) = range { (strip(class, range, &name, &median)) }
             }
@@ -150,7 +150,7 @@ fn ticks(range: &Range, unit: TimeUnit) -> Vec<Tick> {
         place: (value - low) / (high - low),
         label: format!("{} {}", short(value), unit.name()),
     };
-    shape::round_values(low, high, 4)
+    shape::round_values(low, high, 5)
         .into_iter()
         .map(tick)
         .collect()

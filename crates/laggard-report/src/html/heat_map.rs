@@ -10,9 +10,9 @@ use std::ops::RangeInclusive;
 
 /// Colours: `--h-3` (shorter) to `--h6` (longer), with `--h0` around zero.
 const COLORS: RangeInclusive<i32> = -3..=6;
-/// Steps of the scale, the first that fits is taken: the last colour begins at six of them less a
-/// half.
-const SCALE_STEPS: [f64; 8] = [0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5];
+/// Steps of the scale; the first is taken with which [`WITHIN_SCALE`] of the cells lie within it.
+/// None is finer, so that a run without stragglers looks calm.
+const SCALE_STEPS: [f64; 6] = [0.02, 0.03, 0.05, 0.1, 0.2, 0.5];
 /// This share of the cells lies within the scale.
 const WITHIN_SCALE: f64 = 0.99;
 /// At least so many pixels between row labels, and at most so many labels of columns.
@@ -62,6 +62,7 @@ pub(super) fn section(analysis: &Analysis) -> Markup {
                         }
                     }
                 }
+                div class="foot" aria-hidden="true" { "from step" }
                 (shape::axis(&column_ticks(map)))
             }
             (legend(scale))
@@ -212,10 +213,7 @@ fn column_ticks(map: &HeatMap) -> Vec<Tick> {
     let every = columns.div_ceil(COLUMN_LABELS);
     let tick = |column: usize| Tick {
         place: column as f64 / columns as f64,
-        label: match column {
-            0 => format!("step {}", map.first_step[0]),
-            _ => figure::count(map.first_step[column].into()),
-        },
+        label: figure::count(map.first_step[column].into()),
     };
     (0..columns).step_by(every).map(tick).collect()
 }
@@ -263,9 +261,9 @@ mod tests {
 
     #[test]
     fn the_scale_spans_the_cells() {
-        assert_eq!(scale(&map(2, &[0.0, 0.02])).to_bits(), 0.005_f64.to_bits());
+        assert_eq!(scale(&map(2, &[0.0, 0.02])).to_bits(), 0.02_f64.to_bits());
         assert_eq!(scale(&map(2, &[0.0, 0.18])).to_bits(), 0.03_f64.to_bits());
-        assert_eq!(scale(&map(1, &[f64::NAN])).to_bits(), 0.005_f64.to_bits());
+        assert_eq!(scale(&map(1, &[f64::NAN])).to_bits(), 0.02_f64.to_bits());
     }
 
     #[test]

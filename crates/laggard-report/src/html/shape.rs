@@ -20,16 +20,15 @@ pub(super) fn x(share: f64) -> String {
     at(share * PLANE)
 }
 
-/// Text without the control characters that HTML forbids.
+/// Text without the control characters that HTML forbids, where percent signs stay beside their
+/// number.
 pub(super) fn clean(foreign: &str) -> String {
-    let safe = |c: char| {
-        if c.is_control() && c != '\n' && c != '\t' {
-            '\u{fffd}'
-        } else {
-            c
-        }
+    let safe = |c: char| match c {
+        '\n' | '\t' => c,
+        c if c.is_control() => '\u{fffd}',
+        c => c,
     };
-    foreign.chars().map(safe).collect()
+    foreign.replace(" %", "\u{a0}%").chars().map(safe).collect()
 }
 
 /// A mark on an axis: its place as share of the width, and its label.
@@ -64,7 +63,7 @@ pub(super) fn round_values(low: f64, high: f64, count: usize) -> Vec<f64> {
     }
     let rough = span / count as f64;
     let magnitude = 10_f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * magnitude);
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * magnitude);
     let step = step
         .into_iter()
         .find(|step| *step >= rough)

@@ -62,8 +62,12 @@ pub(super) fn ranks(analysis: &Analysis) -> Markup {
                                     td class="n" { (figure::excess(rank.excess)) }
                                     td class="n" { (figure::percent(rank.wait_share)) }
                                     td class="n" { (optional(entry.map(|e| e.share))) }
-                                    td class="n" { (optional(entry.and_then(|e| e.last_in_steps))) }
-                                    @if off_cpu { td class="n" { (optional(rank.descheduled_share)) } }
+                                    td class="n" {
+                                        (optional(entry.and_then(|e| e.last_in_steps)))
+                                    }
+                                    @if off_cpu {
+                                        td class="n" { (optional(rank.descheduled_share)) }
+                                    }
                                 }
                             }
                         }

@@ -16,7 +16,7 @@ fn a_clean_run_reads_like_this() {
     persistent difference is beyond chance.
 
       step time              102.30 ms median, p5 100.36 ms, p95 108.64 ms over 380 steps
-      MFU                    38.2 % [37.8, 38.6] (causal, dense bf16; peak 2.0 PFLOP/s:
+      MFU                    38.2 % [37.2, 39.2] (causal, dense bf16; peak 2.0 PFLOP/s:
                              datasheet; 39.3 % with full attention counted)
       straggler penalty      0.6 % [0.5, 0.7] of the time
       slowdown               1.006 [1.005, 1.007] against the mean over ranks of compute and
@@ -61,7 +61,7 @@ fn a_mixed_run_reads_like_this() {
 
       step time              54.70 ms median, p5 53.66 ms, p95 58.09 ms over 950 steps
                              (virtual time)
-      share of measured peak 43.1 % [42.7, 43.5] (synthetic step, not your job's; causal,
+      share of measured peak 43.1 % [42.1, 44.1] (synthetic step, not your job's; causal,
                              dense fp32; peak 412.0 GFLOP/s: measured by gemm on this
                              machine; 44.4 % with full attention counted)
       straggler penalty      24.8 % [23.9, 25.7] of the time
