@@ -11,7 +11,8 @@ use std::path::Path;
 /// Name of the file in a record.
 pub(crate) const ALIGNMENT_FILE: &str = "alignment.jsonl";
 
-/// From a time of a rank's clock on: `common = raw + offset_ns + drift_ppm * 1e-6 * (raw - from_ns)`.
+/// From a time of a rank's clock on,
+/// `common = raw + offset_ns + drift_ppm * 1e-6 * (raw - from_ns)`.
 /// Before a rank's first segment, the first one holds too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -101,7 +101,10 @@ pub enum RecordError {
         why: String,
     },
     /// There are segments, but none of them can be read.
-    #[error("none of the {segments} segments under {} can be read; the first: {first}", path.display())]
+    #[error(
+        "none of the {segments} segments under {} can be read; the first: {first}",
+        path.display()
+    )]
     NothingReadable {
         /// The table's directory.
         path: PathBuf,

@@ -20,13 +20,13 @@
 //! # }
 //! ```
 //!
-//! | to | use |
-//! |---|---|
-//! | read a record | [`Record::open`], [`Record::samples`], [`Record::steps`], [`Record::telemetry`] |
-//! | read segments side by side | [`Record::sample_segments`], [`Record::read_sample_segment`], [`Tally::merge`], [`Record::conclude`] |
-//! | write while a job runs | [`RecordWriter::create`], [`RecordWriter::recorder`], [`RankRecorder::push`], [`RecordWriter::flush`], [`RecordWriter::close`] |
-//! | write a whole record at once | [`write_record`] |
-//! | align the clocks of a record | [`append_alignment`] |
+//! - Read: [`Record::open`], [`Record::samples`], [`Record::steps`], [`Record::telemetry`].
+//! - Read segments side by side: [`Record::sample_segments`], [`Record::tally`],
+//!   [`Record::read_sample_segment`], [`Tally::merge`], [`Record::conclude`].
+//! - Write while a job runs: [`RecordWriter::create`], [`RecordWriter::recorder`],
+//!   [`RankRecorder::push`], [`RecordWriter::flush`], [`RecordWriter::close`].
+//! - Write a whole record at once: [`write_record`].
+//! - Align the clocks of a record: [`append_alignment`].
 
 mod alignment;
 mod batch;

@@ -1,6 +1,6 @@
 //! Traces of ByteDance's what-if analysis: workers are cells of data-parallel replica and pipeline
-//! stage, all steps alike. Source: ByteDance-Seed/StragglerAnalysis, commit 8efcd7f, and Lin et al.,
-//! "Understanding Stragglers in Large Model Training Using What-if Analysis", OSDI 2025.
+//! stage, all steps alike. Source: ByteDance-Seed/StragglerAnalysis, commit 8efcd7f, and its
+//! paper, "Understanding Stragglers in Large Model Training Using What-if Analysis", OSDI 2025.
 
 mod dependencies;
 mod meta;
@@ -91,7 +91,8 @@ fn grid_of(rows: &[Row], meta: &Meta) -> Result<Grid, String> {
     let cells: BTreeSet<(u32, u32)> = rows.iter().map(|row| (row.dp_rank, row.stage)).collect();
     if cells.len() as u64 != u64::from(replicas) * u64::from(stages) {
         return Err(format!(
-            "{replicas} data-parallel replicas of {stages} stages need {} workers, but there are {}",
+            "{replicas} data-parallel replicas of {stages} stages need {} workers, \
+             but there are {}",
             u64::from(replicas) * u64::from(stages),
             cells.len()
         ));

@@ -1,8 +1,8 @@
 //! Transfers between pipeline stages: which computation each belongs to, and which send meets which
 //! receive.
 //!
-//! The profiler also records transfers that were never launched, at the edges of the step and of the
-//! model. They keep their place on their stream, but meet nobody.
+//! The profiler also records transfers that were never launched, at the edges of the step and of
+//! the model. They keep their place on their stream, but meet nobody.
 
 use super::dependencies::{Builder, Stage};
 use super::rows::{OpType, Row};
