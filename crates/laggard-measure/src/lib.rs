@@ -1,1 +1,36 @@
-//! Part of laggard.
+//! Executes the schedule of a training step with real kernels on the ranks of a backend, and writes
+//! what happened as a run record: the engine of `laggard run`.
+//!
+//! | to | use |
+//! |---|---|
+//! | say what to run | [`Settings`], [`ClassShare::parse_list`], [`Fault`] (`str::parse`) |
+//! | run it | [`run`] with [`Hooks`] for signals and progress |
+//!
+//! The step that is executed is the schedule of `laggard-schedule`, operation by operation; nothing
+//! here knows the order of a step. Every step is recorded from the first on: where warm-up ends is
+//! for the analysis to say.
+
+mod classes;
+mod error;
+mod inject;
+mod input;
+mod job;
+mod manifest;
+mod memory;
+mod network;
+mod processors;
+mod program;
+mod rank;
+mod run;
+mod settings;
+mod shape;
+mod stream;
+mod telemetry;
+#[cfg(test)]
+mod testing;
+
+pub use classes::ClassShare;
+pub use error::MeasureError;
+pub use inject::Fault;
+pub use run::{Hooks, Signal, Summary, run};
+pub use settings::Settings;

@@ -1,0 +1,136 @@
+//! What can go wrong with a run, always with what to do about it.
+
+use laggard_backend::BackendError;
+use laggard_record::RecordError;
+use laggard_schedule::{LayoutError, Operation};
+use laggard_specs::SpecsError;
+use laggard_types::Rank;
+use thiserror::Error;
+
+/// A run that cannot begin, or that ended early.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MeasureError {
+    /// A setting that cannot be.
+    #[error("{what} is {value}: {why}\nhint: {hint}")]
+    Setting {
+        /// Which setting, in words.
+        what: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+        /// What to try.
+        hint: String,
+    },
+    /// A fault that cannot be read or does not fit the run.
+    #[error("cannot inject `{spec}`: {why}\nhint: {hint}")]
+    Fault {
+        /// The fault as given.
+        spec: String,
+        /// What is wrong with it.
+        why: String,
+        /// What to try.
+        hint: String,
+    },
+    /// Classes of accelerators that cannot be read or do not fit the run.
+    #[error("cannot emulate classes `{text}`: {why}\nhint: {hint}")]
+    Classes {
+        /// The classes as given.
+        text: String,
+        /// What is wrong with them.
+        why: String,
+        /// What to try.
+        hint: String,
+    },
+    /// The tables lack something.
+    #[error(transparent)]
+    Specs(#[from] SpecsError),
+    /// The layout cannot be executed.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The schedule has an operation that this engine has no kernels for.
+    #[error("cannot execute operation `{operation}`: {why}")]
+    Unsupported {
+        /// Name of the operation.
+        operation: String,
+        /// What is missing.
+        why: String,
+    },
+    /// The schedule does not reduce each gradient once.
+    #[error("the schedule reduces {reduced} gradients of a model of {parameters} parameters")]
+    WrongBuckets {
+        /// Gradients in all buckets.
+        reduced: usize,
+        /// Parameters of the model.
+        parameters: usize,
+    },
+    /// The machine refused something before the first step.
+    #[error("cannot start rank {rank}: {source}")]
+    Start {
+        /// The rank.
+        rank: Rank,
+        /// Why.
+        source: BackendError,
+    },
+    /// An operation failed or did not end in time.
+    #[error(
+        "rank {rank}, step {step}, operation `{operation}`: {source}{}",
+        hint_of(source)
+    )]
+    Operation {
+        /// The rank.
+        rank: Rank,
+        /// The step, from 0.
+        step: u32,
+        /// Name of the operation.
+        operation: String,
+        /// Why.
+        source: BackendError,
+    },
+    /// The code of a rank panicked.
+    #[error("rank {rank} panicked: {message}")]
+    Panicked {
+        /// The rank.
+        rank: Rank,
+        /// The panic's message.
+        message: String,
+    },
+    /// The record cannot be written.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The operating system refused something.
+    #[error("{what}: {why}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// The system's answer.
+        why: String,
+    },
+}
+
+impl MeasureError {
+    pub(crate) fn unsupported(operation: &Operation, why: &str) -> Self {
+        Self::Unsupported {
+            operation: operation.name.clone(),
+            why: why.to_owned(),
+        }
+    }
+
+    /// Whether the error is only the echo of another rank's.
+    pub(crate) fn is_echo(&self) -> bool {
+        let (Self::Start { source, .. } | Self::Operation { source, .. }) = self else {
+            return false;
+        };
+        matches!(source, BackendError::Aborted { .. })
+    }
+}
+
+fn hint_of(error: &BackendError) -> &'static str {
+    match error {
+        BackendError::Timeout { .. } => {
+            "\nhint: if steps are meant to be this long, raise --timeout"
+        }
+        _ => "",
+    }
+}

@@ -1,0 +1,261 @@
+//! Settings made ready: the schedule, who runs where, how fast and on what.
+
+use crate::classes::class_of_rank;
+use crate::inject::{Injector, World};
+use crate::memory::{Capacity, Memory};
+use crate::processors;
+use crate::shape::{ELEMENT_BYTES, Shape};
+use crate::stream::MOST_FAULTS;
+use crate::{MeasureError, Settings};
+use laggard_record::TimeBasis;
+use laggard_schedule::{LayerWork, Schedule, data_parallel};
+use laggard_specs::{Attention, Model, layer_flop};
+use laggard_types::{Rank, format_bytes};
+
+/// A job that can be run.
+#[derive(Debug, Clone)]
+pub(crate) struct Job {
+    pub settings: Settings,
+    pub shape: Shape,
+    pub schedule: Schedule,
+    pub injector: Injector,
+    /// Emulated class of each rank.
+    pub class_of_rank: Vec<u32>,
+    /// Emulated host of each rank.
+    pub host_of_rank: Vec<u32>,
+    /// Which times the run vouches for.
+    pub basis: TimeBasis,
+    /// Processors that the process may use.
+    pub processors: Vec<u32>,
+}
+
+impl Job {
+    /// Checks settings and prepares what follows from them.
+    ///
+    /// # Errors
+    /// If the settings cannot be run.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, MeasureError> {
+        settings.check()?;
+        let shape = shape_of(&settings.model)?;
+        let schedule = data_parallel(&settings.layout, &layers(settings, &shape))?;
+        let ranks = settings.ranks();
+        let host_of_rank = hosts(ranks, settings.emulate_hosts);
+        if settings.faults.len() > MOST_FAULTS {
+            return Err(MeasureError::Setting {
+                what: "the number of faults",
+                value: settings.faults.len().to_string(),
+                why: format!("there are random numbers for {MOST_FAULTS}"),
+                hint: "give --inject fewer times".to_owned(),
+            });
+        }
+        let injector = Injector::new(
+            &settings.faults,
+            World {
+                host_of_rank: host_of_rank.clone(),
+                steps: settings.steps,
+                length: settings.sequence_length,
+                micro_batches: settings.layout.micro_batches.clone(),
+                seed: settings.seed,
+            },
+        )?;
+        let processors = processors::available()?;
+        let basis = match processors.len() >= ranks as usize {
+            true => TimeBasis::Wall,
+            false => TimeBasis::Virtual,
+        };
+        let job = Self {
+            class_of_rank: class_of_rank(&settings.classes, ranks)?,
+            settings: settings.clone(),
+            shape,
+            schedule,
+            injector,
+            host_of_rank,
+            basis,
+            processors,
+        };
+        job.check_memory()?;
+        Ok(job)
+    }
+
+    /// How much arithmetic a rank does for what the fastest class does once.
+    pub(crate) fn class_scale(&self, rank: Rank) -> f64 {
+        let class = self.class_of_rank[rank as usize] as usize;
+        self.settings
+            .classes
+            .get(class)
+            .map_or(1.0, |class| 1.0 / class.relative_rate)
+    }
+
+    /// The processor that a rank is bound to: each has one of its own, or none is bound.
+    pub(crate) fn processor_of(&self, rank: Rank) -> Option<u32> {
+        match self.basis {
+            TimeBasis::Wall => self.processors.get(rank as usize).copied(),
+            TimeBasis::Virtual => None,
+        }
+    }
+
+    /// The processors of all ranks, in order of rank; empty where ranks are not bound.
+    pub(crate) fn bound_processors(&self) -> Vec<u32> {
+        (0..self.settings.ranks())
+            .filter_map(|rank| self.processor_of(rank))
+            .collect()
+    }
+
+    /// The largest micro-batch of a rank.
+    pub(crate) fn capacity(&self, rank: Rank) -> Capacity {
+        Capacity {
+            micro_batches: self.settings.layout.micro_batches[rank as usize] as usize,
+            sequences: self.settings.micro_batch_sequences as usize,
+            length: self.injector.longest() as usize,
+        }
+    }
+
+    /// Weight of each sequence of a micro-batch in a rank's gradients, so that the mean over ranks
+    /// is the mean over all sequences, however the micro-batches are shared out.
+    pub(crate) fn sequence_weight(&self) -> f32 {
+        let layout = &self.settings.layout;
+        let micro_batches: u64 = layout
+            .micro_batches
+            .iter()
+            .map(|share| u64::from(*share))
+            .sum();
+        let sequences = micro_batches as f64 * f64::from(self.settings.micro_batch_sequences);
+        (f64::from(layout.data_parallel) / sequences) as f32
+    }
+
+    fn check_memory(&self) -> Result<(), MeasureError> {
+        let Some(available) = processors::available_memory() else {
+            return Ok(());
+        };
+        let of_rank = |rank| Memory::bytes(&self.shape, self.capacity(rank));
+        let needed: u64 = (0..self.settings.ranks())
+            .map(of_rank)
+            .fold(0, u64::saturating_add);
+        if needed <= available {
+            return Ok(());
+        }
+        Err(MeasureError::Setting {
+            what: "the model",
+            value: self.settings.model.id.clone(),
+            why: format!(
+                "all ranks need {} of memory, and {} are available",
+                format_bytes(needed),
+                format_bytes(available)
+            ),
+            hint: "choose a smaller --model, fewer --ranks or a shorter --sequence-length"
+                .to_owned(),
+        })
+    }
+}
+
+/// Ranks in contiguous blocks, as even as they can be.
+fn hosts(ranks: u32, hosts: u32) -> Vec<u32> {
+    let host = |rank: u32| (u64::from(rank) * u64::from(hosts) / u64::from(ranks)) as u32;
+    (0..ranks).map(host).collect()
+}
+
+/// What is executed of a model: its matrices.
+fn shape_of(model: &Model) -> Result<Shape, MeasureError> {
+    if model.experts.is_some() || model.latent_attention.is_some() {
+        return Err(MeasureError::Setting {
+            what: "the model",
+            value: model.id.clone(),
+            why: "mixtures of experts and latent attention cannot be executed".to_owned(),
+            hint: "choose a dense --model such as small".to_owned(),
+        });
+    }
+    // Dimensions are at most 2^24, which specs has checked.
+    Ok(Shape {
+        layers: model.layers as usize,
+        hidden: model.hidden as usize,
+        heads: model.heads as usize,
+        kv_heads: model.kv_heads as usize,
+        head_dim: model.head_dim as usize,
+        ffn_hidden: model.ffn_hidden as usize,
+        gated: model.ffn_matrices == 3,
+        vocabulary: model.vocab as usize,
+    })
+}
+
+/// The layers that compute, each with the gradients that are reduced for it: those of its matrices.
+/// The embedding is looked up by the host and not trained.
+fn layers(settings: &Settings, shape: &Shape) -> Vec<LayerWork> {
+    let length = f64::from(settings.sequence_length);
+    let sequences = f64::from(settings.micro_batch_sequences);
+    layer_flop(&settings.model, Attention::Causal)
+        .into_iter()
+        .filter(|layer| layer.forward_flop_per_token > 0.0)
+        .enumerate()
+        .map(|(index, layer)| LayerWork {
+            name: layer.name,
+            forward_flop: layer.forward_flop_per_token * length * sequences,
+            forward_attention_flop: layer.forward_attention_flop_per_squared_token
+                * length
+                * length
+                * sequences,
+            gradient_bytes: shape.parameters(index) as u64 * ELEMENT_BYTES,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use laggard_schedule::{Layout, OperationKind};
+
+    #[test]
+    fn gradients_of_all_matrices_are_reduced() {
+        let settings = testing::settings(3, 5);
+        let job = Job::new(&settings).unwrap();
+        let reduced: u64 = job.schedule.operations.iter().map(|o| o.bytes).sum();
+        assert_eq!(reduced, settings.model.matmul_parameters() * ELEMENT_BYTES);
+        let collectives =
+            |o: &&laggard_schedule::Operation| matches!(o.kind, OperationKind::Collective(_));
+        assert!(job.schedule.operations.iter().filter(collectives).count() > 1);
+    }
+
+    #[test]
+    fn hosts_take_contiguous_blocks() {
+        assert_eq!(hosts(5, 2), [0, 0, 0, 1, 1]);
+        assert_eq!(hosts(4, 4), [0, 1, 2, 3]);
+        assert_eq!(hosts(3, 1), [0, 0, 0]);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_say_why() {
+        let check = |change: &dyn Fn(&mut Settings), expect: &str| {
+            let mut settings = testing::settings(2, 5);
+            change(&mut settings);
+            let error = Job::new(&settings).expect_err(expect).to_string();
+            assert!(error.contains(expect), "{error}");
+        };
+        check(&|s| s.steps = 0, "the number of steps is 0");
+        check(
+            &|s| s.emulate_hosts = 3,
+            "--emulate-hosts a number from 1 to 2",
+        );
+        check(&|s| s.sequence_length = 0, "--sequence-length");
+        check(
+            &|s| s.layout = Layout::data_parallel(0, 1),
+            "the number of ranks is 0",
+        );
+        check(
+            &|s| s.layout.micro_batches = vec![1],
+            "1 micro-batch shares for 2",
+        );
+        check(
+            &|s| s.timeout = std::time::Duration::ZERO,
+            "every wait would fail",
+        );
+        check(
+            &|s| s.model = testing::model("mixtral-8x7b"),
+            "cannot be executed",
+        );
+        #[cfg(target_os = "linux")]
+        check(
+            &|s| s.model = testing::model("llama3-405b"),
+            "choose a smaller --model",
+        );
+    }
+}

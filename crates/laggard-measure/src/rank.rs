@@ -1,0 +1,361 @@
+//! One rank: its host thread, which prepares input, issues every operation of the step in the
+//! schedule's order, waits for the last and hands the stamps to the recorder.
+
+use crate::MeasureError;
+use crate::inject::Slowness;
+use crate::input::Embedding;
+use crate::job::Job;
+use crate::memory::Memory;
+use crate::network::{Batch, Network};
+use crate::program::{Action, Item, Program, average, layer_kernels};
+use crate::shape::Placement;
+use laggard_backend::{
+    BackendError, Call, Kernel, Launch, QueueId, Reading, TaggedStamp, Task, Token, World,
+    bind_thread, burn,
+};
+use laggard_record::{RankRecorder, Sample, StepWork};
+use laggard_schedule::Phase;
+use laggard_types::{FlopPerSecond, Rank};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Step size of the optimizer: so small that hundreds of thousands of steps leave parameters, and
+/// with them activations, at the size that they begin with.
+const LEARNING_RATE: f64 = 1e-6;
+/// Adam's decay rates, for its bias correction. Source: Kingma and Ba 2015, section 2.
+const BETA: (f64, f64) = (0.9, 0.999);
+
+/// A rank that is ready to run steps.
+pub(crate) struct RankRunner<'a> {
+    job: &'a Job,
+    rank: Rank,
+    world: World,
+    network: Network,
+    program: Program,
+    embedding: Embedding,
+    /// Rate at which pauses are counted in FLOP.
+    peak: FlopPerSecond,
+    class_scale: f64,
+    /// Position of this rank's first micro-batch among those of all ranks.
+    first_micro_batch: u32,
+    /// Tokens of the sequences of each micro-batch of the step at hand.
+    lengths: Vec<u32>,
+    /// Tokens of the items issued so far; `None` for work of the host.
+    tokens: Vec<Option<Token>>,
+    after: Vec<Token>,
+    stamps: Vec<TaggedStamp>,
+    input: Vec<f32>,
+}
+
+impl<'a> RankRunner<'a> {
+    /// Sets a rank up on the calling thread, which becomes its host thread, and waits for the
+    /// other ranks to have done the same.
+    ///
+    /// # Errors
+    /// [`MeasureError::Start`] if the machine refuses a thread, a binding or memory, or another
+    /// rank does not come.
+    pub(crate) fn start(
+        job: &'a Job,
+        rank: Rank,
+        world: World,
+        embedding: Embedding,
+        peak: FlopPerSecond,
+    ) -> Result<Self, MeasureError> {
+        let start = |source| MeasureError::Start { rank, source };
+        bind_thread(job.processor_of(rank)).map_err(start)?;
+        let placement = Placement::new(job.shape, &job.schedule, rank)?;
+        let device = world.device.as_ref();
+        let memory = Memory::allocate(device, &job.shape, job.capacity(rank)).map_err(start)?;
+        memory
+            .initialize(&placement, job.settings.seed)
+            .map_err(start)?;
+        let network = Network::new(placement, memory);
+        let nominal = Batch {
+            micro_batch: 0,
+            sequences: job.settings.micro_batch_sequences as usize,
+            length: job.settings.sequence_length as usize,
+            weight: job.sequence_weight(),
+        };
+        let program = Program::new(&job.schedule, rank, &network, device, nominal)?;
+        let shares = &job.settings.layout.micro_batches[..rank as usize];
+        let mut runner = Self {
+            job,
+            rank,
+            network,
+            embedding,
+            peak,
+            class_scale: job.class_scale(rank),
+            first_micro_batch: shares.iter().sum(),
+            lengths: Vec::new(),
+            tokens: Vec::with_capacity(program.items.len()),
+            after: Vec::new(),
+            stamps: Vec::with_capacity(program.items.len()),
+            input: Vec::new(),
+            program,
+            world,
+        };
+        runner.meet().map_err(start)?;
+        Ok(runner)
+    }
+
+    /// Runs one step and records it.
+    ///
+    /// # Errors
+    /// [`MeasureError::Operation`] naming the operation that failed or did not end in time.
+    pub(crate) fn step(
+        &mut self,
+        step: u32,
+        recorder: &mut RankRecorder,
+    ) -> Result<(), MeasureError> {
+        let switches = involuntary_switches();
+        let slowness = self.job.injector.slowness(self.rank, step);
+        let mut lengths = std::mem::take(&mut self.lengths);
+        self.job.injector.lengths(self.rank, step, &mut lengths);
+        self.lengths = lengths;
+        self.tokens.clear();
+        for position in 0..self.program.items.len() {
+            let token = self
+                .issue(position, step, slowness, recorder)
+                .map_err(|source| self.failed(position, step, source))?;
+            self.tokens.push(token);
+        }
+        self.finish(step)?;
+        for stamped in &self.stamps {
+            let operation = stamped.tag as u32;
+            recorder.push(Sample {
+                rank: self.rank,
+                step,
+                operation,
+                stamp: stamped.stamp,
+            });
+        }
+        let sequences = i64::from(self.job.settings.micro_batch_sequences);
+        let lengths = || self.lengths.iter().map(|length| i64::from(*length));
+        recorder.push_step(StepWork {
+            rank: self.rank,
+            step,
+            tokens: sequences * lengths().sum::<i64>(),
+            tokens_squared: sequences * lengths().map(|length| length * length).sum::<i64>(),
+            involuntary_switches: involuntary_switches() - switches,
+        });
+        Ok(())
+    }
+
+    /// The rank's model.
+    #[cfg(test)]
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Issues one operation, or does it where it is the host's.
+    fn issue(
+        &mut self,
+        position: usize,
+        step: u32,
+        slowness: Slowness,
+        recorder: &mut RankRecorder,
+    ) -> Result<Option<Token>, BackendError> {
+        self.after.clear();
+        let item = &self.program.items[position];
+        self.after
+            .extend(item.after.iter().filter_map(|before| self.tokens[*before]));
+        match &item.action {
+            Action::Input => {
+                let stamp = self.prepare(step, slowness)?;
+                let operation = self.program.items[position].operation;
+                recorder.push(Sample {
+                    rank: self.rank,
+                    step,
+                    operation,
+                    stamp,
+                });
+                Ok(None)
+            }
+            Action::Layer {
+                queue,
+                phase,
+                layer,
+                micro_batch,
+                kernels,
+            } => {
+                let batch = self.batch(*micro_batch);
+                let kernels = match batch.length == self.job.settings.sequence_length as usize {
+                    true => Arc::clone(kernels),
+                    false => layer_kernels(&self.network, *phase, *layer, batch)?,
+                };
+                self.launch(item, *queue, kernels, slowness.factor(*phase))
+                    .map(Some)
+            }
+            Action::Optimizer { queue } => {
+                let kernels = self.network.optimizer(learning_rate(step))?;
+                let factor = slowness.factor(Phase::Optimizer);
+                self.launch(item, *queue, kernels.into(), factor).map(Some)
+            }
+            Action::Reduce { queue, gradients } => {
+                let tag = u64::from(item.operation);
+                let launch = Launch {
+                    queue: *queue,
+                    after: &self.after,
+                    tag,
+                };
+                self.world
+                    .data
+                    .enqueue(average(gradients), launch)
+                    .map(Some)
+            }
+        }
+    }
+
+    fn launch(
+        &self,
+        item: &Item,
+        queue: QueueId,
+        kernels: Arc<[Kernel]>,
+        factor: f64,
+    ) -> Result<Token, BackendError> {
+        let task = Task {
+            kernels,
+            work_scale: self.class_scale * factor,
+            extra_flop: 0,
+        };
+        let launch = Launch {
+            queue,
+            after: &self.after,
+            tag: u64::from(item.operation),
+        };
+        self.world.device.enqueue(&task, launch)
+    }
+
+    /// The host operation: input of all micro-batches, and a pause where one is due.
+    fn prepare(
+        &mut self,
+        step: u32,
+        slowness: Slowness,
+    ) -> Result<laggard_types::Stamp, BackendError> {
+        for token in &self.after {
+            self.world.device.wait(*token, self.job.settings.timeout)?;
+        }
+        let begin = Reading::begin()?;
+        for micro_batch in 0..self.lengths.len() {
+            let batch = self.batch(micro_batch);
+            let which = (step, self.first_micro_batch + micro_batch as u32);
+            self.embedding
+                .prepare(&self.network, batch, which, &mut self.input)?;
+        }
+        burn((self.peak.0 * slowness.pause_s) as u64);
+        begin.end()
+    }
+
+    fn batch(&self, micro_batch: usize) -> Batch {
+        Batch {
+            micro_batch,
+            sequences: self.job.settings.micro_batch_sequences as usize,
+            length: self.lengths[micro_batch] as usize,
+            weight: self.job.sequence_weight(),
+        }
+    }
+
+    /// Waits for the end of the step, and collects its stamps.
+    fn finish(&mut self, step: u32) -> Result<(), MeasureError> {
+        let device = &self.world.device;
+        for queue in &self.program.queues {
+            let on_queue = |token: &&Option<Token>| token.is_some_and(|it| it.queue == *queue);
+            let Some(Some(last)) = self.tokens.iter().rev().find(on_queue) else {
+                continue;
+            };
+            if let Err(source) = device.wait(*last, self.job.settings.timeout) {
+                return Err(self.unfinished(step, source));
+            }
+        }
+        self.stamps.clear();
+        for queue in &self.program.queues {
+            if let Err(source) = device.drain(*queue, &mut self.stamps) {
+                return Err(self.failed(0, step, source));
+            }
+        }
+        Ok(())
+    }
+
+    /// The error of a wait, with the first operation that failed or has not ended.
+    fn unfinished(&self, step: u32, waited: BackendError) -> MeasureError {
+        for (position, token) in self.tokens.iter().enumerate() {
+            let Some(token) = *token else { continue };
+            match self.world.device.poll(token) {
+                Ok(false) => {
+                    return self.failed(position, step, self.who_is_missing(token, waited));
+                }
+                Err(source) => return self.failed(position, step, source),
+                Ok(true) => {}
+            }
+        }
+        self.failed(self.tokens.len().saturating_sub(1), step, waited)
+    }
+
+    /// The wait that ran out may have been for work behind the one that hangs; only the queue of
+    /// that one knows whom it waits for.
+    fn who_is_missing(&self, hangs: Token, waited: BackendError) -> BackendError {
+        match self.world.device.wait(hangs, Duration::ZERO) {
+            Err(BackendError::Timeout {
+                rank,
+                waiting_for,
+                missing,
+                ..
+            }) => {
+                let waited = self.job.settings.timeout;
+                BackendError::Timeout {
+                    rank,
+                    waited,
+                    waiting_for,
+                    missing,
+                }
+            }
+            Err(other) => other,
+            Ok(()) => waited,
+        }
+    }
+
+    fn failed(&self, position: usize, step: u32, source: BackendError) -> MeasureError {
+        let id = self.program.items[position].operation;
+        let operation = self.job.schedule.operations[id as usize].name.clone();
+        MeasureError::Operation {
+            rank: self.rank,
+            step,
+            operation,
+            source,
+        }
+    }
+
+    /// Waits until all ranks are set up, so that the first step does not measure that.
+    fn meet(&mut self) -> Result<(), BackendError> {
+        let Some(queue) = self.program.queues.first().copied() else {
+            return Ok(());
+        };
+        let launch = Launch {
+            queue,
+            after: &[],
+            tag: 0,
+        };
+        let token = self.world.control.enqueue(Call::Barrier, launch)?;
+        self.world.device.wait(token, self.job.settings.timeout)?;
+        self.world.device.drain(queue, &mut self.stamps)?;
+        self.stamps.clear();
+        Ok(())
+    }
+}
+
+/// The optimizer's step size with Adam's bias correction (Kingma and Ba 2015, end of section 2).
+pub(crate) fn learning_rate(step: u32) -> f32 {
+    let updates = f64::from(step) + 1.0;
+    let (first, second) = (1.0 - BETA.0.powf(updates), 1.0 - BETA.1.powf(updates));
+    (LEARNING_RATE * second.sqrt() / first) as f32
+}
+
+/// Involuntary context switches of the calling thread so far.
+#[cfg(target_os = "linux")]
+fn involuntary_switches() -> i64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |usage| usage.involuntary_context_switches())
+}
+
+#[cfg(test)]
+mod tests;
