@@ -10,6 +10,7 @@ use crate::cpu::queue::{Meeting, Work};
 use crate::memory::Scratch;
 use crate::{BackendError, Call, Element};
 use laggard_types::{Rank, ReduceOp, Stamp};
+use std::ops::Range;
 use std::sync::{Arc, RwLockReadGuard};
 
 /// Partial sums that are worked on at once: they stay in the nearest data cache, of which current
@@ -219,11 +220,15 @@ fn reduce_block<T: Reduce>(op: ReduceOp, blocks: &mut [Access<'_>], scratch: &mu
     for start in (0..len).step_by(step) {
         let range = start..len.min(start + step);
         let sums = scratch.typed::<T::Sum>(range.len());
-        for (at, block) in blocks.iter().enumerate() {
-            let from = &block.elements::<T>()[range.clone()];
-            match at {
-                0 => T::load(from, sums),
-                _ => T::fold(op, from, sums),
+
+        match &*blocks {
+            [] => {}
+            [one] => T::load(part(one, &range), sums),
+            [a, b, others @ ..] => {
+                T::pair(op, part(a, &range), part(b, &range), sums);
+                for other in others {
+                    T::fold(op, part(other, &range), sums);
+                }
             }
         }
         T::finish(op, ranks, sums);
@@ -233,6 +238,10 @@ fn reduce_block<T: Reduce>(op: ReduceOp, blocks: &mut [Access<'_>], scratch: &mu
             }
         }
     }
+}
+
+fn part<'a, T: Element>(block: &'a Access<'_>, range: &Range<usize>) -> &'a [T] {
+    &block.elements()[range.clone()]
 }
 
 impl Access<'_> {

@@ -16,6 +16,9 @@ pub(super) trait Reduce: Element {
     /// `sums = from`.
     fn load(from: &[Self], sums: &mut [Self::Sum]);
 
+    /// `sums = op(a, b)`, element by element, in one pass where that is possible.
+    fn pair(op: ReduceOp, a: &[Self], b: &[Self], sums: &mut [Self::Sum]);
+
     /// `sums = op(sums, from)`, element by element.
     fn fold(op: ReduceOp, from: &[Self], sums: &mut [Self::Sum]);
 
@@ -81,6 +84,9 @@ macro_rules! reduce_as_itself {
             fn load(from: &[Self], sums: &mut [Self]) {
                 sums.copy_from_slice(from);
             }
+            fn pair(op: ReduceOp, a: &[Self], b: &[Self], sums: &mut [Self]) {
+                pair_as(op, (a, b), sums, #[inline(always)] |x| x);
+            }
             fn fold(op: ReduceOp, from: &[Self], sums: &mut [Self]) {
                 fold_as(op, from, sums, #[inline(always)] |x| x);
             }
@@ -105,6 +111,10 @@ impl Reduce for bf16 {
                 }
             },
         );
+    }
+
+    fn pair(op: ReduceOp, a: &[Self], b: &[Self], sums: &mut [f32]) {
+        pair_as(op, (a, b), sums, widened);
     }
 
     fn fold(op: ReduceOp, from: &[Self], sums: &mut [f32]) {
@@ -149,6 +159,11 @@ impl Reduce for f16 {
         from.convert_to_f32_slice(sums);
     }
 
+    fn pair(op: ReduceOp, a: &[Self], b: &[Self], sums: &mut [f32]) {
+        Self::load(a, sums);
+        Self::fold(op, b, sums);
+    }
+
     fn fold(op: ReduceOp, from: &[Self], sums: &mut [f32]) {
         let mut wide = [0.0f32; WIDENED_AT_ONCE];
         for (from, sums) in from
@@ -177,6 +192,30 @@ fn fold_as<T: Copy, S: Number>(
         ReduceOp::Min => zip(from, sums, |sum, x| sum.smaller(widen(x))),
         ReduceOp::Max => zip(from, sums, |sum, x| sum.larger(widen(x))),
     }
+}
+
+fn pair_as<T: Copy, S: Number>(
+    op: ReduceOp,
+    (a, b): (&[T], &[T]),
+    sums: &mut [S],
+    widen: impl Fn(T) -> S + Copy,
+) {
+    match op {
+        ReduceOp::Sum | ReduceOp::Avg => zip_pair((a, b), sums, |a, b| widen(a).plus(widen(b))),
+        ReduceOp::Min => zip_pair((a, b), sums, |a, b| widen(a).smaller(widen(b))),
+        ReduceOp::Max => zip_pair((a, b), sums, |a, b| widen(a).larger(widen(b))),
+    }
+}
+
+fn zip_pair<T: Copy, S: Number>((a, b): (&[T], &[T]), sums: &mut [S], apply: impl Fn(T, T) -> S) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+                *sum = apply(*a, *b);
+            }
+        },
+    );
 }
 
 fn zip<T: Copy, S: Number>(from: &[T], sums: &mut [S], apply: impl Fn(S, T) -> S) {
