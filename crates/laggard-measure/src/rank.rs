@@ -107,7 +107,6 @@ impl<'a> RankRunner<'a> {
         step: u32,
         recorder: &mut RankRecorder,
     ) -> Result<(), MeasureError> {
-        let switches = involuntary_switches();
         let slowness = self.job.injector.slowness(self.rank, step);
         let mut lengths = std::mem::take(&mut self.lengths);
         self.job.injector.lengths(self.rank, step, &mut lengths);
@@ -136,7 +135,6 @@ impl<'a> RankRunner<'a> {
             step,
             tokens: sequences * lengths().sum::<i64>(),
             tokens_squared: sequences * lengths().map(|length| length * length).sum::<i64>(),
-            involuntary_switches: involuntary_switches() - switches,
         });
         Ok(())
     }
@@ -348,13 +346,6 @@ pub(crate) fn learning_rate(step: u32) -> f32 {
     let updates = f64::from(step) + 1.0;
     let (first, second) = (1.0 - BETA.0.powf(updates), 1.0 - BETA.1.powf(updates));
     (LEARNING_RATE * second.sqrt() / first) as f32
-}
-
-/// Involuntary context switches of the calling thread so far.
-#[cfg(target_os = "linux")]
-fn involuntary_switches() -> i64 {
-    use nix::sys::resource::{UsageWho, getrusage};
-    getrusage(UsageWho::RUSAGE_THREAD).map_or(0, |usage| usage.involuntary_context_switches())
 }
 
 #[cfg(test)]

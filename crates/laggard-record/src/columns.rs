@@ -115,26 +115,24 @@ impl Row for StepWork {
     const TABLE: Table = Table {
         name: "steps",
         ints: &["rank", "step"],
-        longs: &["tokens", "tokens_squared", "involuntary_switches"],
+        longs: &["tokens", "tokens_squared"],
     };
 
     fn put(&self, columns: &mut Columns) {
         columns.put(
             &[self.rank as i32, self.step as i32],
-            &[self.tokens, self.tokens_squared, self.involuntary_switches],
+            &[self.tokens, self.tokens_squared],
         );
     }
 
     fn get(columns: &Columns, row: usize) -> Self {
         let [rank, step] = [0, 1].map(|at| columns.ints[at][row] as u32);
-        let [tokens, tokens_squared, involuntary_switches] =
-            [0, 1, 2].map(|at| columns.longs[at][row]);
+        let [tokens, tokens_squared] = [0, 1].map(|at| columns.longs[at][row]);
         Self {
             rank,
             step,
             tokens,
             tokens_squared,
-            involuntary_switches,
         }
     }
 }

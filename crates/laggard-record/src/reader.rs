@@ -186,7 +186,7 @@ impl Record {
     pub fn steps(&self) -> Result<Rows<StepWork>, RecordError> {
         let world = self.manifest.ranks.len();
         self.rows(|row: &mut StepWork| {
-            let counts = [row.tokens, row.tokens_squared, row.involuntary_switches];
+            let counts = [row.tokens, row.tokens_squared];
             let fits = (row.rank as usize) < world
                 && i32::try_from(row.step).is_ok()
                 && counts.iter().all(|count| *count >= 0);

@@ -7,7 +7,7 @@ use laggard_types::{Rank, Stamp};
 /// Words of a sample on its way: step and operation, and four times.
 const SAMPLE_WORDS: usize = 5;
 /// Words of a row of table `steps` on its way.
-const STEP_WORDS: usize = 4;
+const STEP_WORDS: usize = 3;
 
 /// Takes the samples of one rank. Made by [`crate::RecordWriter::recorder`], moved to the rank's
 /// thread. A push is a handful of stores: no lock, no system call, and no allocation unless the
@@ -43,10 +43,9 @@ impl RankRecorder {
     /// Records what the rank worked on in a step. Its rank must be the recorder's.
     pub fn push_step(&mut self, work: StepWork) {
         debug_assert_eq!(work.rank, self.rank, "a recorder serves one rank");
-        let counts = [work.tokens, work.tokens_squared, work.involuntary_switches];
-        let [tokens, squared, switches] = counts.map(i64::cast_unsigned);
-        self.steps
-            .push([u64::from(work.step), tokens, squared, switches]);
+        let counts = [work.tokens, work.tokens_squared];
+        let [tokens, squared] = counts.map(i64::cast_unsigned);
+        self.steps.push([u64::from(work.step), tokens, squared]);
     }
 }
 
@@ -77,14 +76,13 @@ impl RankLanes {
             });
         });
         self.steps.drain(|[step, counts @ ..]| {
-            let [tokens, tokens_squared, involuntary_switches] = counts.map(u64::cast_signed);
+            let [tokens, tokens_squared] = counts.map(u64::cast_signed);
             let step = step as u32;
             steps.push(StepWork {
                 rank,
                 step,
                 tokens,
                 tokens_squared,
-                involuntary_switches,
             });
         });
     }

@@ -26,8 +26,6 @@ pub struct StepWork {
     pub tokens: i64,
     /// Sum of squared sequence lengths of this rank's micro-batches.
     pub tokens_squared: i64,
-    /// Involuntary context switches of this rank's threads during the step.
-    pub involuntary_switches: i64,
 }
 
 /// What one processor of one host did in an interval: the rows of table `telemetry`.

@@ -105,7 +105,6 @@ pub(crate) fn step_work(rank: u32, step: u32) -> StepWork {
         step,
         tokens: 100 + i64::from(rank),
         tokens_squared: 5000,
-        involuntary_switches: i64::from(step % 2),
     }
 }
 

@@ -81,5 +81,5 @@ fn the_columns_are_documented() {
             columns += 1;
         }
     }
-    assert_eq!(columns, 7 + 5 + 7);
+    assert_eq!(columns, 7 + 4 + 7);
 }
