@@ -7,8 +7,8 @@
 //! call is the same, though it moves less between caches and memory).
 //!
 //! All arms of one size run in one process, round after round, in random order within a round;
-//! ratios are taken within rounds. One arm runs twice, so that the ratio of the two (A/A) shows what
-//! noise alone does.
+//! ratios are taken within rounds. One arm runs twice, so that the ratio of the two (A/A) shows
+//! what noise alone does.
 //!
 //! Every rank is bound to a processor of its own, which only Linux allows.
 //!

@@ -1,6 +1,6 @@
-//! How threads wait for each other: a gate puts them to sleep until a condition holds, and a world's
-//! abort wakes everybody. No waiting thread uses CPU time beyond a bounded spin that is off by
-//! default, since there may be more ranks than cores.
+//! How threads wait for each other: a gate puts them to sleep until a condition holds, and a
+//! world's abort wakes everybody. No waiting thread uses CPU time beyond a bounded spin that is off
+//! by default, since there may be more ranks than cores.
 
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError, Weak};

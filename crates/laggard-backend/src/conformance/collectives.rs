@@ -316,7 +316,7 @@ pub(super) fn rounding(world: &World) -> Result<(), Violation> {
         (DataType::F32, 2f64.powi(-24)),
         (DataType::F64, 2f64.powi(-53)),
     ];
-    let fraction = |rank: Rank, index: usize| (element(rank, index) + 0.3) / 3.0;
+    let fraction = |rank: Rank, index: usize| (element(rank, index) + 0.3) / 5.0;
     for (data_type, roundoff) in types {
         let len = 1001;
         let exact: Vec<Vec<f64>> = (0..f.ranks)

@@ -238,7 +238,10 @@ pub(super) fn missing(world: &World) -> Result<(), Violation> {
 /// An abort on one rank wakes all, wherever they wait, and nothing can be done afterwards.
 pub(super) fn abort(world: &World) -> Result<(), Violation> {
     let f = Fixture::new(world)?;
-    let is_abort = |error: &BackendError| matches!(error, BackendError::Aborted { reason, .. } if reason == "had enough");
+    let is_abort = |error: &BackendError| match error {
+        BackendError::Aborted { reason, .. } => reason == "had enough",
+        _ => false,
+    };
     if f.is_last() {
         world.device.abort("had enough");
     } else if f.rank % 2 == 0 {

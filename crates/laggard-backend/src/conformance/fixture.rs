@@ -51,9 +51,11 @@ pub(super) fn roots(ranks: u32) -> Vec<Rank> {
     }
 }
 
-/// Element `index` of what `rank` contributes: between -3 and 3, differently on each rank.
+/// Element `index` of what `rank` contributes: between -5 and 5, differently on each of up to 11
+/// ranks. Sums over some fifty ranks are exact in every type. The modulus is a prime above the
+/// usual world sizes, or the sum over all ranks would be zero everywhere.
 pub(super) fn element(rank: Rank, index: usize) -> f64 {
-    ((index * 3 + rank as usize * 5 + index / 7) % 7) as f64 - 3.0
+    ((index * 3 + rank as usize * 5 + index / 11) % 11) as f64 - 5.0
 }
 
 /// `len` elements of what `rank` contributes, from the `start`th.

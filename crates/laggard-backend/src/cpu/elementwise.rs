@@ -7,8 +7,8 @@ use pulp::Arch;
 const BETA_1: f32 = 0.9;
 /// Decay of the second moment; same source.
 const BETA_2: f32 = 0.999;
-/// `1 - BETA_1` and `1 - BETA_2`, written out because the differences of the rounded numbers are off
-/// by far more than a rounding.
+/// `1 - BETA_1` and `1 - BETA_2`, written out because the differences of the rounded numbers are
+/// off by far more than a rounding.
 const REST_1: f32 = 0.1;
 const REST_2: f32 = 0.001;
 /// Keeps the quotient finite; same source.

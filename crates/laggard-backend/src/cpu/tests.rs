@@ -327,8 +327,8 @@ fn handles_of_others_are_refused() {
     assert!(bench.run(vec![], 1.0).is_ok());
 }
 
-/// Two queues that use one buffer without a token between them, and one waits for what never ends
-/// before the other looks: the claim is refused, and the refusal stops that queue and its followers.
+/// Work that finds its memory in use is refused, and the refusal stops its queue and what comes
+/// after it elsewhere.
 #[test]
 fn a_missing_token_is_an_error_and_errors_follow_tokens() {
     let bench = Bench::new();
