@@ -40,8 +40,8 @@ pub struct Task {
     /// The kernels, in order.
     pub kernels: Arc<[Kernel]>,
     /// How much of the arithmetic is done, 1 = once; less than once is refused. 1.5 does everything
-    /// once and half of it again with results that go nowhere; this is how a slower class or a slow rank
-    /// is emulated, by real arithmetic and never by sleeping.
+    /// once and half of it again with results that go nowhere; this is how a slower class or a slow
+    /// rank is emulated, by real arithmetic and never by sleeping.
     pub work_scale: f64,
     /// Real arithmetic (as FMA loop, on the executing thread) added after the kernels, in FLOP.
     pub extra_flop: u64,
