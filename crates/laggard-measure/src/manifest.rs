@@ -2,6 +2,7 @@
 
 use crate::MeasureError;
 use crate::job::Job;
+use crate::processors;
 use laggard_record::{
     Class, Clock, Host, Manifest, Origin, Peak, PeakKind, RankPlace, SchemaVersion, TimeBasis,
     Workload,
@@ -49,7 +50,7 @@ pub(crate) fn manifest(
         workload: workload(job),
         schedule: job.schedule.clone(),
         seed: settings.seed,
-        caveats: caveats(job),
+        caveats: caveats(),
         truth: job.injector.truth(),
     })
 }
@@ -94,7 +95,7 @@ fn hosts(job: &Job, processor: &str) -> Vec<Host> {
             architecture: std::env::consts::ARCH.to_owned(),
             processor: processor.to_owned(),
             cpus: match (count, job.basis) {
-                (1, _) | (_, TimeBasis::Virtual) => job.processors.len() as u32,
+                (1, _) | (_, TimeBasis::Virtual) => processors::count(),
                 (_, TimeBasis::Wall) => own,
             },
             emulated: count > 1,
@@ -134,18 +135,10 @@ fn classes(job: &Job, processor: &str, peak: FlopPerSecond) -> Vec<Class> {
 }
 
 /// What only the writer can know; what follows from the rest of the manifest, analyses say.
-fn caveats(job: &Job) -> Vec<Caveat> {
+fn caveats() -> Vec<Caveat> {
     let message = "the synthetic layers are linear: no softmax, activation function or norm; \
                    attention computes the full square, and the embedding is not trained";
-    let mut caveats = vec![Caveat::new(CaveatCode::SyntheticJob, message)];
-    if job.settings.emulate_hosts > 1 {
-        let message = format!(
-            "the ranks of one host are grouped into {} emulated hosts",
-            job.settings.emulate_hosts
-        );
-        caveats.push(Caveat::new(CaveatCode::SyntheticJob, message));
-    }
-    caveats
+    vec![Caveat::new(CaveatCode::SyntheticJob, message)]
 }
 
 /// Readings that the clock's resolution is looked for in.

@@ -37,6 +37,11 @@ fn allowed() -> Result<Vec<u32>, MeasureError> {
     Ok(Vec::new())
 }
 
+/// How many processors the process may use, also where it cannot choose among them.
+pub(crate) fn count() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
+}
+
 /// Memory that can be had without swapping, where the system tells.
 pub(crate) fn available_memory() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;

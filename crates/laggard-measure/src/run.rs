@@ -52,7 +52,7 @@ pub struct Summary {
     pub closing: Closing,
     /// Which times the run vouches for.
     pub basis: TimeBasis,
-    /// Wall time of all steps together.
+    /// Wall time from the start of the ranks to the end of the last.
     pub elapsed: Seconds,
     /// Arithmetic peak of one rank, as measured; the fastest class's.
     pub measured_peak: FlopPerSecond,

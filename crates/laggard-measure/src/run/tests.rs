@@ -51,8 +51,8 @@ impl Ran {
         counts
     }
 
-    /// CPU seconds of a rank in operations of a phase, per step: the median over steps, which a
-    /// disturbed step does not move.
+    /// CPU seconds of a rank in operations of a phase, in the step that took least: disturbances
+    /// only add, and what is injected here is the same in every step.
     fn cpu(&self, rank: Rank, phase: Phase) -> f64 {
         let schedule = &self.record.manifest.schedule;
         let mut by_step: BTreeMap<i32, f64> = BTreeMap::new();
@@ -67,8 +67,7 @@ impl Ran {
                 }
             })
             .unwrap();
-        let steps: Vec<f64> = by_step.into_values().collect();
-        laggard_stats::median(&steps).unwrap()
+        by_step.into_values().fold(f64::INFINITY, f64::min)
     }
 
     fn steps(&self) -> Vec<StepWork> {
@@ -100,7 +99,7 @@ fn worth_timing(ranks: u32) -> Settings {
         model: testing::model("tiny"),
         layout: Layout::data_parallel(ranks, 1),
         sequence_length: 64,
-        ..testing::settings(ranks, 16)
+        ..testing::settings(ranks, 48)
     }
 }
 
@@ -111,8 +110,9 @@ fn with_fault(settings: Settings, spec: &str) -> Settings {
     }
 }
 
-/// Checks that something takes about twice (`2.0`) as much CPU time as something else. The band is
-/// wide enough for shared caches and clocks, and far from no effect.
+/// Checks a ratio of CPU times. The band is wide enough for shared caches and clocks, and apart from
+/// that of any other ratio that is checked.
+#[track_caller]
 fn assert_ratio(found: f64, expect: f64) {
     let band = expect * 0.7..expect * 1.45;
     assert!(band.contains(&found), "{found} instead of about {expect}");
@@ -210,7 +210,7 @@ fn faults_cost_cpu_time_where_they_are_put() {
     assert!(pause.cpu(0, Phase::Input) < 0.01);
     assert_ratio(ratio(&pause, Phase::Forward), 1.0);
     let never_yet = ran(
-        &with_fault(worth_timing(2), "slow-rank:1:3+from=15"),
+        &with_fault(worth_timing(2), "slow-rank:1:3+from=47"),
         &QUIET,
     );
     assert_ratio(ratio(&never_yet, Phase::Forward), 1.0);
