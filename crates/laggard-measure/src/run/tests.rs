@@ -110,8 +110,8 @@ fn with_fault(settings: Settings, spec: &str) -> Settings {
     }
 }
 
-/// Checks a ratio of CPU times. The band is wide enough for shared caches and clocks, and apart from
-/// that of any other ratio that is checked.
+/// Checks a ratio of CPU times. The band is wide enough for shared caches and clocks, and leaves
+/// out having no effect.
 #[track_caller]
 fn assert_ratio(found: f64, expect: f64) {
     let band = expect * 0.7..expect * 1.45;
