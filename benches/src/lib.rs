@@ -1,1 +1,4 @@
-//! Benchmarks of laggard: each binary prints raw figures and the limit that it is held against.
+//! Records of known truth, for tests and benchmarks of the analysis. Each binary of this package
+//! prints raw figures and the limit that it is held against.
+
+pub mod known_job;

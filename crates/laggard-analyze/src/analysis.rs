@@ -6,7 +6,7 @@ use crate::contention::Contention;
 use crate::intake::{Intake, Measurements};
 use crate::levels::{Settings, Waterfall, waterfall};
 use crate::own_time::{OwnTime, WorkShare};
-use crate::per_step::{Inputs, RankBlame, Typical, replay_steps};
+use crate::per_step::{Inputs, Lengths, RankBlame, Typical, replay_steps};
 use crate::traits::{Chance, Traits, chance};
 use crate::{
     Analysis, AnalyzeError, BlameEntry, Charged, Confidence, Culprit, Finding, Level, NullTest,
@@ -41,6 +41,20 @@ const CONTENDED: f64 = 0.1;
 /// # Errors
 /// If the record cannot be read, contradicts itself, or has too few complete steps.
 pub fn analyze(record: &Record, options: &Options) -> Result<Analysis, AnalyzeError> {
+    analyze_with_series(record, options).map(|analyzed| analyzed.analysis)
+}
+
+/// An analysis with the series that comparisons need.
+pub(crate) struct Analyzed {
+    pub(crate) analysis: Analysis,
+    /// Length of every step used, seconds, on the record's basis.
+    pub(crate) step_times: Vec<f64>,
+}
+
+pub(crate) fn analyze_with_series(
+    record: &Record,
+    options: &Options,
+) -> Result<Analyzed, AnalyzeError> {
     let manifest = &record.manifest;
     let replay = Replay::new(&manifest.schedule)?;
     let cells = Cells::new(manifest, &replay)?;
@@ -68,14 +82,34 @@ pub fn analyze(record: &Record, options: &Options) -> Result<Analysis, AnalyzeEr
         typical: &typical,
     };
     let contention = Contention::new(manifest, &telemetry.rows);
-    let mut result = assess(manifest, &inputs, contention.as_ref(), options);
+    let (lengths, blame) = replay_steps(&inputs);
+    let step_times = match manifest.clock.basis {
+        TimeBasis::Wall => measured.step_time.clone(),
+        TimeBasis::Virtual => lengths.measured.clone(),
+    };
+    let replayed = Replayed {
+        lengths: &lengths,
+        blame: &blame,
+        step_times: &step_times,
+    };
+    let mut result = assess(manifest, &inputs, &replayed, contention.as_ref(), options);
     result.subject.steps_recorded = recorded as u32;
     result.subject.steps_warm_up = warm_up as u32;
     add_data_caveats(&measured, &mut caveats);
     caveats.append(&mut result.caveats);
     caveats.dedup();
     result.caveats = caveats;
-    Ok(result)
+    Ok(Analyzed {
+        analysis: result,
+        step_times,
+    })
+}
+
+/// What the replays of all steps gave.
+struct Replayed<'a> {
+    lengths: &'a Lengths,
+    blame: &'a RankBlame,
+    step_times: &'a [f64],
 }
 
 /// Forgets the warm-up, at most half of the steps.
@@ -123,10 +157,15 @@ fn add_data_caveats(measured: &Measurements, caveats: &mut Vec<Caveat>) {
 fn assess(
     manifest: &Manifest,
     inputs: &Inputs<'_>,
+    replayed: &Replayed<'_>,
     contention: Option<&Contention>,
     options: &Options,
 ) -> Analysis {
-    let (lengths, blame) = replay_steps(inputs);
+    let &Replayed {
+        lengths,
+        blame,
+        step_times,
+    } = replayed;
     let block = block_length(&lengths.measured).unwrap_or(1);
     let settings = Settings {
         basis: manifest.clock.basis,
@@ -134,15 +173,15 @@ fn assess(
         block_length: block,
         seed: options.seed,
     };
-    let water = waterfall(inputs, &lengths, &settings);
+    let water = waterfall(inputs, lengths, &settings);
     let traits = Traits::new(inputs, manifest);
     let chance = chance(inputs, block, options.seed);
     let evidence = Evidence {
         manifest,
         inputs,
-        lengths: &lengths,
+        lengths,
         waterfall: &water,
-        blame: &blame,
+        blame,
         traits: &traits,
         chance: chance.as_ref(),
         contention,
@@ -158,7 +197,7 @@ fn assess(
     Analysis {
         schema_version: ANALYSIS_VERSION,
         subject: subject(&evidence),
-        step_time: figures::step_times(wall(&evidence), water.estimate(|draw| draw.wall)),
+        step_time: figures::step_times(step_times, water.estimate(|draw| draw.wall)),
         mfu,
         share_of_measured_peak: share,
         penalty: water.estimate(|draw| (draw.replayed - draw.balanced) / draw.wall),
@@ -177,13 +216,6 @@ fn assess(
         ranks: figures::ranks(&evidence),
         heat_map: figures::heat_map(&evidence),
         caveats,
-    }
-}
-
-fn wall<'a>(evidence: &'a Evidence<'_>) -> &'a [f64] {
-    match evidence.manifest.clock.basis {
-        TimeBasis::Wall => &evidence.inputs.measured.step_time,
-        TimeBasis::Virtual => &evidence.lengths.measured,
     }
 }
 

@@ -15,7 +15,10 @@ pub enum AnalyzeError {
     #[error("the manifest's schedule cannot be replayed: {0}")]
     Schedule(#[from] ReplayError),
     /// Ranks without any sample.
-    #[error("no samples of {missing} of {ranks} ranks, the first of them rank {first}")]
+    #[error(
+        "no samples of {missing} of {ranks} ranks, the first of them rank {first}\nhint: was the \
+         record copied from every host, and did every rank start?"
+    )]
     MissingRanks {
         /// How many ranks have none.
         missing: usize,
@@ -25,7 +28,7 @@ pub enum AnalyzeError {
         first: u32,
     },
     /// Fewer complete steps than any figure needs.
-    #[error("only {complete} complete steps, {needed} are needed")]
+    #[error("only {complete} complete steps, {needed} are needed\nhint: run more `--steps`")]
     TooFewSteps {
         /// Steps with samples of every operation of every rank.
         complete: usize,

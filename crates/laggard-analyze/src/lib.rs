@@ -6,6 +6,7 @@ mod analysis;
 mod bins;
 mod causes;
 mod cells;
+mod compare;
 mod comparison;
 mod contention;
 mod error;
@@ -21,6 +22,7 @@ mod traits;
 
 pub use analysis::{ANALYSIS_VERSION, Options, analyze};
 pub use causes::Thresholds;
+pub use compare::{COMPARISON_VERSION, compare};
 pub use error::AnalyzeError;
 
 pub use comparison::{Comparison, ComparisonRow};

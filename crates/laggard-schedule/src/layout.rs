@@ -32,7 +32,10 @@ pub enum LayoutError {
         why: String,
     },
     /// The product of the degrees is not the world size.
-    #[error("layout `{layout}` needs {needed} ranks, but there are {ranks}")]
+    #[error(
+        "layout `{layout}` needs {needed} ranks, but there are {ranks}\nhint: give `--ranks \
+         {needed}` or `--layout dp{ranks}`"
+    )]
     WrongWorldSize {
         /// The layout, in text form.
         layout: String,
@@ -42,7 +45,10 @@ pub enum LayoutError {
         ranks: u32,
     },
     /// Shares of micro-batches do not fit the replicas.
-    #[error("{given} micro-batch shares for {replicas} data-parallel replicas")]
+    #[error(
+        "{given} micro-batch shares for {replicas} data-parallel replicas\nhint: give \
+         `--micro-batches` one number, or one for each replica"
+    )]
     WrongShares {
         /// How many shares were given.
         given: usize,
@@ -50,7 +56,10 @@ pub enum LayoutError {
         replicas: u32,
     },
     /// A replica without work would not take part in the step.
-    #[error("data-parallel replica {replica} has no micro-batch")]
+    #[error(
+        "data-parallel replica {replica} has no micro-batch\nhint: give every replica at least one \
+         with `--micro-batches`"
+    )]
     EmptyShare {
         /// The replica.
         replica: u32,

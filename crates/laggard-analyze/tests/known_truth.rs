@@ -1,0 +1,215 @@
+//! Jobs whose laws are known: every term of the waterfall, the blame and the verdict against the
+//! truth.
+
+use laggard_analyze::{Analysis, Cause, Culprit, Level, Options, analyze};
+use laggard_benches::known_job::{KnownJob, Truth};
+use laggard_record::Record;
+
+fn run(job: &KnownJob) -> Analysis {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("record");
+    job.write(&path).expect("a record");
+    let record = Record::open(&path).expect("a readable record");
+    analyze(&record, &Options::default()).expect("an analysis")
+}
+
+/// What holds for every analysis whatsoever.
+fn check_sums(name: &str, analysis: &Analysis) {
+    let sum: f64 = analysis.waterfall.iter().map(|term| term.share.value).sum();
+    assert!((sum - 1.0).abs() < 1e-9, "{name}: waterfall sums to {sum}");
+    let blame: f64 = analysis.blame.iter().map(|entry| entry.share).sum();
+    assert!(
+        (blame - analysis.loss).abs() < 1e-9,
+        "{name}: {blame} against {}",
+        analysis.loss
+    );
+    let rest = share(analysis, Level::Rest).value;
+    assert!(rest.abs() < 0.02, "{name}: rest {rest}");
+    for term in &analysis.waterfall {
+        assert!(
+            term.share.value.is_finite() && term.share.low <= term.share.high,
+            "{name}"
+        );
+    }
+}
+
+fn share(analysis: &Analysis, level: Level) -> laggard_analyze::Estimate {
+    let term = analysis.waterfall.iter().find(|term| term.level == level);
+    term.map(|term| term.share).expect("every level is there")
+}
+
+fn by_level(truth: &Truth) -> [(Level, f64); 11] {
+    [
+        (Level::UnevenWork, truth.uneven_work),
+        (Level::HostPauses, truth.host_pauses),
+        (Level::Transient, truth.transient),
+        (Level::Rank, truth.rank),
+        (Level::Node, truth.node),
+        (Level::Generation, truth.generation),
+        (Level::ExposedCommunication, truth.exposed),
+        (Level::Host, truth.host),
+        (Level::Optimizer, truth.optimizer),
+        (Level::KernelEfficiency, truth.kernels),
+        (Level::Utilisation, truth.utilisation),
+    ]
+}
+
+/// One job under several seeds: names what it must, and covers the truth as often as 95 % intervals
+/// do.
+fn check(name: &str, job: &dyn Fn(u64) -> KnownJob, expect: Option<(Cause, Culprit)>) {
+    const SEEDS: u64 = 12;
+    // 12 intervals of 95 % hold their truth 9 times or more with probability 0.998.
+    const COVERED: usize = 9;
+    let truth = job(0).truth();
+    let mut covered = [0; 11];
+    let mut named = 0;
+    for seed in 0..SEEDS {
+        let analysis = run(&job(seed));
+        check_sums(name, &analysis);
+        for (count, (level, truth)) in covered.iter_mut().zip(by_level(&truth)) {
+            let estimate = share(&analysis, level);
+            // The share of a step is known to the nanosecond that samples are stored in.
+            let slack = 1e-6;
+            *count += usize::from(estimate.low - slack <= truth && truth <= estimate.high + slack);
+        }
+        match &expect {
+            Some((cause, culprit)) => {
+                let hit = analysis.findings.first();
+                named += u64::from(hit.is_some_and(|f| f.cause == *cause && f.culprit == *culprit));
+            }
+            None => {
+                let nobody = |f: &laggard_analyze::Finding| f.culprit == Culprit::Nobody;
+                named += u64::from(analysis.findings.iter().all(nobody));
+            }
+        }
+    }
+    for (count, (level, truth)) in covered.iter().zip(by_level(&truth)) {
+        assert!(
+            *count >= COVERED,
+            "{name}: {level:?} = {truth} is in {count} of {SEEDS} intervals"
+        );
+    }
+    assert_eq!(named, SEEDS, "{name}: named as expected");
+}
+
+#[test]
+fn a_clean_job_names_nobody() {
+    check("clean", &|seed| KnownJob::clean(8, 2, 400, seed), None);
+}
+
+#[test]
+fn a_slow_rank() {
+    let job = |seed| {
+        let mut job = KnownJob::clean(8, 2, 400, seed);
+        job.rank_excess[3] = 0.15;
+        job
+    };
+    check("slow rank", &job, Some((Cause::SlowRank, Culprit::Rank(3))));
+}
+
+#[test]
+fn a_slow_host() {
+    let job = |seed| {
+        let mut job = KnownJob::clean(12, 4, 400, seed);
+        job.host_excess[1] = 0.12;
+        job
+    };
+    check("slow host", &job, Some((Cause::SlowNode, Culprit::Host(1))));
+}
+
+#[test]
+fn mixed_generations_are_nobodys_fault() {
+    let job = |seed| {
+        let mut job = KnownJob::clean(8, 2, 400, seed);
+        job.rate = vec![0.45, 0.45, 0.45, 0.45, 0.5, 0.5, 1.0, 1.0];
+        job
+    };
+    check(
+        "mixed",
+        &job,
+        Some((Cause::MixedGenerations, Culprit::Nobody)),
+    );
+}
+
+#[test]
+fn jitter_of_one_rank() {
+    let job = |seed| {
+        let mut job = KnownJob::clean(8, 2, 400, seed);
+        job.jitter[5] = 0.15;
+        job
+    };
+    check("jitter", &job, Some((Cause::StepJitter, Culprit::Rank(5))));
+}
+
+#[test]
+fn jitter_of_all_ranks() {
+    let job = |seed| KnownJob {
+        jitter: vec![0.08; 8],
+        ..KnownJob::clean(8, 2, 400, seed)
+    };
+    check(
+        "jitter of all",
+        &job,
+        Some((Cause::StepJitter, Culprit::Nobody)),
+    );
+}
+
+#[test]
+fn pauses_of_one_host() {
+    let job = |seed| {
+        let mut job = KnownJob::clean(8, 2, 400, seed);
+        job.pause_probability[2] = 0.05;
+        job
+    };
+    check("pauses", &job, Some((Cause::HostPauses, Culprit::Rank(2))));
+}
+
+#[test]
+fn sequences_of_different_lengths() {
+    let job = |seed| KnownJob {
+        ragged: 0.2,
+        ..KnownJob::clean(8, 2, 400, seed)
+    };
+    check(
+        "ragged",
+        &job,
+        Some((Cause::SequenceLengths, Culprit::Nobody)),
+    );
+}
+
+#[test]
+fn a_rank_slow_in_backward_only_is_named_and_not_its_victims() {
+    let job = |seed| {
+        let mut job = KnownJob::clean(4, 4, 400, seed);
+        job.backward_excess[1] = 0.2;
+        job
+    };
+    check(
+        "backward",
+        &job,
+        Some((Cause::SlowBackward, Culprit::Rank(1))),
+    );
+}
+
+#[test]
+fn the_onset_of_a_change_is_found() {
+    let mut job = KnownJob::clean(8, 2, 400, 7);
+    job.rank_excess[6] = 0.2;
+    job.from_step = 250;
+    let analysis = run(&job);
+    check_sums("onset", &analysis);
+    let finding = analysis.findings.first().expect("a finding");
+    assert_eq!(
+        (finding.cause, &finding.culprit),
+        (Cause::SlowRank, &Culprit::Rank(6))
+    );
+    let onset = finding.onset.expect("an onset");
+    assert!((248..=252).contains(&onset.step), "{onset:?}");
+    assert!(onset.earliest <= 250 && 250 <= onset.latest, "{onset:?}");
+}
+
+#[test]
+fn the_same_record_gives_the_same_analysis() {
+    let job = KnownJob::clean(4, 2, 120, 3);
+    assert_eq!(run(&job), run(&job));
+}

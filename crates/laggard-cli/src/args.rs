@@ -1,0 +1,180 @@
+//! The command line as it is typed.
+
+use crate::exit_code;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// What the slowest rank costs a synchronous training job, who it is and why.
+#[derive(Debug, Parser)]
+#[command(name = "laggard", version, after_help = exit_code::HELP, max_term_width = 100)]
+#[command(before_help = "Examples:
+  laggard                                            run, analyze and report, with defaults
+  laggard run --inject slow-rank:1:1.3 -o slow       a job with a slow rank
+  laggard analyze slow --html slow.html              who is it, and what does it cost")]
+pub(crate) struct Cli {
+    /// What to do; without a command: run, analyze and report with defaults.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Log what happens to stderr; -vv for more. LAGGARD_LOG takes a filter.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// No progress on stderr.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a synthetic training job and record every rank's steps.
+    Run(RunArgs),
+    /// Say what stragglers cost, who they are and why.
+    Analyze(AnalyzeArgs),
+    /// Turn another tool's trace into a record.
+    Import(ImportArgs),
+    /// Say what changed between two records.
+    Compare(CompareArgs),
+    /// Show what this machine offers, and how to fill the gaps.
+    Doctor(DoctorArgs),
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+#[command(before_help = "Examples:
+  laggard run -o first
+  laggard run --classes h100:2,h200:1,gb200:1 -o mixed
+  laggard run --ranks 8 --emulate-hosts 2 --inject slow-host:1:1.2+from=100 -o host")]
+pub(crate) struct RunArgs {
+    /// Number of ranks [default: from --layout or --classes, else the processors, at most 4].
+    #[arg(long, value_name = "N")]
+    pub(crate) ranks: Option<u32>,
+    /// Number of steps.
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    pub(crate) steps: u32,
+    /// Model preset; a wrong name lists those that fit a CPU.
+    #[arg(long, default_value = "small", value_name = "NAME")]
+    pub(crate) model: String,
+    /// Parallel layout: `dpN`.
+    #[arg(long, value_name = "LAYOUT")]
+    pub(crate) layout: Option<String>,
+    /// Micro-batches per step: one number, or one for each replica (`3,3,2`).
+    #[arg(long, default_value = "1", value_name = "N[,N...]")]
+    pub(crate) micro_batches: String,
+    /// Tokens of one sequence [default: the model's].
+    #[arg(long, value_name = "N")]
+    pub(crate) sequence_length: Option<u32>,
+    /// Bytes of a gradient bucket (K, M, G are powers of 1024).
+    #[arg(long, default_value = "1M", value_name = "SIZE")]
+    pub(crate) bucket_bytes: String,
+    /// Reduce gradients after backward instead of during it.
+    #[arg(long)]
+    pub(crate) no_overlap: bool,
+    /// Classes of ranks, emulated by extra arithmetic: `h100:2,h200:1,gb200:1`.
+    #[arg(long, value_name = "CLASS:N,...")]
+    pub(crate) classes: Option<String>,
+    /// Which ratio between classes is emulated.
+    #[arg(long, value_enum, default_value_t = Rates::Measured)]
+    pub(crate) rates: Rates,
+    /// Put ranks on this many emulated hosts, in blocks.
+    #[arg(long, value_name = "N")]
+    pub(crate) emulate_hosts: Option<u32>,
+    /// A fault to put in, repeatable: slow-rank:RANK:FACTOR, slow-host:HOST:FACTOR,
+    /// slow-backward:RANK:FACTOR, jitter:SIGMA[@RANK], pause:EVERY_STEPS:MS[@RANK], ragged:CV; each
+    /// may end in `+from=STEP`.
+    #[arg(long, value_name = "FAULT")]
+    pub(crate) inject: Vec<String>,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) seed: u64,
+    /// Longest wait for another rank, seconds.
+    #[arg(long, default_value_t = 60, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) timeout: u64,
+    /// Folder of the record; must not exist yet [default: laggard-run-N, the first that is free].
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// Which ratio between classes is emulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rates {
+    /// Training rates measured on one workload.
+    Measured,
+    /// Peaks of the datasheets.
+    Peak,
+}
+
+/// Output format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For a terminal.
+    Text,
+    /// For programs; the schema is in docs/schema/.
+    Json,
+    /// For tickets.
+    Markdown,
+}
+
+/// Options of `analyze`.
+#[derive(Debug, Args)]
+#[command(before_help = "Examples:
+  laggard analyze laggard-run-1
+  laggard analyze laggard-run-1 --html report.html
+  laggard analyze laggard-run-1 --format json -o - | jq .penalty")]
+pub(crate) struct AnalyzeArgs {
+    /// Record to analyze.
+    pub(crate) record: PathBuf,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Where the result goes; `-` is stdout.
+    #[arg(short, long, default_value = "-", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Also write one self-contained HTML file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Smallest lasting excess of a rank or host that is named, per cent.
+    #[arg(long, default_value_t = 3.0, value_name = "PCT")]
+    pub(crate) name_over: f64,
+    /// Exit with 4 if stragglers cost more than this, per cent of wall time.
+    #[arg(long, value_name = "PCT")]
+    pub(crate) fail_over: Option<f64>,
+    /// Seed of resampling.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) seed: u64,
+}
+
+/// Options of `import`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:
+  laggard import trace.parquet -o imported && laggard analyze imported")]
+pub(crate) struct ImportArgs {
+    /// Trace to read.
+    pub(crate) trace: PathBuf,
+    /// Folder of the record; must not exist yet.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+}
+
+/// Options of `compare`.
+#[derive(Debug, Args)]
+#[command(before_help = "Example:
+  laggard compare before after --fail-over 5")]
+pub(crate) struct CompareArgs {
+    /// Record A, the reference.
+    pub(crate) a: PathBuf,
+    /// Record B.
+    pub(crate) b: PathBuf,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Where the result goes; `-` is stdout.
+    #[arg(short, long, default_value = "-", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Exit with 4 if B's steps take longer by more than this, per cent, and significantly.
+    #[arg(long, value_name = "PCT")]
+    pub(crate) fail_over: Option<f64>,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {}

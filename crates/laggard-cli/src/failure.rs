@@ -1,0 +1,82 @@
+//! From errors to messages and exit codes.
+
+use crate::exit_code;
+use laggard_analyze::AnalyzeError;
+use laggard_import::ImportError;
+use laggard_measure::MeasureError;
+use laggard_record::RecordError;
+use std::io;
+
+/// An error of usage that clap cannot see.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// The message: the chain of causes on one line, hints on lines of their own.
+pub(crate) fn message(error: &anyhow::Error) -> String {
+    let mut text: Vec<String> = Vec::new();
+    let mut hints: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        let mut lines = cause.lines();
+        let first = lines.next().unwrap_or_default().to_owned();
+        // A transparent error repeats its cause.
+        if !text.iter().any(|known| known.contains(&first)) {
+            text.push(first);
+        }
+        for line in lines.map(str::to_owned) {
+            if !hints.contains(&line) {
+                hints.push(line);
+            }
+        }
+    }
+    let mut message = format!("error: {}", text.join(": "));
+    for hint in hints {
+        message.push('\n');
+        message.push_str(&hint);
+    }
+    message
+}
+
+/// The exit code of an error.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if cause.is::<Usage>() {
+            return exit_code::USAGE;
+        }
+        if let Some(error) = cause.downcast_ref::<RecordError>() {
+            return record_code(error);
+        }
+        if let Some(error) = cause.downcast_ref::<MeasureError>() {
+            return measure_code(error);
+        }
+        if cause.is::<AnalyzeError>() || cause.is::<ImportError>() {
+            let record = cause.source().and_then(|source| source.downcast_ref::<RecordError>());
+            return record.map_or(exit_code::BAD_INPUT, record_code);
+        }
+        if cause.is::<io::Error>() {
+            return exit_code::OUTPUT;
+        }
+    }
+    exit_code::INTERNAL
+}
+
+fn record_code(error: &RecordError) -> u8 {
+    match error {
+        RecordError::AlreadyARecord { .. } | RecordError::ForeignDirectory { .. } => {
+            exit_code::USAGE
+        }
+        RecordError::Io { action, .. } if *action != "read" && *action != "open" => {
+            exit_code::OUTPUT
+        }
+        RecordError::Deadline { .. } | RecordError::WriterGone { .. } => exit_code::OUTPUT,
+        _ => exit_code::BAD_INPUT,
+    }
+}
