@@ -3,8 +3,8 @@
 //! so that one checks the other.
 
 use laggard_record::{
-    Class, Clock, Closing, ClosingStatus, Host, Manifest, Origin, Peak, PeakKind, RankPlace, RecordError, Sample,
-    SchemaVersion, StepWork, TableRows, TimeBasis, Workload, write_record,
+    Class, Clock, Closing, ClosingStatus, Host, Manifest, Origin, Peak, PeakKind, RankPlace,
+    RecordError, Sample, SchemaVersion, StepWork, TableRows, TimeBasis, Workload, write_record,
 };
 use laggard_schedule::{LayerWork, Layout, Schedule, data_parallel};
 use laggard_stats::Rng;
@@ -128,9 +128,15 @@ impl KnownJob {
         let manifest = self.manifest();
         let mut layout = Timeline::new(self, &manifest.schedule);
         let work: Vec<StepWork> = Vec::new();
-        let samples = (0..self.steps).flat_map(|step| layout.step(step)).collect::<Vec<_>>();
+        let samples = (0..self.steps)
+            .flat_map(|step| layout.step(step))
+            .collect::<Vec<_>>();
         let steps = if self.ragged > 0.0 { layout.work } else { work };
-        let rows = TableRows { samples, steps, telemetry: Vec::new() };
+        let rows = TableRows {
+            samples,
+            steps,
+            telemetry: Vec::new(),
+        };
         let closing = Closing {
             status: ClosingStatus::Finished,
             steps_completed: self.steps,
@@ -146,7 +152,7 @@ impl KnownJob {
     /// Expected waterfall, from the laws: the expectations of maxima from many draws, all else by
     /// hand.
     pub fn truth(&self) -> Truth {
-        const DRAWS: usize = 40_000;
+        const DRAWS: usize = 200_000;
         let ranks = self.ranks();
         let mut rng = Rng::new(self.seed ^ 0x5eed);
         let [mut measured, mut even, mut calm] = [0.0_f64; 3];
@@ -154,7 +160,10 @@ impl KnownJob {
             let [mut worst, mut worst_even, mut worst_calm] = [0.0_f64; 3];
             for rank in 0..ranks {
                 let drawn = self.draw(rank, u32::MAX, &mut rng);
-                let own = |share: f64| self.own(rank, drawn.factor, drawn.backward, share);
+                // The optimizer that a step begins with belongs to the draw before.
+                let before = self.draw(rank, u32::MAX, &mut rng);
+                let late = (before.factor - drawn.factor) * OPTIMIZER / self.rate[rank];
+                let own = |share: f64| self.own(rank, drawn.factor, drawn.backward, share) + late;
                 let share = drawn.tokens as f64 / TOKENS as f64;
                 worst = worst.max(own(share) + drawn.pause);
                 worst_even = worst_even.max(own(1.0) + drawn.pause);
@@ -170,28 +179,41 @@ impl KnownJob {
     fn terms(&self, measured: f64, even: f64, calm: f64) -> Truth {
         let ranks = self.ranks();
         let mean_factor = |rank: usize| 1.0 + self.excess(rank, u32::MAX);
-        let mean =
-            |rank: usize| self.own(rank, mean_factor(rank), 1.0 + self.backward_excess[rank], 1.0);
+        let mean = |rank: usize| {
+            self.own(
+                rank,
+                mean_factor(rank),
+                1.0 + self.backward_excess[rank],
+                1.0,
+            )
+        };
         let class_mean = |rank: usize| {
-            let peers: Vec<usize> =
-                (0..ranks).filter(|&r| (self.rate[r] - self.rate[rank]).abs() < 1e-9).collect();
+            let peers: Vec<usize> = (0..ranks)
+                .filter(|&r| (self.rate[r] - self.rate[rank]).abs() < 1e-9)
+                .collect();
             peers.iter().map(|&peer| mean(peer)).sum::<f64>() / peers.len() as f64
         };
         let hosts_only = |rank: usize| {
-            let of_host = |r: usize| self.compute() / self.rate[r] * self.host_excess[self.host[r] as usize];
-            let peers: Vec<usize> =
-                (0..ranks).filter(|&r| (self.rate[r] - self.rate[rank]).abs() < 1e-9).collect();
+            let of_host =
+                |r: usize| self.compute() / self.rate[r] * self.host_excess[self.host[r] as usize];
+            let peers: Vec<usize> = (0..ranks)
+                .filter(|&r| (self.rate[r] - self.rate[rank]).abs() < 1e-9)
+                .collect();
             let centre = peers.iter().map(|&r| of_host(r)).sum::<f64>() / peers.len() as f64;
             class_mean(rank) + of_host(rank) - centre
         };
         let longest = |of: &dyn Fn(usize) -> f64| (0..ranks).map(of).fold(0.0, f64::max);
         let weight: f64 = self.rate.iter().sum();
-        let balanced = (0..ranks).map(|r| self.rate[r] * class_mean(r)).sum::<f64>() / weight;
+        let balanced = (0..ranks)
+            .map(|r| self.rate[r] * class_mean(r))
+            .sum::<f64>()
+            / weight;
         let persistent = longest(&mean);
         let (node, class) = (longest(&hosts_only), longest(&class_mean));
         let wall = measured + TRANSFER;
-        let optimizer = balanced - INPUT;
-        let optimizer = optimizer * OPTIMIZER / self.compute();
+        let optimizer = ranks as f64 * OPTIMIZER / weight
+            * (0..ranks).map(mean_factor).sum::<f64>()
+            / ranks as f64;
         let useful = ranks as f64 * EFFICIENCY * (FORWARD + BACKWARD) * LAYERS as f64 / weight;
         Truth {
             uneven_work: (measured - even) / wall,
@@ -219,7 +241,11 @@ impl KnownJob {
     }
 
     fn excess(&self, rank: usize, step: u32) -> f64 {
-        let own = if step >= self.from_step { self.rank_excess[rank] } else { 0.0 };
+        let own = if step >= self.from_step {
+            self.rank_excess[rank]
+        } else {
+            0.0
+        };
         own + self.host_excess[self.host[rank] as usize]
     }
 
@@ -243,8 +269,10 @@ impl KnownJob {
             gradient_bytes: 1 << 20,
         };
         let layers: Vec<LayerWork> = (0..LAYERS).map(layer).collect();
-        let layout =
-            Layout { bucket_bytes: 2 << 20, ..Layout::data_parallel(self.ranks() as u32, 1) };
+        let layout = Layout {
+            bucket_bytes: 2 << 20,
+            ..Layout::data_parallel(self.ranks() as u32, 1)
+        };
         data_parallel(&layout, &layers).expect("one micro-batch per rank is a possible layout")
     }
 
@@ -324,7 +352,13 @@ struct Timeline<'a> {
 impl<'a> Timeline<'a> {
     fn new(job: &'a KnownJob, schedule: &'a Schedule) -> Self {
         let free = vec![0.0; job.ranks()];
-        Self { job, schedule, rng: Rng::new(job.seed), free, work: Vec::new() }
+        Self {
+            job,
+            schedule,
+            rng: Rng::new(job.seed),
+            free,
+            work: Vec::new(),
+        }
     }
 
     fn step(&mut self, step: u32) -> Vec<Sample> {
@@ -387,7 +421,16 @@ impl<'a> Timeline<'a> {
 
 fn sample(rank: usize, step: u32, operation: u32, start: f64, end: f64) -> Sample {
     let nanos = |seconds: f64| (seconds * 1e9).round() as i64;
-    let stamp =
-        Stamp { start_ns: nanos(start), end_ns: nanos(end), cpu_start_ns: 0, cpu_end_ns: 0 };
-    Sample { rank: rank as u32, step, operation, stamp }
+    let stamp = Stamp {
+        start_ns: nanos(start),
+        end_ns: nanos(end),
+        cpu_start_ns: 0,
+        cpu_end_ns: 0,
+    };
+    Sample {
+        rank: rank as u32,
+        step,
+        operation,
+        stamp,
+    }
 }
