@@ -4,7 +4,7 @@ use crate::causes::{Evidence, Thresholds, findings};
 use crate::cells::Cells;
 use crate::contention::Contention;
 use crate::intake::{Intake, Measurements};
-use crate::levels::{Settings, Waterfall, waterfall};
+use crate::levels::{Draw, Settings, Waterfall, waterfall};
 use crate::own_time::{OwnTime, WorkShare};
 use crate::per_step::{Inputs, Lengths, RankBlame, Typical, replay_steps};
 use crate::traits::{Chance, Traits, chance};
@@ -190,18 +190,21 @@ fn assess(
     };
     let mut found = findings(&evidence);
     let mut caveats = caveats(&evidence);
-    withhold(&mut found, &caveats);
+    if evidence.is_wall() {
+        // CPU time, which drives the virtual clock, does not count what others use.
+        withhold(&mut found, &caveats);
+    }
     caveats.extend(basis_caveats(manifest));
     let (mfu, share) = utilisation(&evidence, settings.peak_sum);
-    let loss = water.point.replayed - water.point.balanced;
+    let loss = water.point.loss();
     Analysis {
         schema_version: ANALYSIS_VERSION,
         subject: subject(&evidence),
         step_time: figures::step_times(step_times, water.estimate(|draw| draw.wall)),
         mfu,
         share_of_measured_peak: share,
-        penalty: water.estimate(|draw| (draw.replayed - draw.balanced) / draw.wall),
-        slowdown: water.estimate(|draw| draw.replayed / draw.balanced),
+        penalty: water.estimate(|draw| draw.loss() / draw.wall),
+        slowdown: water.estimate(Draw::slowdown),
         penalty_reference:
             "the same work spread evenly: means over ranks of compute (by peak where \
                             generations differ), mean transfers, no pauses"
@@ -335,7 +338,10 @@ fn blame_table(evidence: &Evidence<'_>) -> Vec<BlameEntry> {
     let rest = [
         (Charged::ClassMix, point.as_class - point.even_generations),
         (Charged::StageSplit, point.even_generations - point.balanced),
-        (Charged::EveryRank, as_class_by_step - point.as_class),
+        (
+            Charged::EveryRank,
+            as_class_by_step - point.as_class - point.launch,
+        ),
     ];
     table.extend(rest.into_iter().map(|(charged, seconds)| BlameEntry {
         charged,
@@ -396,7 +402,7 @@ fn withhold(found: &mut [Finding], caveats: &[Caveat]) {
         }
         finding.confidence = Confidence::Inconclusive;
         finding.culprit = Culprit::Nobody;
-        finding.summary = format!("inconclusive: {}; but {}", finding.summary, doubt.message);
+        finding.summary = format!("{}; but {}", finding.summary, doubt.message);
     }
 }
 
@@ -430,7 +436,7 @@ fn basis_caveats(manifest: &Manifest) -> Vec<Caveat> {
 
 /// The answer in one or two sentences.
 fn verdict(water: &Waterfall, found: &[Finding]) -> String {
-    let penalty = water.estimate(|draw| (draw.replayed - draw.balanced) / draw.wall);
+    let penalty = water.estimate(|draw| draw.loss() / draw.wall);
     let cost = format!(
         "stragglers cost {:.1} % [{:.1}, {:.1}] of wall time",
         100.0 * penalty.value,
@@ -440,7 +446,7 @@ fn verdict(water: &Waterfall, found: &[Finding]) -> String {
     match found.first() {
         None => format!("{cost}; no rank, host or cause stands out"),
         Some(first) if first.confidence == Confidence::Inconclusive => {
-            format!("{cost}; {}", first.summary)
+            format!("{cost}; inconclusive: {}", first.summary)
         }
         Some(first) => {
             let more = match found.len() {

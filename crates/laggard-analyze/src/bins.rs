@@ -15,6 +15,7 @@ pub(crate) struct Bin {
     pub(crate) measured: f64,
     pub(crate) even_work: f64,
     pub(crate) no_pauses: f64,
+    pub(crate) no_launch: f64,
     pub(crate) flop: f64,
     /// Own time of each node, with work evened out.
     pub(crate) own: Vec<f64>,
@@ -46,6 +47,7 @@ pub(crate) fn bins(inputs: &Inputs<'_>, lengths: &Lengths, basis: TimeBasis) -> 
                 measured: sum(&lengths.measured),
                 even_work: sum(&lengths.even_work),
                 no_pauses: sum(&lengths.no_pauses),
+                no_launch: sum(&lengths.no_launch),
                 flop: sum(&inputs.work.flop),
                 own,
                 slots,

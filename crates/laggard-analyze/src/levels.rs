@@ -20,6 +20,8 @@ pub(crate) struct Draw {
     pub(crate) wall: f64,
     /// Mean of the replayed step time.
     pub(crate) replayed: f64,
+    /// What typical delays between being ready and starting cost.
+    pub(crate) launch: f64,
     /// Step time with everything spread evenly.
     pub(crate) balanced: f64,
     /// Step time with every class at its mean, and with generations evened out as well.
@@ -49,6 +51,18 @@ pub(crate) const fn order() -> [Level; LEVELS] {
         Level::KernelEfficiency,
         Level::Utilisation,
     ]
+}
+
+impl Draw {
+    /// Seconds of a step that stragglers cost.
+    pub(crate) fn loss(&self) -> f64 {
+        self.replayed - self.launch - self.balanced
+    }
+
+    /// Step time over the step time with everything spread evenly, both without launch delays.
+    pub(crate) fn slowdown(&self) -> f64 {
+        (self.replayed - self.launch) / self.balanced
+    }
 }
 
 /// The waterfall and what its intervals are made of.

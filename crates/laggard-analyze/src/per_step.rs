@@ -69,6 +69,8 @@ pub(crate) struct Lengths {
     pub(crate) even_work: Vec<f64>,
     /// The same without pauses of hosts.
     pub(crate) no_pauses: Vec<f64>,
+    /// The same, with every node starting as soon as it is ready.
+    pub(crate) no_launch: Vec<f64>,
     /// With every rank as the mean of its cell in that step.
     pub(crate) as_class: Vec<f64>,
 }
@@ -115,6 +117,7 @@ pub(crate) fn replay_steps(inputs: &Inputs<'_>) -> (Lengths, RankBlame) {
         lengths.measured.extend(part.measured);
         lengths.even_work.extend(part.even_work);
         lengths.no_pauses.extend(part.no_pauses);
+        lengths.no_launch.extend(part.no_launch);
         lengths.as_class.extend(part.as_class);
         blame.add(&charged);
     }
@@ -213,6 +216,7 @@ impl Chunk<'_> {
         };
         let (own_calm, delay_calm) = self.no_pauses(changed);
         lengths.no_pauses = run(&own_calm, &delay_calm, &mut times);
+        lengths.no_launch = run(&own_calm, &vec![0.0; own_calm.len()], &mut times);
         let (own_class, delay_class) = self.as_class(&own, delay_calm);
         lengths.as_class = run(&own_class, &delay_class, &mut times);
         let blame = self.blame(&own, &delay, &times, &lengths);

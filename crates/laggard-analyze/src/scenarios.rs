@@ -54,6 +54,7 @@ impl Scenarios<'_> {
             mean(&|bin| bin.measured),
             mean(&|bin| bin.even_work),
             mean(&|bin| bin.no_pauses),
+            mean(&|bin| bin.no_launch),
         ];
         self.shares(tops, &finish, &targets[4], mean(&|bin| bin.flop))
     }
@@ -90,11 +91,9 @@ impl Scenarios<'_> {
         let cells = self.inputs.cells;
         let nodes = own.len();
         let mut lanes = vec![0.0; nodes * SCENARIOS];
-        let mut delay = vec![0.0; nodes * SCENARIOS];
         for node in 0..nodes {
             let rank = cells.rank_of_node[node];
             let row = &mut lanes[node * SCENARIOS..][..SCENARIOS];
-            delay[node * SCENARIOS..][..SCENARIOS].fill(self.inputs.typical.delay[node]);
             match cells.slot_of_node[node] {
                 None => row[..SCENARIOS - 1].fill(own[node]),
                 Some(slot) => {
@@ -115,7 +114,7 @@ impl Scenarios<'_> {
         let durations = Durations {
             lanes: SCENARIOS,
             own: &lanes,
-            delay: Some(&delay),
+            delay: None,
         };
         self.inputs.replay.evaluate(durations, &mut times);
         let mut finish = [0.0; SCENARIOS];
@@ -123,13 +122,13 @@ impl Scenarios<'_> {
         finish
     }
 
-    fn shares(&self, tops: [f64; 4], finish: &[f64; SCENARIOS], even: &[Slots], flop: f64) -> Draw {
+    fn shares(&self, tops: [f64; 5], finish: &[f64; SCENARIOS], even: &[Slots], flop: f64) -> Draw {
         let cells = self.inputs.cells;
         let wall = tops[0];
         let busy =
             |slot: Slot| cells.weighted_mean(0..cells.ranks, |rank| even[rank][slot as usize]);
-        let delay = self.mean_delay();
-        let host = busy(Slot::Host) + delay;
+        let host = busy(Slot::Host);
+        let launch = tops[3] - tops[4];
         let optimizer = busy(Slot::Optimizer);
         let kernels = busy(Slot::Forward) + busy(Slot::Backward);
         let useful = self.settings.peak_sum.map_or(kernels, |peak| flop / peak);
@@ -138,14 +137,14 @@ impl Scenarios<'_> {
             tops[0] - tops[1],
             tops[1] - tops[2],
             tops[2] - tops[3],
-            tops[3] - finish[0],
+            tops[4] - finish[0],
             finish[0] - finish[1],
             finish[1] - finish[2],
             finish[2] - finish[3],
             finish[3] - finish[4],
             finish[4] - silent,
             silent - host - optimizer - kernels,
-            host,
+            host + launch,
             optimizer,
             kernels - useful,
             useful,
@@ -153,23 +152,12 @@ impl Scenarios<'_> {
         Draw {
             wall,
             replayed: tops[1],
+            launch,
             balanced: finish[4],
             as_class: finish[2],
             even_generations: finish[3],
             shares: terms.map(|term| term / wall),
         }
-    }
-
-    /// Typical delays of a rank's own chain, by weight over ranks.
-    fn mean_delay(&self) -> f64 {
-        let cells = self.inputs.cells;
-        let mut delay = vec![0.0; cells.ranks];
-        for (node, slot) in cells.slot_of_node.iter().enumerate() {
-            if slot.is_some() {
-                delay[cells.rank_of_node[node]] += self.inputs.typical.delay[node];
-            }
-        }
-        cells.weighted_mean(0..cells.ranks, |rank| delay[rank])
     }
 }
 

@@ -58,7 +58,9 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
             return measure_code(error);
         }
         if cause.is::<AnalyzeError>() || cause.is::<ImportError>() {
-            let record = cause.source().and_then(|source| source.downcast_ref::<RecordError>());
+            let record = cause
+                .source()
+                .and_then(|source| source.downcast_ref::<RecordError>());
             return record.map_or(exit_code::BAD_INPUT, record_code);
         }
         if cause.is::<io::Error>() {
@@ -78,5 +80,19 @@ fn record_code(error: &RecordError) -> u8 {
         }
         RecordError::Deadline { .. } | RecordError::WriterGone { .. } => exit_code::OUTPUT,
         _ => exit_code::BAD_INPUT,
+    }
+}
+
+fn measure_code(error: &MeasureError) -> u8 {
+    match error {
+        MeasureError::Setting { .. }
+        | MeasureError::Fault { .. }
+        | MeasureError::Classes { .. }
+        | MeasureError::Specs(_)
+        | MeasureError::Layout(_)
+        | MeasureError::Unsupported { .. } => exit_code::USAGE,
+        MeasureError::Record(error) => record_code(error),
+        MeasureError::WrongBuckets { .. } => exit_code::INTERNAL,
+        _ => exit_code::BACKEND,
     }
 }

@@ -1,2 +1,46 @@
-//! The laggard binary.
-fn main() {}
+//! The binary: reads the command line, runs a command, and turns what happened into an exit code.
+
+mod args;
+mod command;
+mod exit_code;
+mod failure;
+mod output;
+mod progress;
+mod settings;
+mod signals;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log(cli.verbose);
+    let code = match &cli.command {
+        None => command::demo::run(cli.quiet),
+        Some(Command::Run(args)) => command::run::run(args, cli.quiet),
+        Some(Command::Analyze(args)) => command::analyze::run(args),
+        Some(Command::Import(args)) => command::import::run(args),
+        Some(Command::Compare(args)) => command::compare::run(args),
+        Some(Command::Doctor(_)) => command::doctor::run(),
+    };
+    ExitCode::from(code.unwrap_or_else(|error| {
+        output::talk(&failure::message(&error));
+        failure::code(&error)
+    }))
+}
+
+/// Logs to stderr, off unless asked for by -v or LAGGARD_LOG.
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "off",
+        1 => "laggard=info,laggard_measure=info,laggard_import=info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LAGGARD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -335,12 +335,16 @@ pub(super) fn stages(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
         .map(|(s, t)| format!("stage {s} {:.1} ms", 1e3 * t))
         .collect();
     found.push(Finding {
-        cause: if last { Cause::LastStage } else { Cause::StageSplit },
+        cause: if last {
+            Cause::LastStage
+        } else {
+            Cause::StageSplit
+        },
         culprit: Culprit::Stage(slowest as u32),
         confidence: Confidence::Shown,
         summary: format!(
-            "{name} computes {} longer than the others, and the split of the model costs {} of wall \
-             time",
+            "{name} computes {} longer than the others, and the split of the model costs {} of \
+             wall time",
             percent(times[slowest] / usual - 1.0),
             percent_interval(&loss)
         ),

@@ -1,0 +1,8 @@
+//! The commands: each takes what was typed and returns an exit code.
+
+pub(crate) mod analyze;
+pub(crate) mod compare;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod import;
+pub(crate) mod run;

@@ -1,0 +1,96 @@
+//! `laggard doctor`: what this machine offers, and the line that fills each gap.
+
+use crate::{exit_code, output};
+use anyhow::Result;
+use laggard_backend::measure_peak;
+use std::fmt::Write;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long the peak is measured.
+const PEAK_TIME: Duration = Duration::from_millis(300);
+
+pub(crate) fn run() -> Result<u8> {
+    let mut page = String::new();
+    let mut line = |what: &str, found: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "{what:<14}{found}");
+    };
+    line("laggard", env!("CARGO_PKG_VERSION").to_owned());
+    line("processors", processors());
+    let peak = measure_peak(PEAK_TIME)?.0 * 1e-9;
+    line("arithmetic", format!("{peak:.0} GFLOP/s f32 on one core"));
+    line(
+        "clock",
+        format!("monotonic, smallest step {} ns", clock_step_ns()),
+    );
+    line("other load", load());
+    line("threads", "in-process ranks: ready".to_owned());
+    line(
+        "MPI",
+        "not supported by this version; runs use in-process ranks".to_owned(),
+    );
+    line(
+        "CUDA, NCCL",
+        "not supported by this version; runs use the processors".to_owned(),
+    );
+    output::result(&page, Path::new("-"))?;
+    Ok(exit_code::DONE)
+}
+
+fn processors() -> String {
+    let usable = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown model", |rest| {
+            rest.trim_start_matches([' ', '\t', ':'])
+        });
+    let isa = vector_isa();
+    format!("{usable} usable, {name}, {}, {isa}", std::env::consts::ARCH)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn vector_isa() -> &'static str {
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        "AVX-512"
+    } else if std::arch::is_x86_feature_detected!("avx2") {
+        "AVX2"
+    } else {
+        "SSE"
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn vector_isa() -> &'static str {
+    "portable vectors"
+}
+
+/// Smallest non-zero difference of two readings.
+fn clock_step_ns() -> u128 {
+    (0..1000)
+        .filter_map(|_| {
+            let first = Instant::now();
+            let step = first.elapsed().as_nanos();
+            (step > 0).then_some(step)
+        })
+        .min()
+        .unwrap_or(0)
+}
+
+fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let one = text
+        .split(' ')
+        .next()
+        .and_then(|load| load.parse::<f64>().ok());
+    match one {
+        Some(load) if load > 0.5 => format!(
+            "load {load:.1} over the last minute: step times will be disturbed\nhint: stop other \
+             work, or bind it elsewhere with `taskset`"
+        ),
+        Some(load) => format!("load {load:.1} over the last minute: quiet"),
+        None => "not known on this system".to_owned(),
+    }
+}

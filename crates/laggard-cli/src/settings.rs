@@ -1,0 +1,122 @@
+//! From what was typed to what is run.
+
+use crate::args::{Rates, RunArgs};
+use crate::failure::Usage;
+use anyhow::Result;
+use laggard_measure::{ClassShare, Settings};
+use laggard_schedule::{Layout, LayoutError};
+use laggard_specs::{RateBasis, Tables};
+use laggard_types::parse_bytes;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Ranks of a run that says nothing: one per processor, and no more than show a picture.
+const RANKS_MAX: usize = 4;
+
+/// Settings of `laggard run`.
+pub(crate) fn of_run(args: &RunArgs) -> Result<Settings> {
+    let tables = Tables::builtin()?;
+    let model = tables
+        .model(&args.model)
+        .map_err(laggard_measure::MeasureError::from)?
+        .clone();
+    let basis = match args.rates {
+        Rates::Measured => RateBasis::Measured,
+        Rates::Peak => RateBasis::Peak,
+    };
+    let classes = match &args.classes {
+        Some(text) => ClassShare::parse_list(text, &tables, basis)?,
+        None => Vec::new(),
+    };
+    let ranks = ranks(args, &classes)?;
+    let record = args
+        .output
+        .clone()
+        .unwrap_or_else(|| free_name(Path::new(".")));
+    let mut settings = Settings::new(model, ranks, record);
+    settings.layout = layout(args, ranks)?;
+    settings.classes = classes;
+    settings.steps = args.steps;
+    settings.seed = args.seed;
+    settings.timeout = Duration::from_secs(args.timeout);
+    settings.emulate_hosts = args.emulate_hosts.unwrap_or(1);
+    settings.command_line = std::env::args().collect();
+    if let Some(length) = args.sequence_length {
+        settings.sequence_length = length;
+    }
+    for fault in &args.inject {
+        settings.faults.push(fault.parse()?);
+    }
+    Ok(settings)
+}
+
+/// The number of ranks that the options agree on.
+fn ranks(args: &RunArgs, classes: &[ClassShare]) -> Result<u32> {
+    let layout = args
+        .layout
+        .as_deref()
+        .map(Layout::parse_degrees)
+        .transpose();
+    let layout = layout.map_err(laggard_measure::MeasureError::from)?;
+    let from_classes =
+        (!classes.is_empty()).then(|| classes.iter().map(|class| class.ranks).sum::<u32>());
+    if let (Some(layout), Some(text)) = (layout, &args.layout) {
+        let given = args.ranks.or(from_classes);
+        if let Some(ranks) = given.filter(|ranks| *ranks != layout) {
+            let error = LayoutError::WrongWorldSize {
+                layout: text.clone(),
+                needed: layout,
+                ranks,
+            };
+            return Err(laggard_measure::MeasureError::from(error).into());
+        }
+    }
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
+    let default = processors.min(RANKS_MAX) as u32;
+    Ok(args.ranks.or(layout).or(from_classes).unwrap_or(default))
+}
+
+fn layout(args: &RunArgs, ranks: u32) -> Result<Layout> {
+    let usage = |what: &str, text: &str| {
+        Usage(format!(
+            "cannot read {what} `{text}`\nhint: give one whole number, or one per rank"
+        ))
+    };
+    let shares: Result<Vec<u32>, Usage> = args
+        .micro_batches
+        .split(',')
+        .map(|share| {
+            share
+                .trim()
+                .parse()
+                .map_err(|_| usage("--micro-batches", share))
+        })
+        .collect();
+    let shares = match shares?[..] {
+        [share] => vec![share; ranks as usize],
+        ref shares => shares.to_vec(),
+    };
+    let bucket_bytes = parse_bytes(&args.bucket_bytes)
+        .map_err(|error| Usage(format!("--bucket-bytes: {error}\nhint: for example `1M`")))?;
+    Ok(Layout {
+        data_parallel: ranks,
+        micro_batches: shares,
+        bucket_bytes,
+        overlap: !args.no_overlap,
+    })
+}
+
+/// The first of `laggard-run-1`, `laggard-run-2`, ... that is not there yet.
+pub(crate) fn free_name(folder: &Path) -> PathBuf {
+    let mut number = 1;
+    loop {
+        let path = folder.join(format!("laggard-run-{number}"));
+        if !path.exists() {
+            return path
+                .strip_prefix(".")
+                .map(Path::to_path_buf)
+                .unwrap_or(path);
+        }
+        number += 1;
+    }
+}
