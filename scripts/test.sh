@@ -21,7 +21,7 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 
-# rustc links with cc, and one dependency compiles C.
+# rustc links with cc; nothing else is needed.
 if ! command -v cc >/dev/null; then
     as_root=()
     if [ "$(id -u)" -ne 0 ]; then

@@ -97,7 +97,8 @@ impl Phase {
     }
 }
 
-/// One operation of a step. Its position in [`Schedule::operations`] is its id; samples refer to it.
+/// One operation of a step. Its position in [`Schedule::operations`] is its id, to which samples
+/// refer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Operation {

@@ -1,5 +1,5 @@
-//! The one description of a training step: `measure` executes it, `analyze` replays it with measured
-//! durations. Knows nothing of where durations come from.
+//! The one description of a training step: `measure` executes it, `analyze` replays it with
+//! measured durations. Knows nothing of where durations come from.
 
 mod data_parallel;
 mod graph;

@@ -6,8 +6,8 @@
 //! later.
 //!
 //! Where a collective of the whole world separates a step cleanly, the step is *cut* there: what
-//! follows it (the optimizer) is evaluated at the begin of the next step, whose meeting point is the
-//! next that anybody waits at. Steps are then independent of each other exactly.
+//! follows it (the optimizer) is evaluated at the begin of the next step, whose meeting point is
+//! the next that anybody waits at. Steps are then independent of each other exactly.
 
 use laggard_types::Rank;
 use thiserror::Error;
@@ -185,10 +185,10 @@ impl Replay {
     }
 
     /// Length of the step if only `rank` had `durations` and everybody else those that `base` was
-    /// evaluated with: the rank's own nodes are walked, and its meeting points start no earlier than
-    /// in `base`. `own` and `delay` are indexed by position in [`Replay::nodes_of_rank`]. Exact
-    /// where others do not wait within the step for what this rank delays (data parallelism); a
-    /// lower bound elsewhere. Writes one length per lane to `finish`.
+    /// evaluated with: the rank's own nodes are walked, and its meeting points start no earlier
+    /// than in `base`. `own` and `delay` are indexed by position in [`Replay::nodes_of_rank`].
+    /// Exact where others do not wait within the step for what this rank delays (data
+    /// parallelism); a lower bound elsewhere. Writes one length per lane to `finish`.
     pub fn evaluate_alone(
         &self,
         rank: Rank,

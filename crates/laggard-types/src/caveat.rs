@@ -49,6 +49,9 @@ pub struct Caveat {
 impl Caveat {
     /// A caveat with its sentence.
     pub fn new(code: CaveatCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }

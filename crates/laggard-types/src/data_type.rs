@@ -25,8 +25,14 @@ pub enum DataType {
 
 impl DataType {
     /// Every type, in the order in which test suites go through them.
-    pub const ALL: [Self; 6] =
-        [Self::Bf16, Self::F16, Self::F32, Self::F64, Self::I32, Self::I64];
+    pub const ALL: [Self; 6] = [
+        Self::Bf16,
+        Self::F16,
+        Self::F32,
+        Self::F64,
+        Self::I32,
+        Self::I64,
+    ];
 
     /// Bytes that one element takes.
     pub const fn size_bytes(self) -> usize {

@@ -4,7 +4,10 @@ use thiserror::Error;
 
 /// A size that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("cannot read `{text}` as a size: expected a whole number with an optional K, M or G (powers of 1024)")]
+#[error(
+    "cannot read `{text}` as a size: expected a whole number with an optional K, M or G \
+     (powers of 1024)"
+)]
 pub struct ParseSizeError {
     /// What was given.
     pub text: String,
@@ -15,7 +18,9 @@ pub struct ParseSizeError {
 /// # Errors
 /// If the text is not a whole number with one of these suffixes, or overflows.
 pub fn parse_bytes(text: &str) -> Result<u64, ParseSizeError> {
-    let fail = || ParseSizeError { text: text.to_owned() };
+    let fail = || ParseSizeError {
+        text: text.to_owned(),
+    };
     let trimmed = text.trim();
     let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
     let (number, suffix) = trimmed.split_at(digits);
