@@ -14,7 +14,7 @@ use crate::{
 };
 use laggard_record::{Manifest, Origin, PeakKind, Record, TimeBasis};
 use laggard_schedule::{Replay, ScheduleOrigin};
-use laggard_stats::{WarmUp, block_length, warm_up_end};
+use laggard_stats::{ChangeOptions, WarmUp, block_length, find_changes, warm_up_end};
 use laggard_types::{Caveat, CaveatCode};
 
 /// How to analyse.
@@ -166,7 +166,7 @@ fn assess(
         blame,
         step_times,
     } = replayed;
-    let block = block_length(&lengths.measured).unwrap_or(1);
+    let block = noise_block(&lengths.measured);
     let settings = Settings {
         basis: manifest.clock.basis,
         peak_sum: peak_sum(manifest),
@@ -222,6 +222,22 @@ fn assess(
     }
 }
 
+/// Steps that hang together: the block length of what is left when lasting changes of the level are
+/// taken out. A change is no noise, and would make the blocks as long as the run.
+fn noise_block(lengths: &[f64]) -> usize {
+    let changes = find_changes(lengths, &ChangeOptions::default()).unwrap_or_default();
+    let mut cuts: Vec<usize> = changes.iter().map(|change| change.at).collect();
+    cuts.push(lengths.len());
+    let (mut residuals, mut first) = (Vec::with_capacity(lengths.len()), 0);
+    for cut in cuts {
+        let segment = &lengths[first..cut];
+        let level = laggard_stats::median(segment).unwrap_or(0.0);
+        residuals.extend(segment.iter().map(|length| length - level));
+        first = cut;
+    }
+    block_length(&residuals).unwrap_or(1)
+}
+
 /// Sum of the ranks' own peaks, if all are known.
 fn peak_sum(manifest: &Manifest) -> Option<f64> {
     let peak = |place: &laggard_record::RankPlace| {
@@ -262,11 +278,12 @@ fn utilisation(
     let measured = peaks.clone().any(|peak| peak.kind == PeakKind::Measured);
     let mut sources: Vec<String> = peaks.map(|peak| peak.source.clone()).collect();
     sources.dedup();
+    // FLOP per token: 6 per matmul parameter plus 6 x layers x heads x head width x sequence length
+    // for causal attention (PaLM, appendix B, halved for the causal mask).
     let figure = Utilisation {
         value,
         convention: format!(
-            "6 FLOP per matmul parameter and token plus causal attention, {}, over the sum of the \
-             ranks' own dense peaks",
+            "causal, {}, sum of the ranks' own peaks",
             manifest.workload.data_type
         ),
         full_attention: ratio(attention),

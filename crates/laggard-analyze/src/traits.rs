@@ -10,10 +10,14 @@ use rayon::prelude::*;
 /// Cells up to this size compare each rank with the median of the *others*; in larger ones the
 /// rank itself hardly moves the median.
 const SMALL_CELL: usize = 16;
-/// Shuffles of a test against chance.
+/// Shuffles of a test against chance, per cell that is tested: the smallest p-value must survive
+/// the correction for several cells.
 const SHUFFLES: usize = 400;
-/// Blocks of steps that a test against chance shuffles at most.
+/// Shuffles at most.
+const SHUFFLES_MAX: usize = 4000;
+/// Blocks of steps that a test against chance shuffles at most, and at least.
 const BLOCKS_MAX: usize = 64;
+const BLOCKS_MIN: usize = 16;
 
 /// Own time over that of the peers, rank by rank and step by step.
 pub(crate) struct Traits {
@@ -286,9 +290,13 @@ pub(crate) fn chance(inputs: &Inputs<'_>, block_length: usize, seed: u64) -> Opt
         .iter()
         .filter(|members| members.len() > 1)
         .count();
+    let plan = Plan {
+        shuffles: (SHUFFLES * testable).min(SHUFFLES_MAX),
+        seed,
+    };
     let tests = cells.members.iter().filter(|members| members.len() > 1);
     let worst = tests
-        .filter_map(|members| cell_chance(inputs, members, block_length, seed))
+        .filter_map(|members| cell_chance(inputs, members, block_length, &plan))
         .min_by(|a, b| {
             a.p_value
                 .total_cmp(&b.p_value)
@@ -301,14 +309,21 @@ pub(crate) fn chance(inputs: &Inputs<'_>, block_length: usize, seed: u64) -> Opt
     })
 }
 
+/// How often labels are shuffled.
+struct Plan {
+    shuffles: usize,
+    seed: u64,
+}
+
 fn cell_chance(
     inputs: &Inputs<'_>,
     members: &[usize],
     block_length: usize,
-    seed: u64,
+    plan: &Plan,
 ) -> Option<Chance> {
     let steps = inputs.measured.steps();
-    let width = block_length.max(steps.div_ceil(BLOCKS_MAX));
+    let longest = (steps / BLOCKS_MIN).max(1);
+    let width = block_length.min(longest).max(steps.div_ceil(BLOCKS_MAX));
     let blocks = steps / width;
     let columns = members.len();
     let mut table = vec![0.0; blocks * columns];
@@ -344,8 +359,8 @@ fn cell_chance(
         steps: blocks,
         columns,
         block_length: 1,
-        shuffles: SHUFFLES,
-        seed,
+        shuffles: plan.shuffles,
+        seed: plan.seed,
     };
     let null = test
         .null_distribution(|assignment| largest(&|block| Some(assignment.row(block).to_vec())))
