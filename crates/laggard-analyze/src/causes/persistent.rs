@@ -10,6 +10,8 @@ use crate::{Cause, Confidence, Culprit, Estimate, Finding, Onset};
 const ALONE_FACTOR: f64 = 3.0;
 /// A phase is to blame alone if the other one shows less than this share of its excess.
 const OTHER_PHASE_SHARE: f64 = 0.25;
+/// Ranks of a slow host are slow alike: each by at least this share of the slowest of them.
+const ALIKE: f64 = 0.5;
 /// A unit must stand out from the spread of its peers by this many robust deviations.
 const OUTLIER_DEVIATIONS: f64 = 4.0;
 
@@ -21,7 +23,7 @@ pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mu
     let slow: Vec<usize> = (0..evidence.ranks())
         .filter(|rank| !excluded.contains(rank))
         .filter(|&rank| significant || !evidence.traits.has_peers[rank])
-        .filter(|&rank| stands_out(evidence, rank))
+        .filter(|&rank| stands_out(evidence, rank) && costs(evidence, rank))
         .collect();
     let mut named = Vec::new();
     for host in slow_hosts(evidence, &slow) {
@@ -33,6 +35,12 @@ pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mu
     }
     let alone = slow.iter().filter(|rank| !named.contains(rank));
     found.extend(alone.map(|&rank| rank_finding(evidence, rank)));
+}
+
+/// Whether anybody waits for a rank: one that is slow among the fast may cost nothing.
+fn costs(evidence: &Evidence<'_>, rank: usize) -> bool {
+    let seconds = evidence.blame.total(rank) / evidence.lengths.measured.len() as f64;
+    seconds / evidence.waterfall.point.wall >= evidence.thresholds.loss / 2.0
 }
 
 /// Whether a rank is slower than its peers by more than they differ among each other.
@@ -85,13 +93,17 @@ fn slow_hosts(evidence: &Evidence<'_>, slow: &[usize]) -> Vec<usize> {
     let of_host = |host: usize| (0..cells.ranks).filter(move |&r| cells.host_of_rank[r] == host);
     let whole = |&host: &usize| {
         let ranks: Vec<usize> = of_host(host).collect();
-        let half = evidence.thresholds.excess / 2.0;
-        let lagging = ranks
+        let excess: Vec<f64> = ranks
             .iter()
-            .filter(|&&r| lasting_excess(evidence, r).0.value >= half)
+            .map(|&r| lasting_excess(evidence, r).0.value)
+            .collect();
+        let largest = excess.iter().copied().fold(0.0, f64::max);
+        let alike = excess
+            .iter()
+            .filter(|&&excess| excess >= ALIKE * largest)
             .count();
         let sure = ranks.iter().filter(|rank| slow.contains(rank)).count();
-        ranks.len() >= 2 && lagging * 4 >= ranks.len() * 3 && sure * 2 >= ranks.len()
+        ranks.len() >= 2 && alike * 4 >= ranks.len() * 3 && sure * 2 >= ranks.len()
     };
     let slow_hosts: Vec<usize> = if slow.is_empty() {
         Vec::new()
