@@ -1,0 +1,244 @@
+//! What is put into runs: worlds, kinds of faults, and the ranges that sizes are drawn from.
+
+use anyhow::{Context, Result};
+use laggard_analyze::{Cause, Culprit};
+use laggard_measure::{ClassShare, Fault};
+use laggard_specs::{RateBasis, Tables};
+use laggard_stats::Rng;
+use std::ops::RangeInclusive;
+
+/// Steps of every run.
+pub(crate) const STEPS: u32 = 160;
+/// Sequences of a micro-batch: so many that a step takes some milliseconds.
+pub(crate) const SEQUENCES: u32 = 3;
+
+/// Ranks on emulated hosts. Times are of the wall clock where each rank has a processor of its own,
+/// else of the virtual clock; the record says which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct World {
+    pub ranks: u32,
+    pub hosts: u32,
+}
+
+impl World {
+    const TWO: Self = Self { ranks: 2, hosts: 1 };
+    const FOUR: Self = Self { ranks: 4, hosts: 2 };
+    const SIX: Self = Self { ranks: 6, hosts: 3 };
+    pub(crate) const ALL: [Self; 3] = [Self::TWO, Self::FOUR, Self::SIX];
+    /// Worlds with peers on the same host, and other hosts to compare with.
+    const OF_HOSTS: [Self; 2] = [Self::FOUR, Self::SIX];
+
+    pub(crate) fn name(self) -> String {
+        format!("{}x{}", self.hosts, self.ranks / self.hosts)
+    }
+}
+
+/// What is wrong with a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    SlowRank,
+    SlowRankFrom,
+    SlowHost,
+    SlowBackward,
+    JitterOfOne,
+    JitterOfAll,
+    Pause,
+    Ragged,
+    Mixed,
+    MixedAndSlow,
+}
+
+/// One kind with what is drawn for it.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub kind: Kind,
+    pub name: &'static str,
+    pub worlds: &'static [World],
+    /// Factor, sigma, milliseconds or coefficient of variation; unused where nothing is injected.
+    size: RangeInclusive<f64>,
+}
+
+/// Sizes are at least three times the A/A noise; the campaign prints how many times.
+pub(crate) const KINDS: [Row; 10] = [
+    row(Kind::SlowRank, "slow-rank", &World::ALL, 1.10..=1.50),
+    row(
+        Kind::SlowRankFrom,
+        "slow-rank-from",
+        &World::ALL,
+        1.15..=1.50,
+    ),
+    row(Kind::SlowHost, "slow-host", &World::OF_HOSTS, 1.10..=1.50),
+    row(
+        Kind::SlowBackward,
+        "slow-backward",
+        &World::ALL,
+        1.15..=1.60,
+    ),
+    row(Kind::JitterOfOne, "jitter-of-one", &World::ALL, 0.15..=0.50),
+    row(Kind::JitterOfAll, "jitter-of-all", &World::ALL, 0.20..=0.50),
+    row(Kind::Pause, "pause", &World::ALL, 10.0..=30.0),
+    row(Kind::Ragged, "ragged", &World::ALL, 0.20..=0.60),
+    row(Kind::Mixed, "mixed", &World::ALL, 1.0..=1.0),
+    row(
+        Kind::MixedAndSlow,
+        "mixed-and-slow",
+        &World::OF_HOSTS,
+        1.15..=1.50,
+    ),
+];
+/// Steps in one of which a host pauses.
+const PAUSE_EVERY: RangeInclusive<u32> = 10..=25;
+/// First step of a fault that begins in the middle of the run.
+const FROM: RangeInclusive<u32> = STEPS * 2 / 5..=STEPS * 3 / 5;
+/// Pairs of generations.
+const MIXES: [(&str, &str); 3] = [("h100", "gb200"), ("h200", "gb200"), ("h100", "h200")];
+/// Backward has two of the three parts of a step's arithmetic: the products for the gradients of
+/// weights and of inputs, against one in forward.
+const BACKWARD_SHARE: f64 = 2.0 / 3.0;
+/// Mean of the absolute value of a standard normal number: sqrt(2 / pi).
+const MEAN_ABS_NORMAL: f64 = 0.797_884_560_802_865_4;
+
+const fn row(
+    kind: Kind,
+    name: &'static str,
+    worlds: &'static [World],
+    size: RangeInclusive<f64>,
+) -> Row {
+    Row {
+        kind,
+        name,
+        worlds,
+        size,
+    }
+}
+
+/// One run to make, with what is true of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub kind: &'static str,
+    pub world: World,
+    pub seed: u64,
+    pub faults: Vec<Fault>,
+    pub classes: Vec<ClassShare>,
+    /// Faults and classes in words.
+    pub spec: String,
+    /// What must be found.
+    pub expected: Vec<(Cause, Culprit)>,
+    /// Step at which a fault begins, if not the first.
+    pub from_step: Option<u32>,
+    pub effect: Effect,
+}
+
+/// By how much the affected ranks' own time grows in the mean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Effect {
+    /// Share of the undisturbed own time.
+    Relative(f64),
+    /// Milliseconds a step.
+    Milliseconds(f64),
+}
+
+impl Plan {
+    /// An undisturbed run. Every one has a seed of its own.
+    pub(crate) fn clean(number: u32, seed: u64) -> Self {
+        let mut rng = Rng::for_stream(seed, u64::from(number));
+        Self {
+            kind: "clean",
+            world: World::ALL[number as usize % World::ALL.len()],
+            seed: rng.next_u64() >> 1,
+            faults: Vec::new(),
+            classes: Vec::new(),
+            spec: String::new(),
+            expected: Vec::new(),
+            from_step: None,
+            effect: Effect::Relative(0.0),
+        }
+    }
+
+    /// Draws trial `number` of a kind: the same for the same seed, whatever else is run.
+    pub(crate) fn draw(row: &Row, number: u32, seed: u64, tables: &Tables) -> Result<Self> {
+        let stream = (row.kind as u64 + 1) << 32 | u64::from(number);
+        let mut rng = Rng::for_stream(seed, stream);
+        let mut plan = Self::clean(0, rng.next_u64());
+        plan.kind = row.name;
+        plan.world = row.worlds[number as usize % row.worlds.len()];
+        let (ranks, hosts) = (plan.world.ranks, plan.world.hosts);
+        let size = row.size.start() + rng.uniform() * (row.size.end() - row.size.start());
+        let rank = rng.below(ranks as usize) as u32;
+        let host = rng.below(hosts as usize) as u32;
+        let every = between(&PAUSE_EVERY, &mut rng);
+        let from = between(&FROM, &mut rng);
+        let mix = MIXES[rng.below(MIXES.len())];
+        let one = Culprit::Rank(rank);
+        let slow = Effect::Relative(size - 1.0);
+        let varying = Effect::Relative(size * MEAN_ABS_NORMAL);
+        let (fault, cause, culprit, effect) = match row.kind {
+            Kind::SlowRank | Kind::MixedAndSlow => {
+                let text = format!("slow-rank:{rank}:{size:.3}");
+                (text, Cause::SlowRank, one, slow)
+            }
+            Kind::SlowRankFrom => {
+                plan.from_step = Some(from);
+                let text = format!("slow-rank:{rank}:{size:.3}+from={from}");
+                (text, Cause::SlowRank, one, slow)
+            }
+            Kind::SlowHost => {
+                let text = format!("slow-host:{host}:{size:.3}");
+                (text, Cause::SlowNode, Culprit::Host(host), slow)
+            }
+            Kind::SlowBackward => {
+                let text = format!("slow-backward:{rank}:{size:.3}");
+                let effect = Effect::Relative((size - 1.0) * BACKWARD_SHARE);
+                (text, Cause::SlowBackward, one, effect)
+            }
+            Kind::JitterOfOne => {
+                let text = format!("jitter:{size:.3}@{rank}");
+                (text, Cause::StepJitter, one, varying)
+            }
+            Kind::JitterOfAll => {
+                let text = format!("jitter:{size:.3}");
+                (text, Cause::StepJitter, Culprit::Nobody, varying)
+            }
+            Kind::Pause => {
+                let text = format!("pause:{every}:{size:.1}@{rank}");
+                let effect = Effect::Milliseconds(size / f64::from(every));
+                (text, Cause::HostPauses, one, effect)
+            }
+            Kind::Ragged => {
+                let text = format!("ragged:{size:.3}");
+                let effect = Effect::Relative(size);
+                (text, Cause::SequenceLengths, Culprit::Nobody, effect)
+            }
+            Kind::Mixed => {
+                let effect = plan.mix(mix, tables)?;
+                let nobody = Culprit::Nobody;
+                (String::new(), Cause::MixedGenerations, nobody, effect)
+            }
+        };
+        if row.kind == Kind::MixedAndSlow {
+            plan.mix(mix, tables)?;
+        }
+        if !fault.is_empty() {
+            plan.faults
+                .push(fault.parse().context("a fault of the table")?);
+            plan.spec = format!("{fault} {}", plan.spec).trim_end().to_owned();
+        }
+        plan.expected.push((cause, culprit));
+        plan.effect = effect;
+        Ok(plan)
+    }
+
+    /// Makes half of the ranks of each class. The effect is that on the slower class.
+    fn mix(&mut self, (one, other): (&str, &str), tables: &Tables) -> Result<Effect> {
+        let half = self.world.ranks / 2;
+        let text = format!("{one}:{half},{other}:{half}");
+        self.classes = ClassShare::parse_list(&text, tables, RateBasis::Measured)?;
+        self.spec = format!("classes {text}");
+        let rates = self.classes.iter().map(|class| class.relative_rate);
+        Ok(Effect::Relative(1.0 / rates.fold(1.0, f64::min) - 1.0))
+    }
+}
+
+fn between(range: &RangeInclusive<u32>, rng: &mut Rng) -> u32 {
+    range.start() + rng.below((range.end() - range.start() + 1) as usize) as u32
+}

@@ -1,0 +1,280 @@
+//! How often the analysis names the right cause and the right culprit, on real runs with a fault
+//! put in, and how often it leaves clean runs alone.
+//!
+//! Clean runs come first: the persistent excess that they show is the A/A noise, which no size of a
+//! fault is judged without. Place, size and seed of every fault are drawn from `--seed`, kind by
+//! kind, so that one kind alone gives the trials that it has in the whole campaign; kinds take
+//! turns, so that a disturbance of the machine does not hit one kind alone.
+//!
+//! An injected run is right if a finding has the cause and the culprit (and, where a fault begins
+//! in the middle, its onset), and no finding names anybody else. A clean run is right if nobody is
+//! called guilty.
+//!
+//! Usage: `recall [--trials N] [--clean N] [--seed N] [--only KIND] [--csv FILE]
+//! [--require-lower SHARE]`
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+
+mod kind;
+mod trial;
+
+use anyhow::{Context, Result, anyhow, bail};
+use kind::{KINDS, Plan, Row, World};
+use laggard_analyze::Level;
+use laggard_specs::{Model, Tables};
+use laggard_stats::{mad, median, quantile, wilson_interval};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use trial::Outcome;
+
+/// A step of it takes some milliseconds on one core.
+const MODEL: &str = "tiny";
+/// Standard normal deviations of a 95 % interval.
+const Z: f64 = 1.959_963_984_540_054;
+/// The percentile of the noise that sizes are compared with.
+const NOISE_QUANTILE: f64 = 0.95;
+
+fn main() -> Result<ExitCode> {
+    let options = Options::from_arguments(std::env::args().skip(1))?;
+    let tables = Tables::builtin()?;
+    let mut campaign = Campaign {
+        model: tables.model(MODEL)?,
+        csv: options.csv.as_ref().map(File::create).transpose()?,
+        noise: BTreeMap::new(),
+        outcomes: Vec::new(),
+    };
+    campaign.write_line(Outcome::HEADER)?;
+    for number in 0..options.clean {
+        campaign.add(Plan::clean(number, options.seed))?;
+    }
+    campaign.measure_noise()?;
+    let rows = || KINDS.iter().filter(|row| options.wants(row));
+    for number in 0..options.trials {
+        for row in rows() {
+            campaign.add(Plan::draw(row, number, options.seed, &tables)?)?;
+        }
+    }
+    println!();
+    rows().for_each(|row| campaign.print_kind(row));
+    campaign.conclude(options.require_lower)
+}
+
+/// What the command line asks for.
+struct Options {
+    trials: u32,
+    clean: u32,
+    seed: u64,
+    only: Option<String>,
+    csv: Option<PathBuf>,
+    require_lower: Option<f64>,
+}
+
+impl Options {
+    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self {
+            trials: 8,
+            clean: 30,
+            seed: 1,
+            only: None,
+            csv: None,
+            require_lower: None,
+        };
+        while let Some(name) = arguments.next() {
+            let value = arguments
+                .next()
+                .ok_or_else(|| anyhow!("{name} needs a value"))?;
+            match name.as_str() {
+                "--trials" => options.trials = number(&name, &value)?,
+                "--clean" => options.clean = number(&name, &value)?,
+                "--seed" => options.seed = number(&name, &value)?,
+                "--only" => options.only = Some(value),
+                "--csv" => options.csv = Some(value.into()),
+                "--require-lower" => options.require_lower = Some(number(&name, &value)?),
+                _ => bail!("unknown option {name}"),
+            }
+        }
+        if let Some(only) = &options.only
+            && !KINDS.iter().any(|row| row.name == only)
+        {
+            let known = KINDS.map(|row| row.name).join(", ");
+            bail!("unknown kind {only}\nhint: known kinds: {known}");
+        }
+        if options.clean == 0 && options.trials == 0 {
+            bail!("nothing to do\nhint: give --trials or --clean a positive number");
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, row: &Row) -> bool {
+        self.only.as_ref().is_none_or(|only| row.name == only)
+    }
+}
+
+fn number<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    name: &str,
+    value: &str,
+) -> Result<T> {
+    value.parse().with_context(|| format!("{name} {value}"))
+}
+
+/// What clean runs of one world show.
+#[derive(Debug, Clone, Copy)]
+struct Noise {
+    /// Robust spread of the persistent excess of ranks.
+    spread: f64,
+    /// 95th percentile of its absolute value.
+    p95: f64,
+    /// Median step, seconds.
+    step_s: f64,
+}
+
+struct Campaign<'a> {
+    model: &'a Model,
+    csv: Option<File>,
+    noise: BTreeMap<World, Noise>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Campaign<'_> {
+    /// Runs one trial, writes its row and, if it is wrong, all about it.
+    fn add(&mut self, plan: Plan) -> Result<()> {
+        let outcome = Outcome::of(plan, self.model)?;
+        let noise = self.noise.get(&outcome.plan.world);
+        let step_s = noise.map_or(outcome.analysis.step_time.median, |noise| noise.step_s);
+        self.write_line(&outcome.csv_row(step_s))?;
+        if !outcome.is_right() {
+            print!("{}", outcome.detail());
+        }
+        self.outcomes.push(outcome);
+        Ok(())
+    }
+
+    fn write_line(&mut self, line: &str) -> Result<()> {
+        if let Some(file) = &mut self.csv {
+            writeln!(file, "{line}")?;
+            file.flush()?;
+        }
+        Ok(())
+    }
+
+    fn measure_noise(&mut self) -> Result<()> {
+        println!("A/A noise of clean runs: lasting excess of ranks, losses of straggler levels");
+        for world in World::ALL {
+            let of_world = || self.outcomes.iter().filter(|it| it.plan.world == world);
+            let ranks = of_world().flat_map(|outcome| &outcome.analysis.ranks);
+            let excess: Vec<f64> = ranks.map(|rank| rank.excess).collect();
+            if excess.is_empty() {
+                continue;
+            }
+            let steps: Vec<f64> = of_world()
+                .map(|outcome| outcome.analysis.step_time.median)
+                .collect();
+            let size: Vec<f64> = excess.iter().map(|excess| excess.abs()).collect();
+            let noise = Noise {
+                spread: mad(&excess)?,
+                p95: quantile(&size, NOISE_QUANTILE)?,
+                step_s: median(&steps)?,
+            };
+            println!(
+                "  {} ({} runs, step {:.2} ms): spread {:.2} %, 95th percentile {:.2} %",
+                world.name(),
+                steps.len(),
+                1e3 * noise.step_s,
+                1e2 * noise.spread,
+                1e2 * noise.p95
+            );
+            for (level, losses) in losses(of_world()) {
+                let at = |p| quantile(&losses, p).map(|loss| 1e2 * loss);
+                let (middle, high) = (at(0.5)?, at(NOISE_QUANTILE)?);
+                println!(
+                    "    {}: median {middle:.2} %, 95th {high:.2} %",
+                    level.name()
+                );
+            }
+            self.noise.insert(world, noise);
+        }
+        Ok(())
+    }
+
+    fn print_kind(&self, row: &Row) {
+        let of_kind = || self.outcomes.iter().filter(|it| it.plan.kind == row.name);
+        let (right, all) = count(of_kind());
+        // How many times the noise the smallest effect was, by spread and by 95th percentile.
+        let (mut over_spread, mut over_p95) = (f64::INFINITY, f64::INFINITY);
+        for outcome in of_kind() {
+            if let Some(noise) = self.noise.get(&outcome.plan.world) {
+                let effect = outcome.effect(noise.step_s);
+                over_spread = over_spread.min(effect / noise.spread);
+                over_p95 = over_p95.min(effect / noise.p95);
+            }
+        }
+        let contended = of_kind().filter(|it| it.is_contended() && !it.is_right());
+        println!(
+            "{:<16} {right:>3} of {all:>3}; smallest effect {over_spread:5.1} spreads, \
+             {over_p95:5.1} 95th percentiles; contended misses {}",
+            row.name,
+            contended.count()
+        );
+    }
+
+    /// Prints the pooled counts, and fails if they are below what is required.
+    fn conclude(&self, require_lower: Option<f64>) -> Result<ExitCode> {
+        let (clean, injected): (Vec<&Outcome>, Vec<&Outcome>) = self
+            .outcomes
+            .iter()
+            .partition(|outcome| outcome.plan.expected.is_empty());
+        let mut lower = 0.0;
+        for (name, outcomes) in [("all injections", &injected), ("clean", &clean)] {
+            let (right, all) = count(outcomes.iter().copied());
+            if all == 0 {
+                continue;
+            }
+            let interval = wilson_interval(right, all, Z)?;
+            println!(
+                "{name:<16} {right:>3} of {all:>3} = {:.1} %, 95 % interval {:.1} to {:.1} %",
+                1e2 * right as f64 / all as f64,
+                1e2 * interval.low,
+                1e2 * interval.high
+            );
+            let (right, all) = count(outcomes.iter().copied().filter(|it| !it.is_contended()));
+            println!(
+                "{:<16} {right:>3} of {all:>3} without outside contention",
+                ""
+            );
+            if name != "clean" {
+                lower = interval.low;
+            }
+        }
+        let suspects = clean.iter().filter(|it| it.has_suspect() && it.is_right());
+        println!(
+            "clean runs that only suspect somebody: {}",
+            suspects.count()
+        );
+        if require_lower.is_some_and(|required| lower < required) {
+            println!("the lower end of the interval of all injections is below what is required");
+            return Ok(ExitCode::FAILURE);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// How many are right, of how many.
+fn count<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> (u64, u64) {
+    outcomes.fold((0, 0), |(right, all), outcome| {
+        (right + u64::from(outcome.is_right()), all + 1)
+    })
+}
+
+/// Losses of the levels that stragglers cause, over runs.
+fn losses<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> BTreeMap<Level, Vec<f64>> {
+    let mut losses: BTreeMap<Level, Vec<f64>> = BTreeMap::new();
+    for term in outcomes.flat_map(|outcome| &outcome.analysis.waterfall) {
+        if term.level.is_straggler() {
+            losses.entry(term.level).or_default().push(term.share.value);
+        }
+    }
+    losses
+}

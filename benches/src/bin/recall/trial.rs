@@ -1,0 +1,293 @@
+//! One run: made, recorded, analysed and compared with what is true of it.
+
+use crate::kind::{Effect, Plan, SEQUENCES, STEPS};
+use anyhow::{Context, Result, ensure};
+use laggard_analyze::{Analysis, Cause, Confidence, Culprit, Finding, Options, analyze};
+use laggard_measure::{Hooks, Settings, run};
+use laggard_record::Record;
+use laggard_specs::Model;
+use laggard_stats::{median, normal_quantile, quantile};
+use laggard_types::CaveatCode;
+use std::fmt::Write as _;
+use std::time::Instant;
+
+/// Steps that a found onset may be off, unless its own interval has the true step.
+const ONSET_SLACK: u32 = 5;
+
+/// What came of one run.
+pub(crate) struct Outcome {
+    pub plan: Plan,
+    pub analysis: Analysis,
+    pub verdict: Verdict,
+    pub seconds: f64,
+}
+
+/// How the findings compare with the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Right,
+    /// What must be found was not.
+    Missed,
+    /// It was found, but its onset is wrong.
+    WrongOnset,
+    /// Somebody is named who has done nothing.
+    WrongCulprit,
+}
+
+impl Verdict {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Right => "right",
+            Self::Missed => "missed",
+            Self::WrongOnset => "wrong onset",
+            Self::WrongCulprit => "wrong culprit",
+        }
+    }
+}
+
+impl Outcome {
+    /// Makes the run in a temporary folder.
+    pub(crate) fn of(plan: Plan, model: &Model) -> Result<Self> {
+        let begin = Instant::now();
+        let dir = tempfile::tempdir().context("no directory for the record")?;
+        let mut settings =
+            Settings::new(model.clone(), plan.world.ranks, dir.path().join("record"));
+        settings.steps = STEPS;
+        settings.micro_batch_sequences = SEQUENCES;
+        settings.seed = plan.seed;
+        settings.emulate_hosts = plan.world.hosts;
+        settings.faults.clone_from(&plan.faults);
+        settings.classes.clone_from(&plan.classes);
+        let hooks = Hooks {
+            stop: &|| None,
+            flush: &|| false,
+            progress: &|_| (),
+        };
+        let made = run(&settings, &hooks).with_context(|| format!("the run `{}`", plan.spec))?;
+        let record = Record::open(&made.record)?;
+        let truth = record.injected_faults().len();
+        ensure!(truth == plan.faults.len(), "{truth} faults in the record");
+        let analysis = analyze(&record, &Options::default())
+            .with_context(|| format!("the analysis of `{}`", plan.spec))?;
+        let verdict = judge(&plan, &analysis.findings);
+        Ok(Self {
+            plan,
+            analysis,
+            verdict,
+            seconds: begin.elapsed().as_secs_f64(),
+        })
+    }
+
+    pub(crate) fn is_right(&self) -> bool {
+        self.verdict == Verdict::Right
+    }
+
+    /// Relative effect, where a pause is related to the given length of a step.
+    pub(crate) fn effect(&self, step_s: f64) -> f64 {
+        match self.plan.effect {
+            Effect::Relative(share) => share,
+            Effect::Milliseconds(ms) => ms * 1e-3 / step_s,
+        }
+    }
+
+    /// Whether other processes were seen to use the processors.
+    pub(crate) fn is_contended(&self) -> bool {
+        let found = |finding: &Finding| finding.cause == Cause::OutsideContention;
+        !self.contention().is_empty() || self.analysis.findings.iter().any(found)
+    }
+
+    /// Whether an innocent is suspected, though not called guilty.
+    pub(crate) fn has_suspect(&self) -> bool {
+        let names = |finding: &Finding| finding.culprit != Culprit::Nobody;
+        self.analysis.findings.iter().any(names)
+    }
+
+    pub(crate) const HEADER: &'static str = "kind,world,ranks,basis,spec,seed,effect,expected,\
+        found,right,verdict,seconds,step_ms,excess_by_rank,spread_by_rank,descheduled_by_rank,losses,contention";
+
+    /// The row of the table; `step_s` is the length of an undisturbed step of this world.
+    pub(crate) fn csv_row(&self, step_s: f64) -> String {
+        let (plan, analysis) = (&self.plan, &self.analysis);
+        let cells = [
+            plan.kind.to_owned(),
+            plan.world.name(),
+            plan.world.ranks.to_string(),
+            analysis.subject.time_basis.clone(),
+            plan.spec.clone(),
+            plan.seed.to_string(),
+            format!("{:.4}", self.effect(step_s)),
+            self.expected(),
+            self.found(),
+            self.is_right().to_string(),
+            self.verdict.name().to_owned(),
+            format!("{:.2}", self.seconds),
+            format!("{:.3}", 1e3 * analysis.step_time.median),
+            self.excess_by_rank(),
+            self.spread_by_rank(),
+            self.descheduled_by_rank(),
+            self.losses(),
+            self.contention(),
+        ];
+        let quoted = cells.map(|cell| format!("\"{}\"", cell.replace('"', "'")));
+        quoted.join(",")
+    }
+
+    /// Everything that the analysis said and measured, for people who tune it.
+    pub(crate) fn detail(&self) -> String {
+        let mut text = format!(
+            "{} [{}] {} {} `{}` seed {}\n  expected {}\n  excess by rank {}\n  \
+             spread by rank {}\n  losses {}\n",
+            self.verdict.name(),
+            self.plan.kind,
+            self.plan.world.name(),
+            self.analysis.subject.time_basis,
+            self.plan.spec,
+            self.plan.seed,
+            self.expected(),
+            self.excess_by_rank(),
+            self.spread_by_rank(),
+            self.losses(),
+        );
+        let descheduled = self.descheduled_by_rank();
+        if !descheduled.is_empty() {
+            _ = writeln!(text, "  descheduled by rank {descheduled}");
+        }
+        for test in &self.analysis.null_tests {
+            let (p, null) = (test.p_value, test.null_mean);
+            let observed = test.observed;
+            _ = writeln!(
+                text,
+                "  {}: {observed:.4}, null {null:.4}, p {p:.4}",
+                test.level.name()
+            );
+        }
+        if !self.contention().is_empty() {
+            _ = writeln!(text, "  contention: {}", self.contention());
+        }
+        for finding in &self.analysis.findings {
+            _ = writeln!(text, "  found {}", named(finding));
+            _ = writeln!(text, "    {}", finding.summary);
+            for line in &finding.evidence {
+                _ = writeln!(text, "    {line}");
+            }
+        }
+        text
+    }
+
+    fn expected(&self) -> String {
+        let name = |(cause, culprit): &(Cause, Culprit)| format!("{cause:?}/{culprit:?}");
+        joined(self.plan.expected.iter().map(name))
+    }
+
+    fn found(&self) -> String {
+        joined(self.analysis.findings.iter().map(named))
+    }
+
+    fn excess_by_rank(&self) -> String {
+        let ranks = self.analysis.ranks.iter();
+        joined(ranks.map(|rank| format!("{:+.4}", rank.excess)))
+    }
+
+    /// Spread of each rank's own time from step to step, relative to its median, from the 80th
+    /// percentile of the differences between neighbours as if they were normal. A heat map has a
+    /// row for each rank and a column for each step of runs as small as these.
+    fn spread_by_rank(&self) -> String {
+        let map = &self.analysis.heat_map;
+        let spread = |row: &[f64]| {
+            let times: Vec<f64> = row.iter().map(|excess| 1.0 + excess).collect();
+            let jumps: Vec<f64> = times.windows(2).map(|it| (it[1] - it[0]).abs()).collect();
+            let deviations = 2.0_f64.sqrt() * normal_quantile(0.9)?;
+            Some(quantile(&jumps, 0.8).ok()? / deviations / median(&times).ok()?)
+        };
+        let rows = map.excess.chunks(map.first_step.len().max(1));
+        joined(rows.filter_map(spread).map(|spread| format!("{spread:.4}")))
+    }
+
+    fn descheduled_by_rank(&self) -> String {
+        let shares = self
+            .analysis
+            .ranks
+            .iter()
+            .filter_map(|rank| rank.descheduled_share);
+        joined(shares.map(|share| format!("{share:.4}")))
+    }
+
+    /// Shares of wall time or capacity of the levels that stragglers cause.
+    fn losses(&self) -> String {
+        let terms = self.analysis.waterfall.iter();
+        let straggling = terms.filter(|term| term.level.is_straggler());
+        joined(straggling.map(|term| format!("{:?} {:.4}", term.level, term.share.value)))
+    }
+
+    fn contention(&self) -> String {
+        let caveats = self.analysis.caveats.iter();
+        let outside = caveats.filter(|caveat| caveat.code == CaveatCode::OutsideContention);
+        joined(outside.map(|caveat| caveat.message.clone()))
+    }
+}
+
+fn joined(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+fn named(finding: &Finding) -> String {
+    let Finding {
+        cause,
+        culprit,
+        confidence,
+        loss,
+        ..
+    } = finding;
+    let mut text = format!("{cause:?}/{culprit:?}/{confidence:?}/{:.4}", loss.value);
+    if let Some(excess) = finding.excess {
+        _ = write!(text, "/{:.4}", excess.value);
+    }
+    if let Some(onset) = finding.onset {
+        let (step, earliest, latest) = (onset.step, onset.earliest, onset.latest);
+        _ = write!(text, "/from {step} [{earliest} to {latest}]");
+    }
+    text
+}
+
+/// A run with a fault is right if the cause is found at the culprit and nobody else is named, be it
+/// as a suspicion; a clean run is right if nobody is called guilty.
+fn judge(plan: &Plan, findings: &[Finding]) -> Verdict {
+    if plan.expected.is_empty() {
+        let accuses = |finding: &Finding| {
+            finding.culprit != Culprit::Nobody && finding.confidence == Confidence::Shown
+        };
+        return match findings.iter().any(accuses) {
+            true => Verdict::WrongCulprit,
+            false => Verdict::Right,
+        };
+    }
+    let innocent = |finding: &&Finding| {
+        let is_guilty = |(_, culprit): &(Cause, Culprit)| *culprit == finding.culprit;
+        finding.culprit != Culprit::Nobody && !plan.expected.iter().any(is_guilty)
+    };
+    let mut found_all = true;
+    let mut onset_fits = true;
+    for (cause, culprit) in &plan.expected {
+        let fits = |it: &&Finding| it.cause == *cause && it.culprit == *culprit;
+        let found = findings.iter().find(fits);
+        found_all &= found.is_some();
+        if let (Some(found), Some(from)) = (found, plan.from_step) {
+            onset_fits &= is_near(found, from);
+        }
+    }
+    if findings.iter().any(|it| innocent(&it)) {
+        Verdict::WrongCulprit
+    } else if !found_all {
+        Verdict::Missed
+    } else if !onset_fits {
+        Verdict::WrongOnset
+    } else {
+        Verdict::Right
+    }
+}
+
+fn is_near(finding: &Finding, from: u32) -> bool {
+    finding.onset.is_some_and(|onset| {
+        onset.step.abs_diff(from) <= ONSET_SLACK || (onset.earliest..=onset.latest).contains(&from)
+    })
+}
