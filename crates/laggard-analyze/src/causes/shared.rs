@@ -12,8 +12,8 @@ const DESCHEDULED: f64 = 0.03;
 const FOREIGN: f64 = 0.03;
 /// One rank has the pauses if it has this share of their time.
 const PAUSES_OF_ONE: f64 = 0.8;
-/// A rank jitters if its own time varies this many times as much as that of its peers.
-const JITTER_RATIO: f64 = 3.0;
+/// A rank jitters if what its own time varies beyond that of its peers is this many times theirs.
+const JITTER_RATIO: f64 = 1.5;
 /// Smallest variation from step to step, relative to the rank's own time, that is called jitter.
 const JITTER: f64 = 0.03;
 /// Variation below this share of a rank's lasting excess does not make it a jittery rank.
@@ -196,8 +196,10 @@ pub(super) fn jitter(
             .collect();
         let usual = laggard_stats::median(&others).unwrap_or(0.0);
         let excess = evidence.traits.excess[rank];
-        let varies = spread[rank] >= JITTER && spread[rank] >= JITTER_OF_EXCESS * excess;
-        if !others.is_empty() && varies && spread[rank] >= JITTER_RATIO * usual {
+        // Variances of independent causes add.
+        let beyond = (spread[rank].powi(2) - usual.powi(2)).max(0.0).sqrt();
+        let varies = beyond >= JITTER && beyond >= JITTER_OF_EXCESS * excess;
+        if !others.is_empty() && varies && beyond >= JITTER_RATIO * usual {
             jittery.push(rank);
         }
     }
