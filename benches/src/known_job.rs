@@ -1,6 +1,6 @@
 //! A data-parallel job whose every time is drawn from a stated law, and what its waterfall is in
-//! truth. The times are laid out by a few lines of arithmetic of their own, not by laggard's replay,
-//! so that one checks the other.
+//! truth. The times are laid out by a few lines of arithmetic of their own, not by laggard's
+//! replay, so that one checks the other.
 
 use laggard_record::{
     Class, Clock, Closing, ClosingStatus, Host, Manifest, Origin, Peak, PeakKind, RankPlace,
@@ -377,7 +377,7 @@ impl<'a> Timeline<'a> {
                 clock += seconds;
                 clock
             };
-            // Order of operations: input, 3 forward, 2 backward, bucket, backward, bucket, optimizer.
+            // In order: input, 3 forward, 2 backward, bucket, backward, bucket, optimizer.
             run(0, INPUT + drawn.pause);
             (1..4).for_each(|operation| {
                 run(operation, FORWARD * scale * share);
