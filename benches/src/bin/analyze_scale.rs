@@ -1,8 +1,8 @@
 //! Time and peak memory of `laggard analyze` on a record of known truth.
 //!
 //! `cargo run --release -p laggard-benches --bin analyze_scale -- LAGGARD [RANKS STEPS RUNS]`
-//! writes a record with one slow rank, then runs the binary on it and prints every run. The limit stated
-//! for 1,024 ranks x 1,000 steps x 10 samples on 2 cores is 5 s and 1 GiB.
+//! writes a record with one slow rank, then runs the binary on it and prints every run. The limit
+//! stated for 1,024 ranks x 1,000 steps x 10 samples on 2 cores is 5 s and 1 GiB.
 #![expect(
     clippy::print_stdout,
     reason = "the figures are the result of a benchmark"
