@@ -56,7 +56,8 @@ fi
 say "cargo test"
 cargo test --workspace --locked
 
+# Libraries alone: the doc comments of the binary's arguments are the text of --help.
 say "cargo doc"
-RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --lib --no-deps --locked --quiet
 
 say "all passed"
