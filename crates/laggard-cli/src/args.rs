@@ -51,7 +51,7 @@ pub(crate) struct RunArgs {
     /// Number of steps.
     #[arg(long, default_value_t = 300, value_name = "N")]
     pub(crate) steps: u32,
-    /// Model preset; a wrong name lists those that fit a CPU.
+    /// Model preset; a wrong name lists all, the smallest first.
     #[arg(long, default_value = "small", value_name = "NAME")]
     pub(crate) model: String,
     /// Parallel layout: `dpN`.
@@ -87,7 +87,8 @@ pub(crate) struct RunArgs {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
     /// Longest wait for another rank, seconds.
-    #[arg(long, default_value_t = 60, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 60, value_name = "S")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) timeout: u64,
     /// Folder of the record; must not exist yet [default: laggard-run-N, the first that is free].
     #[arg(short, long, value_name = "DIR")]

@@ -38,6 +38,9 @@ pub(crate) fn message(error: &anyhow::Error) -> String {
         }
     }
     let mut message = format!("error: {}", text.join(": "));
+    if !hints.iter().any(|hint| hint.starts_with("hint:")) {
+        hints.push(last_hint(error).to_owned());
+    }
     for hint in hints {
         message.push('\n');
         message.push_str(&hint);
@@ -68,6 +71,20 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         }
     }
     exit_code::INTERNAL
+}
+
+/// What to try where the error itself does not say.
+fn last_hint(error: &anyhow::Error) -> &'static str {
+    match code(error) {
+        exit_code::USAGE => "hint: `laggard --help` and `laggard COMMAND --help` say what fits",
+        exit_code::BAD_INPUT if error.chain().any(|cause| cause.is::<ImportError>()) => {
+            "hint: export the trace again with the tool that made it"
+        }
+        exit_code::BAD_INPUT => "hint: restore the file from a copy, or record the run again",
+        exit_code::BACKEND => "hint: `laggard doctor` shows what this machine offers",
+        exit_code::OUTPUT => "hint: see whether the place can be written to and has space left",
+        _ => "hint: this is a defect of laggard; report it with the command line and `-vv`",
+    }
 }
 
 fn record_code(error: &RecordError) -> u8 {

@@ -1,5 +1,6 @@
 //! Where results and talk go: results to stdout or a file, talk to stderr.
 
+use crate::failure::Usage;
 use anyhow::{Context, Result};
 use laggard_report::text::{Glyphs, Style};
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -34,7 +35,13 @@ pub(crate) fn result(text: &str, to: &Path) -> Result<()> {
 pub(crate) fn file(text: &str, to: &Path) -> Result<()> {
     let name = to
         .file_name()
-        .context("the output is not a file name")?
+        .ok_or_else(|| {
+            let hint = "hint: give the name of a file, or `-` for stdout";
+            Usage(format!(
+                "{} is not the name of a file\n{hint}",
+                to.display()
+            ))
+        })?
         .to_string_lossy();
     let temporary = to.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     let written = std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, to));

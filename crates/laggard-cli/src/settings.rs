@@ -3,9 +3,9 @@
 use crate::args::{Rates, RunArgs};
 use crate::failure::Usage;
 use anyhow::Result;
-use laggard_measure::{ClassShare, Settings};
+use laggard_measure::{ClassShare, MeasureError, Settings};
 use laggard_schedule::{Layout, LayoutError};
-use laggard_specs::{RateBasis, Tables};
+use laggard_specs::{RateBasis, SpecsError, Tables};
 use laggard_types::parse_bytes;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,14 +18,15 @@ pub(crate) fn of_run(args: &RunArgs) -> Result<Settings> {
     let tables = Tables::builtin()?;
     let model = tables
         .model(&args.model)
-        .map_err(laggard_measure::MeasureError::from)?
+        .map_err(|error| naming_all(error.into(), &tables))?
         .clone();
     let basis = match args.rates {
         Rates::Measured => RateBasis::Measured,
         Rates::Peak => RateBasis::Peak,
     };
     let classes = match &args.classes {
-        Some(text) => ClassShare::parse_list(text, &tables, basis)?,
+        Some(text) => ClassShare::parse_list(text, &tables, basis)
+            .map_err(|error| naming_all(error, &tables))?,
         None => Vec::new(),
     };
     let ranks = ranks(args, &classes)?;
@@ -50,6 +51,29 @@ pub(crate) fn of_run(args: &RunArgs) -> Result<Settings> {
     Ok(settings)
 }
 
+/// Puts every name that is known into the hint about an unknown one: this binary has no other place
+/// that lists them.
+fn naming_all(error: MeasureError, tables: &Tables) -> MeasureError {
+    let MeasureError::Specs(SpecsError::UnknownName { kind, name, hint }) = error else {
+        return error;
+    };
+    let (order, names): (_, Vec<&str>) = if kind == "model" {
+        let mut models: Vec<_> = tables.models().iter().collect();
+        models.sort_by_key(|model| model.parameters());
+        let names = models.iter().map(|model| model.id.as_str());
+        (", smallest first", names.collect())
+    } else {
+        let classes = tables.accelerators().iter();
+        ("", classes.map(|class| class.id.as_str()).collect())
+    };
+    // Close names are kept; a command that this binary does not have is not.
+    let close = hint.lines().filter(|line| !line.contains("laggard specs"));
+    let mut lines: Vec<String> = close.map(str::to_owned).collect();
+    lines.push(format!("hint: known{order}: {}", names.join(", ")));
+    let hint = lines.join("\n");
+    MeasureError::Specs(SpecsError::UnknownName { kind, name, hint })
+}
+
 /// The number of ranks that the options agree on.
 fn ranks(args: &RunArgs, classes: &[ClassShare]) -> Result<u32> {
     let layout = args
@@ -57,7 +81,7 @@ fn ranks(args: &RunArgs, classes: &[ClassShare]) -> Result<u32> {
         .as_deref()
         .map(Layout::parse_degrees)
         .transpose();
-    let layout = layout.map_err(laggard_measure::MeasureError::from)?;
+    let layout = layout.map_err(MeasureError::from)?;
     let from_classes =
         (!classes.is_empty()).then(|| classes.iter().map(|class| class.ranks).sum::<u32>());
     if let (Some(layout), Some(text)) = (layout, &args.layout) {
@@ -68,7 +92,7 @@ fn ranks(args: &RunArgs, classes: &[ClassShare]) -> Result<u32> {
                 needed: layout,
                 ranks,
             };
-            return Err(laggard_measure::MeasureError::from(error).into());
+            return Err(MeasureError::from(error).into());
         }
     }
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get());

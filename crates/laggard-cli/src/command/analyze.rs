@@ -10,7 +10,9 @@ use laggard_report::{html, json, markdown, text};
 
 pub(crate) fn run(args: &AnalyzeArgs) -> Result<u8> {
     if !(args.name_over > 0.0 && args.name_over.is_finite()) {
-        return Err(Usage("--name-over must be a positive number of per cent".to_owned()).into());
+        let hint = "hint: for example `--name-over 3`";
+        let why = format!("--name-over must be a positive number of per cent\n{hint}");
+        return Err(Usage(why).into());
     }
     let record = Record::open(&args.record)?;
     let thresholds = Thresholds {

@@ -1,0 +1,89 @@
+//! Command lines that ask for what cannot be: all are refused before anything is written.
+
+use crate::{refused, sound_record, text};
+use std::fs;
+
+#[test]
+fn what_cannot_be_run_is_refused() {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let record = folder.path().join("record");
+    let check = |args: &[&str], says: &[&str]| {
+        let all = [&["run", "-q", "-o", text(&record)], args].concat();
+        refused(&all, 2, says);
+        assert!(!record.exists(), "{args:?} has written a record");
+    };
+    check(
+        &["--ranks", "3", "--layout", "dp2"],
+        &["`dp2`", "there are 3"],
+    );
+    check(&["--layout", "tp2"], &["`tp2`", "dpN"]);
+    check(
+        &["--ranks", "2", "--micro-batches", "1,2,3"],
+        &["3 micro-batch shares"],
+    );
+    check(
+        &["--ranks", "2", "--micro-batches", "0"],
+        &["replica 0", "no micro-batch"],
+    );
+    check(
+        &["--ranks", "2", "--micro-batches", "1,x"],
+        &["--micro-batches", "`x`"],
+    );
+    check(&["--ranks", "0"], &["ranks is 0"]);
+    check(&["--steps", "0"], &["steps is 0"]);
+    check(&["--bucket-bytes", "much"], &["--bucket-bytes"]);
+    check(
+        &["--model", "nope"],
+        &["'nope'", "tiny, small", "llama3-405b"],
+    );
+    check(&["--model", "smal"], &["'smal'", "close names: small"]);
+    check(&["--classes", "zz:2"], &["'zz'", "h100-sxm5-80gb"]);
+    check(&["--ranks", "2", "--classes", "h100:3"], &["h100:3"]);
+    check(&["--inject", "slow"], &["`slow`", "slow-rank:RANK:FACTOR"]);
+    check(&["--inject", "slow-rank:1:NaN"], &["`NaN`"]);
+    check(&["--inject", "slow-rank:1:-2"], &["`slow-rank:1:-2`"]);
+    check(
+        &["--ranks", "2", "--inject", "slow-rank:7:1.2"],
+        &["`slow-rank:7:1.2`", "rank 7", "0 to 1"],
+    );
+    check(
+        &["--ranks", "2", "--inject", "slow-host:3:1.2"],
+        &["`slow-host:3:1.2`", "host 3"],
+    );
+}
+
+#[test]
+fn what_is_there_is_not_overwritten() {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let record = sound_record(folder.path(), "record");
+    let manifest = fs::read(record.join("manifest.json")).expect("manifest");
+    refused(
+        &["run", "-q", "-o", text(&record)],
+        2,
+        &[text(&record), "already holds"],
+    );
+    let kept = fs::read(record.join("manifest.json")).expect("manifest");
+    assert_eq!(kept, manifest, "the manifest was overwritten");
+
+    let foreign = folder.path().join("foreign");
+    fs::create_dir(&foreign).expect("folder");
+    fs::write(foreign.join("notes"), "keep me").expect("file");
+    refused(
+        &["run", "-q", "-o", text(&foreign)],
+        2,
+        &[text(&foreign), "`notes`"],
+    );
+    assert_eq!(fs::read_dir(&foreign).expect("folder").count(), 1);
+}
+
+#[test]
+fn thresholds_and_outputs_are_checked() {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let record = sound_record(folder.path(), "record");
+    let check = |args: &[&str], says: &[&str]| {
+        refused(&[&["analyze", text(&record)], args].concat(), 2, says);
+    };
+    check(&["--name-over", "NaN"], &["--name-over"]);
+    check(&["--name-over", "0"], &["--name-over"]);
+    check(&["-o", "/"], &["/ is not the name of a file"]);
+}
