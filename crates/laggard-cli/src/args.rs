@@ -137,7 +137,7 @@ pub(crate) struct AnalyzeArgs {
     #[arg(long, default_value_t = 3.0, value_name = "PCT")]
     pub(crate) name_over: f64,
     /// Exit with 4 if stragglers cost more than this, per cent of wall time.
-    #[arg(long, value_name = "PCT")]
+    #[arg(long, value_name = "PCT", value_parser = per_cent)]
     pub(crate) fail_over: Option<f64>,
     /// Seed of resampling.
     #[arg(long, default_value_t = 0, value_name = "N")]
@@ -172,10 +172,19 @@ pub(crate) struct CompareArgs {
     #[arg(short, long, default_value = "-", value_name = "FILE")]
     pub(crate) output: PathBuf,
     /// Exit with 4 if B's steps take longer by more than this, per cent, and significantly.
-    #[arg(long, value_name = "PCT")]
+    #[arg(long, value_name = "PCT", value_parser = per_cent)]
     pub(crate) fail_over: Option<f64>,
 }
 
 /// Options of `doctor`.
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {}
+
+/// A limit against which a NaN would never fail.
+fn per_cent(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.parse().ok();
+    number.filter(|limit| limit.is_finite()).ok_or_else(|| {
+        let hint = "hint: for example `--fail-over 5`";
+        format!("not a finite number of per cent\n{hint}")
+    })
+}

@@ -82,8 +82,11 @@ fn ranks(args: &RunArgs, classes: &[ClassShare]) -> Result<u32> {
         .map(Layout::parse_degrees)
         .transpose();
     let layout = layout.map_err(MeasureError::from)?;
-    let from_classes =
-        (!classes.is_empty()).then(|| classes.iter().map(|class| class.ranks).sum::<u32>());
+    let from_classes = (!classes.is_empty()).then(|| {
+        classes
+            .iter()
+            .fold(0, |sum: u32, c| sum.saturating_add(c.ranks))
+    });
     if let (Some(layout), Some(text)) = (layout, &args.layout) {
         let given = args.ranks.or(from_classes);
         if let Some(ranks) = given.filter(|ranks| *ranks != layout) {
@@ -97,7 +100,17 @@ fn ranks(args: &RunArgs, classes: &[ClassShare]) -> Result<u32> {
     }
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
     let default = processors.min(RANKS_MAX) as u32;
-    Ok(args.ranks.or(layout).or(from_classes).unwrap_or(default))
+    let ranks = args.ranks.or(layout).or(from_classes).unwrap_or(default);
+    // Checked here already because a layout lists its ranks.
+    let most = Settings::MOST_RANKS;
+    if !(1..=most).contains(&ranks) {
+        let hint = format!("hint: give a number of ranks from 1 to {most}");
+        return Err(Usage(format!(
+            "the number of ranks is {ranks}: too few or too many\n{hint}"
+        ))
+        .into());
+    }
+    Ok(ranks)
 }
 
 fn layout(args: &RunArgs, ranks: u32) -> Result<Layout> {
@@ -122,6 +135,10 @@ fn layout(args: &RunArgs, ranks: u32) -> Result<Layout> {
     };
     let bucket_bytes = parse_bytes(&args.bucket_bytes)
         .map_err(|error| Usage(format!("--bucket-bytes: {error}\nhint: for example `1M`")))?;
+    if bucket_bytes == 0 {
+        let hint = "hint: for example `--bucket-bytes 1M`";
+        return Err(Usage(format!("--bucket-bytes is 0: no gradient fits\n{hint}")).into());
+    }
     Ok(Layout {
         data_parallel: ranks,
         micro_batches: shares,

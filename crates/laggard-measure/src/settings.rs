@@ -36,6 +36,9 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Ranks that one process takes: each is a few threads.
+    pub const MOST_RANKS: u32 = 4096;
+
     /// Steps of a run where nothing else is asked for: enough for intervals of some percent.
     pub const DEFAULT_STEPS: u32 = 300;
     /// Time limit of a wait where nothing else is asked for.
@@ -71,7 +74,7 @@ impl Settings {
     /// Refuses what no run can be.
     pub(crate) fn check(&self) -> Result<(), MeasureError> {
         let ranks = self.ranks();
-        self.check_number("the number of ranks", "--ranks", (ranks, MOST_RANKS))?;
+        self.check_number("the number of ranks", "--ranks", (ranks, Self::MOST_RANKS))?;
         self.layout.check(ranks)?;
         for share in &self.layout.micro_batches {
             let share = (*share, MOST_MICRO_BATCHES);
@@ -120,8 +123,6 @@ impl Settings {
     }
 }
 
-/// Ranks that one process takes: each is a few threads.
-const MOST_RANKS: u32 = 4096;
 /// Micro-batches of one rank's step: each has its own operations in the schedule.
 const MOST_MICRO_BATCHES: u32 = 4096;
 /// Tokens of a sequence, and sequences of a micro-batch: more does not fit any memory.

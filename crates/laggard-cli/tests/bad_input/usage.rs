@@ -30,8 +30,15 @@ fn what_cannot_be_run_is_refused() {
         &["--micro-batches", "`x`"],
     );
     check(&["--ranks", "0"], &["ranks is 0"]);
+    check(
+        &["--ranks", "4294967295"],
+        &["ranks is 4294967295", "1 to 4096"],
+    );
+    check(&["--layout", "dp4294967295"], &["ranks is 4294967295"]);
     check(&["--steps", "0"], &["steps is 0"]);
     check(&["--bucket-bytes", "much"], &["--bucket-bytes"]);
+    check(&["--bucket-bytes", "0"], &["--bucket-bytes is 0"]);
+    check(&["--classes", "h100:4294967295,h200:2"], &["4294967295"]);
     check(
         &["--model", "nope"],
         &["'nope'", "tiny, small", "llama3-405b"],
@@ -85,5 +92,6 @@ fn thresholds_and_outputs_are_checked() {
     };
     check(&["--name-over", "NaN"], &["--name-over"]);
     check(&["--name-over", "0"], &["--name-over"]);
+    check(&["--fail-over", "NaN"], &["--fail-over", "NaN"]);
     check(&["-o", "/"], &["/ is not the name of a file"]);
 }
