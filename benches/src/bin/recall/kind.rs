@@ -90,7 +90,7 @@ pub(crate) const KINDS: [Row; 10] = [
 const PAUSE_EVERY: RangeInclusive<u32> = 10..=25;
 /// First step of a fault that begins in the middle of the run.
 const FROM: RangeInclusive<u32> = STEPS * 2 / 5..=STEPS * 3 / 5;
-/// Pairs of generations.
+/// Pairs of generations, the slower first.
 const MIXES: [(&str, &str); 3] = [("h100", "gb200"), ("h200", "gb200"), ("h100", "h200")];
 /// Backward has two of the three parts of a step's arithmetic: the products for the gradients of
 /// weights and of inputs, against one in forward.
@@ -109,6 +109,22 @@ const fn row(
         name,
         worlds,
         size,
+    }
+}
+
+impl Row {
+    fn draw_size(&self, rng: &mut Rng) -> f64 {
+        self.size.start() + rng.uniform() * (self.size.end() - self.size.start())
+    }
+
+    /// A slow rank of the faster class hides behind the slower class: it costs nothing, and nobody
+    /// must find it. The slower class has the first half of the ranks.
+    fn draw_rank(&self, ranks: u32, rng: &mut Rng) -> u32 {
+        let choice = match self.kind {
+            Kind::MixedAndSlow => ranks / 2,
+            _ => ranks,
+        };
+        rng.below(choice as usize) as u32
     }
 }
 
@@ -163,8 +179,8 @@ impl Plan {
         plan.kind = row.name;
         plan.world = row.worlds[number as usize % row.worlds.len()];
         let (ranks, hosts) = (plan.world.ranks, plan.world.hosts);
-        let size = row.size.start() + rng.uniform() * (row.size.end() - row.size.start());
-        let rank = rng.below(ranks as usize) as u32;
+        let size = row.draw_size(&mut rng);
+        let rank = row.draw_rank(ranks, &mut rng);
         let host = rng.below(hosts as usize) as u32;
         let every = between(&PAUSE_EVERY, &mut rng);
         let from = between(&FROM, &mut rng);
@@ -241,4 +257,35 @@ impl Plan {
 
 fn between(range: &RangeInclusive<u32>, rng: &mut Rng) -> u32 {
     range.start() + rng.below((range.end() - range.start() + 1) as usize) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_repeat_fit_their_worlds_and_change_with_the_seed() {
+        let tables = Tables::builtin().unwrap();
+        for row in &KINDS {
+            for number in 0..20 {
+                let draw = |seed| Plan::draw(row, number, seed, &tables).unwrap();
+                let (plan, again, other) = (draw(1), draw(1), draw(2));
+                assert_eq!((plan.seed, &plan.spec), (again.seed, &again.spec));
+                assert_ne!(plan.seed, other.seed);
+                for (_, culprit) in &plan.expected {
+                    match culprit {
+                        Culprit::Rank(rank) => assert!(*rank < plan.world.ranks),
+                        Culprit::Host(host) => assert!(*host < plan.world.hosts),
+                        _ => {}
+                    }
+                }
+                assert!(!plan.spec.is_empty() && plan.expected.len() == 1);
+                assert!(plan.from_step.is_none_or(|step| step < STEPS));
+                let of_classes: u32 = plan.classes.iter().map(|class| class.ranks).sum();
+                assert!(plan.classes.is_empty() || of_classes == plan.world.ranks);
+                let rates = plan.classes.iter().map(|class| class.relative_rate);
+                assert!(rates.is_sorted(), "the slower class comes first");
+            }
+        }
+    }
 }

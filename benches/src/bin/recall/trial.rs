@@ -90,10 +90,10 @@ impl Outcome {
         }
     }
 
-    /// Whether other processes were seen to use the processors.
+    /// Whether telemetry saw other processes on the processors: known without any finding, so that
+    /// a false finding of contention excuses nothing.
     pub(crate) fn is_contended(&self) -> bool {
-        let found = |finding: &Finding| finding.cause == Cause::OutsideContention;
-        !self.contention().is_empty() || self.analysis.findings.iter().any(found)
+        !self.contention().is_empty()
     }
 
     /// Whether an innocent is suspected, though not called guilty.
@@ -290,4 +290,112 @@ fn is_near(finding: &Finding, from: u32) -> bool {
     finding.onset.is_some_and(|onset| {
         onset.step.abs_diff(from) <= ONSET_SLACK || (onset.earliest..=onset.latest).contains(&from)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use laggard_analyze::{Estimate, Onset};
+
+    fn plan(expected: &[(Cause, Culprit)], from_step: Option<u32>) -> Plan {
+        Plan {
+            expected: expected.to_vec(),
+            from_step,
+            ..Plan::clean(0, 1)
+        }
+    }
+
+    fn found(cause: Cause, culprit: Culprit, confidence: Confidence) -> Finding {
+        Finding {
+            cause,
+            culprit,
+            confidence,
+            loss: Estimate {
+                value: 0.1,
+                low: 0.0,
+                high: 0.2,
+            },
+            excess: None,
+            onset: None,
+            summary: String::new(),
+            evidence: Vec::new(),
+            advice: String::new(),
+        }
+    }
+
+    #[test]
+    fn cause_and_culprit_must_both_fit_and_nobody_else_be_named() {
+        use Cause::{SlowRank, StepJitter};
+        use Confidence::{Inconclusive, Shown};
+        use Culprit::{Nobody, Rank};
+        let check = |expected: &[(Cause, Culprit)], given: &[_], verdict| {
+            let findings: Vec<Finding> = given
+                .iter()
+                .map(
+                    |(cause, culprit, confidence): &(Cause, Culprit, Confidence)| {
+                        found(*cause, culprit.clone(), *confidence)
+                    },
+                )
+                .collect();
+            assert_eq!(
+                judge(&plan(expected, None), &findings),
+                verdict,
+                "{given:?}"
+            );
+        };
+        let slow = (SlowRank, Rank(1), Shown);
+        let expected = [(SlowRank, Rank(1))];
+        check(&expected, std::slice::from_ref(&slow), Verdict::Right);
+        check(
+            &expected,
+            &[(SlowRank, Rank(1), Inconclusive)],
+            Verdict::Right,
+        );
+        check(
+            &expected,
+            &[slow.clone(), (StepJitter, Nobody, Shown)],
+            Verdict::Right,
+        );
+        check(&expected, &[], Verdict::Missed);
+        check(&expected, &[(StepJitter, Rank(1), Shown)], Verdict::Missed);
+        check(
+            &expected,
+            &[(SlowRank, Nobody, Inconclusive)],
+            Verdict::Missed,
+        );
+        check(
+            &expected,
+            &[(SlowRank, Rank(0), Shown)],
+            Verdict::WrongCulprit,
+        );
+        let other = (StepJitter, Rank(0), Inconclusive);
+        check(
+            &expected,
+            &[slow.clone(), other.clone()],
+            Verdict::WrongCulprit,
+        );
+        check(&[], &[], Verdict::Right);
+        check(&[], &[(StepJitter, Nobody, Shown)], Verdict::Right);
+        check(&[], &[other], Verdict::Right);
+        check(&[], &[slow], Verdict::WrongCulprit);
+    }
+
+    #[test]
+    fn an_onset_must_be_near_or_its_interval_right() {
+        let check = |onset: Option<(u32, u32, u32)>, verdict| {
+            let mut finding = found(Cause::SlowRank, Culprit::Rank(1), Confidence::Shown);
+            finding.onset = onset.map(|(step, earliest, latest)| Onset {
+                step,
+                earliest,
+                latest,
+                ratio: 1.3,
+            });
+            let plan = plan(&[(Cause::SlowRank, Culprit::Rank(1))], Some(80));
+            assert_eq!(judge(&plan, &[finding]), verdict, "{onset:?}");
+        };
+        check(Some((85, 84, 86)), Verdict::Right);
+        check(Some((86, 85, 87)), Verdict::WrongOnset);
+        check(Some((90, 80, 91)), Verdict::Right);
+        check(None, Verdict::WrongOnset);
+    }
 }
