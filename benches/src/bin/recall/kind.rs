@@ -58,7 +58,8 @@ pub(crate) struct Row {
     size: RangeInclusive<f64>,
 }
 
-/// Sizes are at least three times the A/A noise; the campaign prints how many times.
+/// Sizes are meant to be three times the A/A noise of a quiet machine or more; how many times they
+/// really were, the campaign prints.
 pub(crate) const KINDS: [Row; 10] = [
     row(Kind::SlowRank, "slow-rank", &World::ALL, 1.10..=1.50),
     row(
