@@ -192,7 +192,7 @@ fn assess(
     let mut caveats = caveats(&evidence);
     if evidence.is_wall() {
         // CPU time, which drives the virtual clock, does not count what others use.
-        withhold(&mut found, &caveats);
+        withhold(&mut found, &caveats, &evidence);
     }
     caveats.extend(basis_caveats(manifest));
     let (mfu, share) = utilisation(&evidence, settings.peak_sum);
@@ -409,12 +409,31 @@ fn caveats(evidence: &Evidence<'_>) -> Vec<Caveat> {
     list
 }
 
-/// Findings that name somebody do not stand against doubts about the data themselves; outside
-/// contention is itself such a finding and stays.
-fn withhold(found: &mut [Finding], caveats: &[Caveat]) {
+/// Findings that name somebody do not stand against doubts about the data themselves. Work from
+/// outside is such a doubt only where it can explain the finding: where the ranks named were off
+/// their processors longer than the others by at least half of what they are named for.
+fn withhold(found: &mut [Finding], caveats: &[Caveat], evidence: &Evidence<'_>) {
     let Some(doubt) = caveats.first() else { return };
+    let shares = evidence.inputs.measured.descheduled_shares();
+    let usual = laggard_stats::median(&shares).unwrap_or(0.0);
+    let lowest = shares.iter().copied().fold(usual, f64::min);
     for finding in found.iter_mut().filter(|f| f.culprit != Culprit::Nobody) {
-        if finding.cause == crate::Cause::OutsideContention {
+        let ranks: Vec<u32> = match &finding.culprit {
+            Culprit::Rank(rank) => vec![*rank],
+            Culprit::Ranks(ranks) => ranks.clone(),
+            _ => Vec::new(),
+        };
+        let off = ranks
+            .iter()
+            .filter_map(|&rank| shares.get(rank as usize))
+            .map(|s| s - lowest);
+        let size = finding
+            .excess
+            .map_or(finding.loss.value, |excess| excess.value);
+        let innocent =
+            !ranks.is_empty() && !shares.is_empty() && off.fold(0.0, f64::max) < size / 2.0;
+        let outside = doubt.code == CaveatCode::OutsideContention;
+        if finding.cause == crate::Cause::OutsideContention || (outside && innocent) {
             continue;
         }
         finding.confidence = Confidence::Inconclusive;

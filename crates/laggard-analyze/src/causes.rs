@@ -17,8 +17,9 @@ use laggard_stats::{BlockBootstrap, Resampling, percentile_interval};
 /// From where on something is named.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thresholds {
-    /// Smallest persistent excess of a rank or host over its peers (0.03 = 3 % longer) that is
-    /// named. Cores and GPUs of one model differ by a few per cent without anything being wrong.
+    /// Smallest persistent excess of a rank or host over its peers (0.06 = 6 % longer) that is
+    /// named. The default is what equal ranks of short clean runs on shared processors reach in one
+    /// of twenty runs (benches/runs, recall); GPUs of one model that run for long differ less.
     pub excess: f64,
     /// Smallest share of wall time that a cause must cost to be reported.
     pub loss: f64,
@@ -29,9 +30,9 @@ pub struct Thresholds {
 impl Default for Thresholds {
     fn default() -> Self {
         Self {
-            excess: 0.03,
+            excess: 0.06,
             loss: 0.01,
-            p_value: 0.01,
+            p_value: 0.02,
         }
     }
 }
@@ -76,6 +77,12 @@ impl Evidence<'_> {
 
     pub(crate) fn loss(&self, level: Level) -> Estimate {
         self.waterfall.loss(level)
+    }
+
+    /// Whether anybody waits for a rank: one that is slow among the fast may cost nothing.
+    pub(crate) fn costs(&self, rank: usize) -> bool {
+        let seconds = self.blame.total(rank) / self.lengths.measured.len() as f64;
+        seconds / self.waterfall.point.wall >= self.thresholds.loss / 2.0
     }
 
     /// Share of wall time that some ranks are charged, with its interval.

@@ -10,6 +10,11 @@ use rayon::prelude::*;
 /// Cells up to this size compare each rank with the median of the *others*; in larger ones the
 /// rank itself hardly moves the median.
 const SMALL_CELL: usize = 16;
+/// Smallest lasting change of a rank's ratio, in robust deviations. It is asked for only where a
+/// rank is slow as a whole, so that less is needed than to find a change from nothing.
+const CHANGE_MADS: f64 = 2.0;
+/// Fewest steps before and after a lasting change.
+const CHANGE_EDGE: usize = 20;
 /// Shuffles of a test against chance, per cell that is tested: the smallest p-value must survive
 /// the correction for several cells.
 const SHUFFLES: usize = 400;
@@ -22,7 +27,8 @@ const BLOCKS_MIN: usize = 16;
 /// Own time over that of the peers, rank by rank and step by step.
 pub(crate) struct Traits {
     steps: usize,
-    /// `[rank][step]`: compute time over the peers' median in that step, work evened out.
+    /// `[rank][step]`: forward and backward time over the peers' median in that step, work evened
+    /// out. The optimizer is left out: it is bound by memory that neighbours share.
     ratio: Vec<f64>,
     /// The same by slot, mean over steps, less 1: `[rank][slot]`.
     slot_excess: Vec<Slots>,
@@ -88,10 +94,20 @@ impl Traits {
         self.slot_excess[rank][slot as usize]
     }
 
-    /// The last lasting change of a rank's ratio.
-    pub(crate) fn last_change(&self, rank: usize) -> Option<Change> {
-        let changes = find_changes(self.series(rank), &ChangeOptions::default());
-        changes.ok().and_then(|mut changes| changes.pop())
+    /// The largest lasting change of a rank's ratio.
+    pub(crate) fn largest_change(&self, rank: usize) -> Option<Change> {
+        let options = ChangeOptions {
+            min_change_in_mads: CHANGE_MADS,
+            ..ChangeOptions::default()
+        };
+        let changes = find_changes(self.series(rank), &options).ok()?;
+        let edge = CHANGE_EDGE.max(self.steps / 8);
+        let inside = |change: &Change| change.at >= edge && change.at + edge <= self.steps;
+        let size = |change: &Change| (change.after / change.before).ln().abs();
+        changes
+            .into_iter()
+            .filter(inside)
+            .max_by(|a, b| size(a).total_cmp(&size(b)))
     }
 }
 
@@ -115,7 +131,7 @@ fn step_spread(inputs: &Inputs<'_>, rank: usize) -> f64 {
     let time = |step: usize| {
         let own = inputs.own.of(step, rank);
         let work: f64 = own[Slot::Forward as usize] + own[Slot::Backward as usize];
-        work * inputs.work.factor(step, rank) + own[Slot::Optimizer as usize]
+        work * inputs.work.factor(step, rank)
     };
     let times: Vec<f64> = (0..inputs.measured.steps()).map(time).collect();
     let mut jumps: Vec<f64> = times
@@ -154,7 +170,9 @@ impl<'a> Reference<'a> {
                 for slot in [Slot::Forward, Slot::Backward, Slot::Optimizer] {
                     let scale = if slot.scales_with_work() { factor } else { 1.0 };
                     let value = own[slot as usize] * scale * rate[rank];
-                    time[step * ranks + rank] += value;
+                    if slot.scales_with_work() {
+                        time[step * ranks + rank] += value;
+                    }
                     slots[rank][slot as usize] += value / steps as f64;
                 }
             }
@@ -332,7 +350,7 @@ fn cell_chance(
             let own = inputs.own.of(step, rank);
             let factor = inputs.work.factor(step, rank);
             let work: f64 = own[Slot::Forward as usize] + own[Slot::Backward as usize];
-            table[step / width * columns + column] += work * factor + own[Slot::Optimizer as usize];
+            table[step / width * columns + column] += work * factor;
         }
     }
     let mean = table.iter().sum::<f64>() / table.len() as f64;

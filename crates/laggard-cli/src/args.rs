@@ -134,7 +134,7 @@ pub(crate) struct AnalyzeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     /// Smallest lasting excess of a rank or host that is named, per cent.
-    #[arg(long, default_value_t = 3.0, value_name = "PCT")]
+    #[arg(long, default_value_t = 6.0, value_name = "PCT")]
     pub(crate) name_over: f64,
     /// Exit with 4 if stragglers cost more than this, per cent of wall time.
     #[arg(long, value_name = "PCT", value_parser = per_cent)]

@@ -103,7 +103,8 @@ impl Outcome {
     }
 
     pub(crate) const HEADER: &'static str = "kind,world,ranks,basis,spec,seed,effect,expected,\
-        found,right,verdict,seconds,step_ms,excess_by_rank,spread_by_rank,descheduled_by_rank,losses,contention";
+        found,right,verdict,seconds,step_ms,excess_by_rank,spread_by_rank,descheduled_by_rank,\
+        losses,contention";
 
     /// The row of the table; `step_s` is the length of an undisturbed step of this world.
     pub(crate) fn csv_row(&self, step_s: f64) -> String {

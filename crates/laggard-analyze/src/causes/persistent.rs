@@ -23,7 +23,7 @@ pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mu
     let slow: Vec<usize> = (0..evidence.ranks())
         .filter(|rank| !excluded.contains(rank))
         .filter(|&rank| significant || !evidence.traits.has_peers[rank])
-        .filter(|&rank| stands_out(evidence, rank) && costs(evidence, rank))
+        .filter(|&rank| stands_out(evidence, rank) && evidence.costs(rank))
         .collect();
     let mut named = Vec::new();
     for host in slow_hosts(evidence, &slow) {
@@ -37,22 +37,21 @@ pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mu
     found.extend(alone.map(|&rank| rank_finding(evidence, rank)));
 }
 
-/// Whether anybody waits for a rank: one that is slow among the fast may cost nothing.
-fn costs(evidence: &Evidence<'_>, rank: usize) -> bool {
-    let seconds = evidence.blame.total(rank) / evidence.lengths.measured.len() as f64;
-    seconds / evidence.waterfall.point.wall >= evidence.thresholds.loss / 2.0
-}
-
 /// Whether a rank is slower than its peers by more than they differ among each other.
 fn stands_out(evidence: &Evidence<'_>, rank: usize) -> bool {
     let traits = evidence.traits;
-    let excess = lasting_excess(evidence, rank).0.value;
+    let Estimate {
+        value: excess, low, ..
+    } = lasting_excess(evidence, rank).0;
     let factor = if traits.has_peers[rank] {
         1.0
     } else {
         ALONE_FACTOR
     };
-    if excess < evidence.thresholds.excess * factor {
+    // What came up in the last few steps only is not lasting yet.
+    let smallest = evidence.thresholds.excess * factor;
+    let sure = low.min(traits.excess[rank]) >= smallest / 2.0;
+    if excess < smallest || !sure {
         return false;
     }
     let peers = evidence.inputs.cells.peers(rank);
@@ -65,11 +64,11 @@ fn stands_out(evidence: &Evidence<'_>, rank: usize) -> bool {
     excess - centre >= OUTLIER_DEVIATIONS * spread || spread >= evidence.thresholds.excess
 }
 
-/// Excess since the last lasting change, and that change.
+/// Excess since the largest lasting change, and that change.
 fn lasting_excess(evidence: &Evidence<'_>, rank: usize) -> (Estimate, Option<Onset>) {
     let series = evidence.traits.series(rank);
     let change = if evidence.traits.excess[rank].abs() >= evidence.thresholds.excess / 4.0 {
-        evidence.traits.last_change(rank)
+        evidence.traits.largest_change(rank)
     } else {
         None
     };

@@ -7,17 +7,19 @@ use crate::cells::Slot;
 use crate::{Cause, Confidence, Culprit, Estimate, Finding, Level};
 
 /// A rank's threads are kept waiting if they are off the processor this much longer than others'.
-const DESCHEDULED: f64 = 0.03;
+const DESCHEDULED: f64 = 0.05;
 /// Others use a processor noticeably from this share of its time on.
-const FOREIGN: f64 = 0.03;
+const FOREIGN: f64 = 0.05;
 /// One rank has the pauses if it has this share of their time.
 const PAUSES_OF_ONE: f64 = 0.8;
+/// Pauses are charged to one rank if chance would put all of them there at most this often.
+const PAUSES_CHANCE: f64 = 0.1;
 /// A rank jitters if what its own time varies beyond that of its peers is this many times theirs.
 const JITTER_RATIO: f64 = 1.5;
 /// Smallest variation from step to step, relative to the rank's own time, that is called jitter.
-const JITTER: f64 = 0.03;
+const JITTER: f64 = 0.04;
 /// Variation below this share of a rank's lasting excess does not make it a jittery rank.
-const JITTER_OF_EXCESS: f64 = 0.3;
+const JITTER_OF_EXCESS: f64 = 0.2;
 /// Jitter of all ranks is reported from this share of wall time on.
 const JITTER_LOSS: f64 = 0.04;
 
@@ -41,6 +43,9 @@ pub(super) fn contention(evidence: &Evidence<'_>, found: &mut Vec<Finding>) -> V
             continue;
         }
         explained.push(rank);
+        if !evidence.costs(rank) {
+            continue;
+        }
         let loss = evidence.charged(&[rank]);
         let name = rank_name(evidence.manifest, rank);
         let seen = foreign.map_or_else(
@@ -92,12 +97,16 @@ pub(super) fn pauses(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
     let pauses = &evidence.traits.pauses;
     let total: f64 = pauses.iter().map(|pause| pause.seconds).sum();
     let count: u32 = pauses.iter().map(|pause| pause.count).sum();
-    if loss.value < evidence.thresholds.loss || count < 2 {
+    let smallest = evidence.thresholds.loss;
+    if loss.value < smallest || loss.low < smallest / 2.0 || count < 2 {
         return;
     }
     let most = (0..pauses.len()).max_by(|&a, &b| pauses[a].seconds.total_cmp(&pauses[b].seconds));
-    let one =
-        most.filter(|&rank| pauses[rank].seconds >= PAUSES_OF_ONE * total && pauses.len() > 1);
+    // By chance alone all pauses fall on one rank this often.
+    let chance = (pauses.len() as f64).powi(1 - count as i32);
+    let one = most
+        .filter(|&rank| pauses[rank].seconds >= PAUSES_OF_ONE * total && pauses.len() > 1)
+        .filter(|_| chance <= PAUSES_CHANCE);
     let steps = evidence.lengths.measured.len();
     let who = one.map_or_else(
         || "hosts of several ranks stop in turns".to_owned(),
@@ -199,7 +208,7 @@ pub(super) fn jitter(
         // Variances of independent causes add.
         let beyond = (spread[rank].powi(2) - usual.powi(2)).max(0.0).sqrt();
         let varies = beyond >= JITTER && beyond >= JITTER_OF_EXCESS * excess;
-        if !others.is_empty() && varies && beyond >= JITTER_RATIO * usual {
+        if !others.is_empty() && varies && beyond >= JITTER_RATIO * usual && evidence.costs(rank) {
             jittery.push(rank);
         }
     }
