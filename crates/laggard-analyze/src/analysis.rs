@@ -415,12 +415,15 @@ fn caveats(evidence: &Evidence<'_>) -> Vec<Caveat> {
 fn withhold(found: &mut [Finding], caveats: &[Caveat], evidence: &Evidence<'_>) {
     let Some(doubt) = caveats.first() else { return };
     let shares = evidence.inputs.measured.descheduled_shares();
-    let usual = laggard_stats::median(&shares).unwrap_or(0.0);
-    let lowest = shares.iter().copied().fold(usual, f64::min);
+    let lowest = shares.iter().copied().fold(1.0, f64::min);
+    let on_host = |rank: &u32| evidence.inputs.cells.host_of_rank[*rank as usize] as u32;
     for finding in found.iter_mut().filter(|f| f.culprit != Culprit::Nobody) {
         let ranks: Vec<u32> = match &finding.culprit {
             Culprit::Rank(rank) => vec![*rank],
             Culprit::Ranks(ranks) => ranks.clone(),
+            Culprit::Host(host) => (0..evidence.ranks() as u32)
+                .filter(|rank| on_host(rank) == *host)
+                .collect(),
             _ => Vec::new(),
         };
         let off = ranks

@@ -17,32 +17,36 @@ const OUTLIER_DEVIATIONS: f64 = 4.0;
 
 /// Finds slow hosts first, then slow ranks that no slow host explains.
 pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mut Vec<Finding>) {
+    // Each costs a bootstrap: once per rank.
+    let lasting: Vec<Lasting> = (0..evidence.ranks())
+        .map(|rank| lasting_excess(evidence, rank))
+        .collect();
     let significant = evidence
         .chance
         .is_some_and(|chance| chance.p_value <= evidence.thresholds.p_value);
     let slow: Vec<usize> = (0..evidence.ranks())
         .filter(|rank| !excluded.contains(rank))
         .filter(|&rank| significant || !evidence.traits.has_peers[rank])
-        .filter(|&rank| stands_out(evidence, rank) && evidence.costs(rank))
+        .filter(|&rank| stands_out(evidence, &lasting, rank) && evidence.costs(rank))
         .collect();
     let mut named = Vec::new();
-    for host in slow_hosts(evidence, &slow) {
+    for host in slow_hosts(evidence, &lasting, &slow) {
         let ranks: Vec<usize> = (0..evidence.ranks())
             .filter(|&r| evidence.inputs.cells.host_of_rank[r] == host)
             .collect();
-        found.push(host_finding(evidence, host, &ranks));
+        found.push(host_finding(evidence, &lasting, host, &ranks));
         named.extend(ranks);
     }
     let alone = slow.iter().filter(|rank| !named.contains(rank));
-    found.extend(alone.map(|&rank| rank_finding(evidence, rank)));
+    found.extend(alone.map(|&rank| rank_finding(evidence, lasting[rank], rank)));
 }
 
 /// Whether a rank is slower than its peers by more than they differ among each other.
-fn stands_out(evidence: &Evidence<'_>, rank: usize) -> bool {
+fn stands_out(evidence: &Evidence<'_>, lasting: &[Lasting], rank: usize) -> bool {
     let traits = evidence.traits;
     let Estimate {
         value: excess, low, ..
-    } = lasting_excess(evidence, rank).0;
+    } = lasting[rank].0;
     let factor = if traits.has_peers[rank] {
         1.0
     } else {
@@ -64,14 +68,25 @@ fn stands_out(evidence: &Evidence<'_>, rank: usize) -> bool {
     excess - centre >= OUTLIER_DEVIATIONS * spread || spread >= evidence.thresholds.excess
 }
 
+/// An excess and, if it is not from the beginning, its onset.
+type Lasting = (Estimate, Option<Onset>);
+
 /// Excess since the largest lasting change, and that change.
-fn lasting_excess(evidence: &Evidence<'_>, rank: usize) -> (Estimate, Option<Onset>) {
+fn lasting_excess(evidence: &Evidence<'_>, rank: usize) -> Lasting {
     let series = evidence.traits.series(rank);
-    let change = if evidence.traits.excess[rank].abs() >= evidence.thresholds.excess / 4.0 {
-        evidence.traits.largest_change(rank)
-    } else {
-        None
-    };
+    let value = evidence.traits.excess[rank];
+    if value.abs() < evidence.thresholds.excess / 4.0 {
+        // Never named, so that no interval is needed.
+        return (
+            Estimate {
+                value,
+                low: value,
+                high: value,
+            },
+            None,
+        );
+    }
+    let change = evidence.traits.largest_change(rank);
     let first = change.as_ref().map_or(0, |change| change.at);
     let excess: Vec<f64> = series[first..].iter().map(|ratio| ratio - 1.0).collect();
     let numbers = &evidence.inputs.measured.step_numbers;
@@ -86,16 +101,13 @@ fn lasting_excess(evidence: &Evidence<'_>, rank: usize) -> (Estimate, Option<Ons
 }
 
 /// Hosts of at least two ranks of which nearly all are slow, while other hosts are not.
-fn slow_hosts(evidence: &Evidence<'_>, slow: &[usize]) -> Vec<usize> {
+fn slow_hosts(evidence: &Evidence<'_>, lasting: &[Lasting], slow: &[usize]) -> Vec<usize> {
     let cells = evidence.inputs.cells;
     let hosts = cells.host_of_rank.iter().max().map_or(0, |last| last + 1);
     let of_host = |host: usize| (0..cells.ranks).filter(move |&r| cells.host_of_rank[r] == host);
     let whole = |&host: &usize| {
         let ranks: Vec<usize> = of_host(host).collect();
-        let excess: Vec<f64> = ranks
-            .iter()
-            .map(|&r| lasting_excess(evidence, r).0.value)
-            .collect();
+        let excess: Vec<f64> = ranks.iter().map(|&r| lasting[r].0.value).collect();
         let largest = excess.iter().copied().fold(0.0, f64::max);
         let alike = excess
             .iter()
@@ -116,11 +128,13 @@ fn slow_hosts(evidence: &Evidence<'_>, slow: &[usize]) -> Vec<usize> {
     }
 }
 
-fn host_finding(evidence: &Evidence<'_>, host: usize, ranks: &[usize]) -> Finding {
-    let excesses: Vec<(Estimate, Option<Onset>)> = ranks
-        .iter()
-        .map(|&rank| lasting_excess(evidence, rank))
-        .collect();
+fn host_finding(
+    evidence: &Evidence<'_>,
+    lasting: &[Lasting],
+    host: usize,
+    ranks: &[usize],
+) -> Finding {
+    let excesses: Vec<Lasting> = ranks.iter().map(|&rank| lasting[rank]).collect();
     let mut order: Vec<usize> = (0..ranks.len()).collect();
     order.sort_by(|&a, &b| excesses[a].0.value.total_cmp(&excesses[b].0.value));
     let (excess, onset) = excesses[order[order.len() / 2]];
@@ -151,8 +165,7 @@ fn host_finding(evidence: &Evidence<'_>, host: usize, ranks: &[usize]) -> Findin
     }
 }
 
-fn rank_finding(evidence: &Evidence<'_>, rank: usize) -> Finding {
-    let (excess, onset) = lasting_excess(evidence, rank);
+fn rank_finding(evidence: &Evidence<'_>, (excess, onset): Lasting, rank: usize) -> Finding {
     let loss = evidence.charged(&[rank]);
     let name = rank_name(evidence.manifest, rank);
     let cause = phase_cause(evidence, rank);

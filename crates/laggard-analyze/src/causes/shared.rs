@@ -31,11 +31,7 @@ pub(super) fn contention(evidence: &Evidence<'_>, found: &mut Vec<Finding>) -> V
     }
     let mut explained = Vec::new();
     for rank in 0..evidence.ranks() {
-        let others: Vec<f64> = (0..evidence.ranks())
-            .filter(|&r| r != rank)
-            .map(|r| shares[r])
-            .collect();
-        let usual = laggard_stats::median(&others).unwrap_or(0.0);
+        let usual = median_of_others(&shares, rank);
         let foreign = evidence
             .contention
             .and_then(|contention| contention.of_rank[rank]);
@@ -89,6 +85,12 @@ pub(super) fn contention(evidence: &Evidence<'_>, found: &mut Vec<Finding>) -> V
         });
     }
     explained
+}
+
+fn median_of_others(values: &[f64], rank: usize) -> f64 {
+    let mut others = values.to_vec();
+    others.remove(rank);
+    laggard_stats::median_in_place(&mut others).unwrap_or(0.0)
 }
 
 /// Rare long stops of a host.
@@ -199,16 +201,13 @@ pub(super) fn jitter(
     let loss = evidence.loss(Level::Transient);
     let mut jittery = Vec::new();
     for rank in (0..evidence.ranks()).filter(|rank| !contended.contains(rank)) {
-        let others: Vec<f64> = (0..evidence.ranks())
-            .filter(|&r| r != rank)
-            .map(|r| spread[r])
-            .collect();
-        let usual = laggard_stats::median(&others).unwrap_or(0.0);
+        let usual = median_of_others(spread, rank);
         let excess = evidence.traits.excess[rank];
         // Variances of independent causes add.
         let beyond = (spread[rank].powi(2) - usual.powi(2)).max(0.0).sqrt();
         let varies = beyond >= JITTER && beyond >= JITTER_OF_EXCESS * excess;
-        if !others.is_empty() && varies && beyond >= JITTER_RATIO * usual && evidence.costs(rank) {
+        if evidence.ranks() > 1 && varies && beyond >= JITTER_RATIO * usual && evidence.costs(rank)
+        {
             jittery.push(rank);
         }
     }
