@@ -55,7 +55,7 @@ pub(crate) struct Evidence<'a> {
 pub(crate) fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     let contended = shared::contention(evidence, &mut found);
-    shared::pauses(evidence, &mut found);
+    shared::pauses(evidence, &contended, &mut found);
     shared::uneven_work(evidence, &mut found);
     shared::generations(evidence, &mut found);
     shared::stages(evidence, &mut found);

@@ -1,5 +1,6 @@
 //! What is put into runs: worlds, kinds of faults, and the ranges that sizes are drawn from.
 
+use crate::busy;
 use anyhow::{Context, Result};
 use laggard_analyze::{Cause, Culprit};
 use laggard_measure::{ClassShare, Fault};
@@ -46,6 +47,7 @@ pub(crate) enum Kind {
     Ragged,
     Mixed,
     MixedAndSlow,
+    BusyNeighbour,
 }
 
 /// One kind with what is drawn for it.
@@ -60,7 +62,7 @@ pub(crate) struct Row {
 
 /// Sizes are meant to be three times the A/A noise of a quiet machine or more; how many times they
 /// really were, the campaign prints.
-pub(crate) const KINDS: [Row; 10] = [
+pub(crate) const KINDS: [Row; 11] = [
     row(Kind::SlowRank, "slow-rank", &World::ALL, 1.10..=1.50),
     row(
         Kind::SlowRankFrom,
@@ -85,6 +87,13 @@ pub(crate) const KINDS: [Row; 10] = [
         "mixed-and-slow",
         &World::OF_HOSTS,
         1.15..=1.50,
+    ),
+    // Processes: with one of them the rank has half of its processor.
+    row(
+        Kind::BusyNeighbour,
+        "busy-neighbour",
+        &[World::TWO],
+        1.0..=1.0,
     ),
 ];
 /// Steps in one of which a host pauses.
@@ -114,6 +123,13 @@ const fn row(
 }
 
 impl Row {
+    /// Whether this machine can make such runs: a rank that shares its processor with ranks of its
+    /// own run anyway has no busy neighbour.
+    pub(crate) fn is_possible(&self) -> bool {
+        let ranks = self.worlds.iter().map(|world| world.ranks).max();
+        self.kind != Kind::BusyNeighbour || ranks.is_some_and(|ranks| busy::processors() >= ranks)
+    }
+
     fn draw_size(&self, rng: &mut Rng) -> f64 {
         self.size.start() + rng.uniform() * (self.size.end() - self.size.start())
     }
@@ -137,7 +153,10 @@ pub(crate) struct Plan {
     pub seed: u64,
     pub faults: Vec<Fault>,
     pub classes: Vec<ClassShare>,
-    /// Faults and classes in words.
+    /// The rank on whose processor another process is busy: the one slowdown that the run itself
+    /// does not make and knows nothing of.
+    pub busy_neighbour_of: Option<u32>,
+    /// Faults, classes and disturbances in words.
     pub spec: String,
     /// What must be found.
     pub expected: Vec<(Cause, Culprit)>,
@@ -165,6 +184,7 @@ impl Plan {
             seed: rng.next_u64() >> 1,
             faults: Vec::new(),
             classes: Vec::new(),
+            busy_neighbour_of: None,
             spec: String::new(),
             expected: Vec::new(),
             from_step: None,
@@ -180,69 +200,38 @@ impl Plan {
         plan.kind = row.name;
         plan.world = row.worlds[number as usize % row.worlds.len()];
         let (ranks, hosts) = (plan.world.ranks, plan.world.hosts);
-        let size = row.draw_size(&mut rng);
-        let rank = row.draw_rank(ranks, &mut rng);
-        let host = rng.below(hosts as usize) as u32;
-        let every = between(&PAUSE_EVERY, &mut rng);
-        let from = between(&FROM, &mut rng);
-        let mix = MIXES[rng.below(MIXES.len())];
-        let one = Culprit::Rank(rank);
-        let slow = Effect::Relative(size - 1.0);
-        let varying = Effect::Relative(size * MEAN_ABS_NORMAL);
-        let (fault, cause, culprit, effect) = match row.kind {
-            Kind::SlowRank | Kind::MixedAndSlow => {
-                let text = format!("slow-rank:{rank}:{size:.3}");
-                (text, Cause::SlowRank, one, slow)
-            }
-            Kind::SlowRankFrom => {
-                plan.from_step = Some(from);
-                let text = format!("slow-rank:{rank}:{size:.3}+from={from}");
-                (text, Cause::SlowRank, one, slow)
-            }
-            Kind::SlowHost => {
-                let text = format!("slow-host:{host}:{size:.3}");
-                (text, Cause::SlowNode, Culprit::Host(host), slow)
-            }
-            Kind::SlowBackward => {
-                let text = format!("slow-backward:{rank}:{size:.3}");
-                let effect = Effect::Relative((size - 1.0) * BACKWARD_SHARE);
-                (text, Cause::SlowBackward, one, effect)
-            }
-            Kind::JitterOfOne => {
-                let text = format!("jitter:{size:.3}@{rank}");
-                (text, Cause::StepJitter, one, varying)
-            }
-            Kind::JitterOfAll => {
-                let text = format!("jitter:{size:.3}");
-                (text, Cause::StepJitter, Culprit::Nobody, varying)
-            }
-            Kind::Pause => {
-                let text = format!("pause:{every}:{size:.1}@{rank}");
-                let effect = Effect::Milliseconds(size / f64::from(every));
-                (text, Cause::HostPauses, one, effect)
-            }
-            Kind::Ragged => {
-                let text = format!("ragged:{size:.3}");
-                let effect = Effect::Relative(size);
-                (text, Cause::SequenceLengths, Culprit::Nobody, effect)
-            }
-            Kind::Mixed => {
-                let effect = plan.mix(mix, tables)?;
-                let nobody = Culprit::Nobody;
-                (String::new(), Cause::MixedGenerations, nobody, effect)
-            }
+        let drawn = Drawn {
+            size: row.draw_size(&mut rng),
+            rank: row.draw_rank(ranks, &mut rng),
+            host: rng.below(hosts as usize) as u32,
+            every: between(&PAUSE_EVERY, &mut rng),
+            from: between(&FROM, &mut rng),
         };
-        if row.kind == Kind::MixedAndSlow {
-            plan.mix(mix, tables)?;
-        }
-        if !fault.is_empty() {
-            plan.faults
-                .push(fault.parse().context("a fault of the table")?);
-            plan.spec = format!("{fault} {}", plan.spec).trim_end().to_owned();
-        }
-        plan.expected.push((cause, culprit));
+        let mix = MIXES[rng.below(MIXES.len())];
+        let (fault, cause, culprit, effect) = drawn.truth(row.kind);
         plan.effect = effect;
+        match row.kind {
+            Kind::Mixed => plan.effect = plan.mix(mix, tables)?,
+            Kind::MixedAndSlow => _ = plan.mix(mix, tables)?,
+            Kind::SlowRankFrom => plan.from_step = Some(drawn.from),
+            Kind::BusyNeighbour => {
+                plan.busy_neighbour_of = Some(drawn.rank);
+                plan.spec = format!("a busy process on the processor of rank {}", drawn.rank);
+            }
+            _ => {}
+        }
+        plan.inject(&fault)?;
+        plan.expected.push((cause, culprit));
         Ok(plan)
+    }
+
+    fn inject(&mut self, fault: &str) -> Result<()> {
+        if !fault.is_empty() {
+            self.faults
+                .push(fault.parse().context("a fault of the table")?);
+            self.spec = format!("{fault} {}", self.spec).trim_end().to_owned();
+        }
+        Ok(())
     }
 
     /// Makes half of the ranks of each class. The effect is that on the slower class.
@@ -253,6 +242,68 @@ impl Plan {
         self.spec = format!("classes {text}");
         let rates = self.classes.iter().map(|class| class.relative_rate);
         Ok(Effect::Relative(1.0 / rates.fold(1.0, f64::min) - 1.0))
+    }
+}
+
+/// What is drawn for a trial, of which each kind uses some.
+struct Drawn {
+    size: f64,
+    rank: u32,
+    host: u32,
+    every: u32,
+    from: u32,
+}
+
+impl Drawn {
+    /// The fault to inject (nothing where classes or other processes are the disturbance), what
+    /// must be found, and by how much it slows.
+    fn truth(&self, kind: Kind) -> (String, Cause, Culprit, Effect) {
+        let Self { size, rank, .. } = *self;
+        let (one, nobody) = (Culprit::Rank(rank), Culprit::Nobody);
+        let slow = Effect::Relative(size - 1.0);
+        let varying = Effect::Relative(size * MEAN_ABS_NORMAL);
+        match kind {
+            Kind::SlowRank | Kind::MixedAndSlow => {
+                let fault = format!("slow-rank:{rank}:{size:.3}");
+                (fault, Cause::SlowRank, one, slow)
+            }
+            Kind::SlowRankFrom => {
+                let fault = format!("slow-rank:{rank}:{size:.3}+from={}", self.from);
+                (fault, Cause::SlowRank, one, slow)
+            }
+            Kind::SlowHost => {
+                let fault = format!("slow-host:{}:{size:.3}", self.host);
+                (fault, Cause::SlowNode, Culprit::Host(self.host), slow)
+            }
+            Kind::SlowBackward => {
+                let fault = format!("slow-backward:{rank}:{size:.3}");
+                let effect = Effect::Relative((size - 1.0) * BACKWARD_SHARE);
+                (fault, Cause::SlowBackward, one, effect)
+            }
+            Kind::JitterOfOne => {
+                let fault = format!("jitter:{size:.3}@{rank}");
+                (fault, Cause::StepJitter, one, varying)
+            }
+            Kind::JitterOfAll => {
+                let fault = format!("jitter:{size:.3}");
+                (fault, Cause::StepJitter, nobody, varying)
+            }
+            Kind::Pause => {
+                let fault = format!("pause:{}:{size:.1}@{rank}", self.every);
+                let effect = Effect::Milliseconds(size / f64::from(self.every));
+                (fault, Cause::HostPauses, one, effect)
+            }
+            Kind::Ragged => {
+                let fault = format!("ragged:{size:.3}");
+                let effect = Effect::Relative(size);
+                (fault, Cause::SequenceLengths, nobody, effect)
+            }
+            Kind::Mixed => (String::new(), Cause::MixedGenerations, nobody, slow),
+            Kind::BusyNeighbour => {
+                let effect = Effect::Relative(size);
+                (String::new(), Cause::OutsideContention, one, effect)
+            }
+        }
     }
 }
 

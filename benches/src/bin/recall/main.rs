@@ -11,9 +11,12 @@
 //! called guilty.
 //!
 //! Usage: `recall [--trials N] [--clean N] [--seed N] [--only KIND] [--csv FILE]
-//! [--require-lower SHARE]`
+//! [--require-lower SHARE] [--require-upper SHARE]`. The first asks that the lower end of the 95 %
+//! interval of all injections is not below a share: what many trials must show. The second asks it
+//! of the upper end, for injections and clean runs alike: what few trials can refute.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
+mod busy;
 mod kind;
 mod trial;
 
@@ -38,7 +41,14 @@ const Z: f64 = 1.959_963_984_540_054;
 const NOISE_QUANTILE: f64 = 0.95;
 
 fn main() -> Result<ExitCode> {
-    let options = Options::from_arguments(std::env::args().skip(1))?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [name, cpu] = &arguments[..]
+        && name == busy::ARGUMENT
+    {
+        busy::be_busy_on(cpu.parse()?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = Options::from_arguments(arguments.into_iter())?;
     let tables = Tables::builtin()?;
     let mut campaign = Campaign {
         model: tables.model(MODEL)?,
@@ -51,7 +61,11 @@ fn main() -> Result<ExitCode> {
         campaign.add(Plan::clean(number, options.seed))?;
     }
     campaign.measure_noise()?;
-    let rows = || KINDS.iter().filter(|row| options.wants(row));
+    let rows = || {
+        KINDS
+            .iter()
+            .filter(|row| options.wants(row) && row.is_possible())
+    };
     for number in 0..options.trials {
         for row in rows() {
             campaign.add(Plan::draw(row, number, options.seed, &tables)?)?;
@@ -59,7 +73,7 @@ fn main() -> Result<ExitCode> {
     }
     println!();
     rows().for_each(|row| campaign.print_kind(row));
-    campaign.conclude(options.require_lower)
+    campaign.conclude(options.require)
 }
 
 /// What the command line asks for.
@@ -69,7 +83,14 @@ struct Options {
     seed: u64,
     only: Option<String>,
     csv: Option<PathBuf>,
-    require_lower: Option<f64>,
+    require: Require,
+}
+
+/// What the result must be, as shares.
+#[derive(Debug, Clone, Copy, Default)]
+struct Require {
+    lower: Option<f64>,
+    upper: Option<f64>,
 }
 
 impl Options {
@@ -80,7 +101,7 @@ impl Options {
             seed: 1,
             only: None,
             csv: None,
-            require_lower: None,
+            require: Require::default(),
         };
         while let Some(name) = arguments.next() {
             let value = arguments
@@ -92,7 +113,8 @@ impl Options {
                 "--seed" => options.seed = number(&name, &value)?,
                 "--only" => options.only = Some(value),
                 "--csv" => options.csv = Some(value.into()),
-                "--require-lower" => options.require_lower = Some(number(&name, &value)?),
+                "--require-lower" => options.require.lower = Some(number(&name, &value)?),
+                "--require-upper" => options.require.upper = Some(number(&name, &value)?),
                 _ => bail!("unknown option {name}"),
             }
         }
@@ -221,12 +243,12 @@ impl Campaign<'_> {
     }
 
     /// Prints the pooled counts, and fails if they are below what is required.
-    fn conclude(&self, require_lower: Option<f64>) -> Result<ExitCode> {
+    fn conclude(&self, require: Require) -> Result<ExitCode> {
         let (clean, injected): (Vec<&Outcome>, Vec<&Outcome>) = self
             .outcomes
             .iter()
             .partition(|outcome| outcome.plan.expected.is_empty());
-        let mut lower = 0.0;
+        let mut is_met = true;
         for (name, outcomes) in [("all injections", &injected), ("clean", &clean)] {
             let (right, all) = count(outcomes.iter().copied());
             if all == 0 {
@@ -244,8 +266,14 @@ impl Campaign<'_> {
                 "{:<16} {right:>3} of {all:>3} without outside contention",
                 ""
             );
-            if name != "clean" {
-                lower = interval.low;
+            let lower = require.lower.filter(|_| name != "clean");
+            if lower.is_some_and(|required| interval.low < required)
+                || require
+                    .upper
+                    .is_some_and(|required| interval.high < required)
+            {
+                println!("{name}: below what is required");
+                is_met = false;
             }
         }
         let suspects = clean.iter().filter(|it| it.has_suspect() && it.is_right());
@@ -253,11 +281,10 @@ impl Campaign<'_> {
             "clean runs that only suspect somebody: {}",
             suspects.count()
         );
-        if require_lower.is_some_and(|required| lower < required) {
-            println!("the lower end of the interval of all injections is below what is required");
-            return Ok(ExitCode::FAILURE);
-        }
-        Ok(ExitCode::SUCCESS)
+        Ok(match is_met {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! One run: made, recorded, analysed and compared with what is true of it.
 
+use crate::busy::Busy;
 use crate::kind::{Effect, Plan, SEQUENCES, STEPS};
 use anyhow::{Context, Result, ensure};
 use laggard_analyze::{Analysis, Cause, Confidence, Culprit, Finding, Options, analyze};
@@ -63,7 +64,9 @@ impl Outcome {
             flush: &|| false,
             progress: &|_| (),
         };
+        let busy = plan.busy_neighbour_of.map(Busy::beside).transpose()?;
         let made = run(&settings, &hooks).with_context(|| format!("the run `{}`", plan.spec))?;
+        drop(busy);
         let record = Record::open(&made.record)?;
         let truth = record.injected_faults().len();
         ensure!(truth == plan.faults.len(), "{truth} faults in the record");

@@ -35,14 +35,16 @@ pub(super) fn contention(evidence: &Evidence<'_>, found: &mut Vec<Finding>) -> V
         let foreign = evidence
             .contention
             .and_then(|contention| contention.of_rank[rank]);
-        if shares[rank] - usual < DESCHEDULED || foreign.is_some_and(|share| share < FOREIGN) {
+        let loss = evidence.charged(&[rank]);
+        let is_off =
+            shares[rank] - usual >= DESCHEDULED && foreign.is_none_or(|share| share >= FOREIGN);
+        if !is_off && !starts_late(evidence, rank, loss.value) {
             continue;
         }
         explained.push(rank);
         if !evidence.costs(rank) {
             continue;
         }
-        let loss = evidence.charged(&[rank]);
         let name = rank_name(evidence.manifest, rank);
         let seen = foreign.map_or_else(
             || "no telemetry of its processors, so who it was is not known".to_owned(),
@@ -87,14 +89,29 @@ pub(super) fn contention(evidence: &Evidence<'_>, found: &mut Vec<Finding>) -> V
     explained
 }
 
+/// Whether another process keeps a rank from starting its work, though not from going on with it:
+/// most of what the rank is charged are pauses, and others used its processor for at least half as
+/// long, beyond what they used of its peers' processors.
+fn starts_late(evidence: &Evidence<'_>, rank: usize, charged: f64) -> bool {
+    let Some(contention) = evidence.contention else {
+        return false;
+    };
+    let foreign: Option<Vec<f64>> = contention.of_rank.iter().copied().collect();
+    foreign.is_some_and(|foreign| {
+        let beyond = foreign[rank] - median_of_others(&foreign, rank);
+        beyond >= FOREIGN.max(charged / 2.0)
+            && evidence.loss(Level::HostPauses).value >= charged / 2.0
+    })
+}
+
 fn median_of_others(values: &[f64], rank: usize) -> f64 {
     let mut others = values.to_vec();
     others.remove(rank);
     laggard_stats::median_in_place(&mut others).unwrap_or(0.0)
 }
 
-/// Rare long stops of a host.
-pub(super) fn pauses(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
+/// Rare long stops of a host; not those of a rank whose processor another process takes.
+pub(super) fn pauses(evidence: &Evidence<'_>, contended: &[usize], found: &mut Vec<Finding>) {
     let loss = evidence.loss(Level::HostPauses);
     let pauses = &evidence.traits.pauses;
     let total: f64 = pauses.iter().map(|pause| pause.seconds).sum();
@@ -104,6 +121,9 @@ pub(super) fn pauses(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
         return;
     }
     let most = (0..pauses.len()).max_by(|&a, &b| pauses[a].seconds.total_cmp(&pauses[b].seconds));
+    if most.is_some_and(|rank| contended.contains(&rank)) {
+        return;
+    }
     // By chance alone all pauses fall on one rank this often.
     let chance = (pauses.len() as f64).powi(1 - count as i32);
     let one = most
