@@ -1,6 +1,6 @@
 //! The seam to whatever moves data between ranks: shared memory here, MPI and NCCL later.
 
-use crate::{BackendError, Device, Launch, Slice, Token};
+use crate::{BackendError, Device, Launch, Messenger, Slice, Token};
 use laggard_types::{Collective, Rank, ReduceOp};
 use std::sync::Arc;
 
@@ -163,6 +163,8 @@ pub struct World {
     pub data: Box<dyn Communicator>,
     /// This rank's device.
     pub device: Arc<dyn Device>,
+    /// Messages outside of queues, between all ranks of the job, also after a split.
+    pub messenger: Arc<dyn Messenger>,
 }
 
 impl World {
@@ -177,6 +179,7 @@ impl World {
             control,
             data,
             device: Arc::clone(&self.device),
+            messenger: Arc::clone(&self.messenger),
         }))
     }
 }

@@ -6,6 +6,7 @@
 mod collectives;
 mod failures;
 mod fixture;
+mod messages;
 mod order;
 
 use crate::World;
@@ -111,6 +112,11 @@ pub const CHECKS: &[Check] = &[
         name: "parts of one buffer",
         least_ranks: 1,
         body: order::parts,
+    },
+    Check {
+        name: "messages",
+        least_ranks: 1,
+        body: messages::messages,
     },
     Check {
         name: "invalid calls",

@@ -12,6 +12,7 @@ mod error;
 mod gate;
 mod kernel;
 mod memory;
+pub mod messenger;
 pub mod threads;
 
 pub use buffer::{Buffer, Element, Slice};
@@ -21,3 +22,4 @@ pub use device::{Device, DeviceDescription, Launch, QueueId, TaggedStamp, Task, 
 pub use error::BackendError;
 pub use kernel::{Kernel, Matrix, Transpose};
 pub use memory::HostMemory;
+pub use messenger::Messenger;

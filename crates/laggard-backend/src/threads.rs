@@ -5,6 +5,7 @@
 mod collective;
 mod group;
 mod mailbox;
+mod messenger;
 mod post;
 mod reduce;
 mod split;
@@ -19,9 +20,10 @@ use collective::CollectiveWork;
 use group::{Group, Visit, Waiting};
 use laggard_types::Rank;
 use mailbox::Transfer;
+use messenger::{Letters, ThreadMessenger};
 use split::Wish;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// How long ranks wait for each other by default.
@@ -77,6 +79,9 @@ pub fn worlds(ranks: u32, options: &ThreadOptions) -> Result<Vec<World>, Backend
     };
     let control = Group::new((0..ranks).collect(), waiting, &abort);
     let data = Group::new((0..ranks).collect(), waiting, &abort);
+    let letters = Arc::new(Letters::new(ranks));
+    let listener: Weak<Letters> = Arc::downgrade(&letters);
+    abort.listen(listener);
     let rank_of = |rank: Rank| {
         let cpus = &options.bind_cpus;
         let bind_cpu = (!cpus.is_empty()).then(|| cpus[rank as usize % cpus.len()]);
@@ -96,6 +101,11 @@ pub fn worlds(ranks: u32, options: &ThreadOptions) -> Result<Vec<World>, Backend
             control: Box::new(member(&control)),
             data: Box::new(member(&data)),
             device: device as Arc<dyn Device>,
+            messenger: Arc::new(ThreadMessenger {
+                letters: Arc::clone(&letters),
+                rank,
+                spin: options.spin,
+            }),
         })
     };
     (0..ranks).map(rank_of).collect()

@@ -351,6 +351,7 @@ fn broken(fate: Fate, timeout: Duration) -> (MeasureError, Record, tempfile::Tem
         control,
         data,
         device,
+        messenger,
     } = worlds.remove(1);
     let calls_left = AtomicU32::new(5);
     let broken = Broken {
@@ -365,6 +366,7 @@ fn broken(fate: Fate, timeout: Duration) -> (MeasureError, Record, tempfile::Tem
             control,
             data: Box::new(broken),
             device,
+            messenger,
         },
     );
     let error = run_in(&job, worlds, &QUIET).unwrap_err();
