@@ -81,8 +81,8 @@ impl CpuDevice {
         Self::in_world(options, Arc::default())
     }
 
-    /// A device that is aborted together with others.
-    pub(crate) fn in_world(options: CpuOptions, abort: Arc<Abort>) -> Self {
+    /// A device that is aborted together with whatever else listens to `abort`.
+    pub fn in_world(options: CpuOptions, abort: Arc<Abort>) -> Self {
         Self {
             options,
             measured_peak: OnceLock::new(),

@@ -86,21 +86,21 @@ impl Gate {
 }
 
 /// Something that has threads waiting in it.
-pub(crate) trait Abortable: Send + Sync {
+pub trait Abortable: Send + Sync {
     /// Makes all waits end with an error that carries this reason.
     fn abort(&self, reason: &str);
 }
 
-/// Everything in one world that an abort must wake.
+/// Everything of one world in this process that an abort must wake. Aborting twice is aborting once.
 #[derive(Default)]
-pub(crate) struct Abort {
+pub struct Abort {
     reason: OnceLock<String>,
     listeners: Mutex<Vec<Weak<dyn Abortable>>>,
 }
 
 impl Abort {
     /// Adds a listener; it is told at once if the abort has already happened.
-    pub(crate) fn listen(&self, listener: Weak<dyn Abortable>) {
+    pub fn listen(&self, listener: Weak<dyn Abortable>) {
         let mut listeners = self
             .listeners
             .lock()
@@ -113,7 +113,7 @@ impl Abort {
     }
 
     /// Aborts; the first reason counts.
-    pub(crate) fn abort(&self, reason: &str) {
+    pub fn abort(&self, reason: &str) {
         let listeners = {
             let mut listeners = self
                 .listeners

@@ -13,6 +13,7 @@ mod gate;
 mod kernel;
 mod memory;
 pub mod messenger;
+mod roll_call;
 pub mod threads;
 
 pub use buffer::{Buffer, Element, Slice};
@@ -20,6 +21,8 @@ pub use communicator::{Call, Communicator, World};
 pub use cpu::{CpuDevice, CpuOptions, Reading, bind_thread, burn, measure_peak};
 pub use device::{Device, DeviceDescription, Launch, QueueId, TaggedStamp, Task, Token};
 pub use error::BackendError;
+pub use gate::{Abort, Abortable};
 pub use kernel::{Kernel, Matrix, Transpose};
 pub use memory::HostMemory;
 pub use messenger::Messenger;
+pub use roll_call::{GroupId, RollCall};
