@@ -293,8 +293,8 @@ pub fn bind_thread(cpu: Option<u32>) -> Result<(), BackendError> {
     }
 }
 
-/// The processor's product name, else its architecture.
-fn processor_name() -> String {
+/// The product name of this machine's processor, else its architecture.
+pub fn processor_name() -> String {
     std::fs::read_to_string("/proc/cpuinfo")
         .ok()
         .and_then(|info| {

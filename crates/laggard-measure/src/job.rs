@@ -3,6 +3,7 @@
 use crate::classes::class_of_rank;
 use crate::inject::{Injector, World};
 use crate::memory::{Capacity, Memory};
+use crate::place::{Report, assign};
 use crate::processors;
 use crate::shape::{ELEMENT_BYTES, Shape};
 use crate::stream::MOST_FAULTS;
@@ -11,6 +12,7 @@ use laggard_record::TimeBasis;
 use laggard_schedule::{LayerWork, Schedule, data_parallel};
 use laggard_specs::{Attention, Model, layer_flop};
 use laggard_types::{Rank, format_bytes};
+use std::collections::BTreeMap;
 
 /// A job that can be run.
 #[derive(Debug, Clone)]
@@ -21,25 +23,37 @@ pub(crate) struct Job {
     pub injector: Injector,
     /// Emulated class of each rank.
     pub class_of_rank: Vec<u32>,
-    /// Emulated host of each rank.
+    /// What each rank says of its place.
+    pub reports: Vec<Report>,
+    /// Host of each rank, by order of first appearance.
     pub host_of_rank: Vec<u32>,
     /// Which times the run vouches for.
     pub basis: TimeBasis,
-    /// Processors that the process may use.
-    pub processors: Vec<u32>,
+    /// The processor that each rank is bound to, where each has one of its own.
+    cpu_of_rank: Option<Vec<u32>>,
 }
 
 impl Job {
-    /// Checks settings and prepares what follows from them.
+    /// A job whose ranks are all in this process.
     ///
     /// # Errors
     /// If the settings cannot be run.
     pub(crate) fn new(settings: &Settings) -> Result<Self, MeasureError> {
         settings.check()?;
+        let host_of_rank = hosts(settings.ranks(), settings.emulate_hosts);
+        Self::at(settings, settings.own_reports(&host_of_rank)?)
+    }
+
+    /// Checks settings and prepares what follows from them, for ranks at these places.
+    ///
+    /// # Errors
+    /// If the settings cannot be run.
+    pub(crate) fn at(settings: &Settings, reports: Vec<Report>) -> Result<Self, MeasureError> {
+        settings.check()?;
         let shape = shape_of(&settings.model)?;
         let schedule = data_parallel(&settings.layout, &layers(settings, &shape))?;
         let ranks = settings.ranks();
-        let host_of_rank = hosts(ranks, settings.emulate_hosts);
+        let host_of_rank = order_of_appearance(reports.iter().map(|report| &report.host));
         if settings.faults.len() > MOST_FAULTS {
             return Err(MeasureError::Setting {
                 what: "the number of faults",
@@ -58,11 +72,7 @@ impl Job {
                 seed: settings.seed,
             },
         )?;
-        let processors = processors::available()?;
-        let basis = match processors.len() >= ranks as usize {
-            true => TimeBasis::Wall,
-            false => TimeBasis::Virtual,
-        };
+        let cpu_of_rank = assign(&reports);
         let job = Self {
             class_of_rank: class_of_rank(&settings.classes, ranks)?,
             settings: settings.clone(),
@@ -70,11 +80,20 @@ impl Job {
             schedule,
             injector,
             host_of_rank,
-            basis,
-            processors,
+            basis: match cpu_of_rank {
+                Some(_) => TimeBasis::Wall,
+                None => TimeBasis::Virtual,
+            },
+            cpu_of_rank,
+            reports,
         };
         job.check_memory()?;
         Ok(job)
+    }
+
+    /// Machine of each rank, by order of first appearance: hosts of one machine share its clock.
+    pub(crate) fn machine_of_rank(&self) -> Vec<u32> {
+        order_of_appearance(self.reports.iter().map(|report| &report.machine))
     }
 
     /// How much arithmetic a rank does for what the fastest class does once.
@@ -88,10 +107,7 @@ impl Job {
 
     /// The processor that a rank is bound to: each has one of its own, or none is bound.
     pub(crate) fn processor_of(&self, rank: Rank) -> Option<u32> {
-        match self.basis {
-            TimeBasis::Wall => self.processors.get(rank as usize).copied(),
-            TimeBasis::Virtual => None,
-        }
+        self.cpu_of_rank.as_ref()?.get(rank as usize).copied()
     }
 
     /// The processors of all ranks, in order of rank; empty where ranks are not bound.
@@ -128,7 +144,9 @@ impl Job {
             return Ok(());
         };
         let of_rank = |rank| Memory::bytes(&self.shape, self.capacity(rank));
+        let here = processors::machine();
         let needed: u64 = (0..self.settings.ranks())
+            .filter(|rank| self.reports[*rank as usize].machine == here)
             .map(of_rank)
             .fold(0, u64::saturating_add);
         if needed <= available {
@@ -138,7 +156,7 @@ impl Job {
             what: "the model",
             value: self.settings.model.id.clone(),
             why: format!(
-                "all ranks need {} of memory, and {} are available",
+                "the ranks of this machine need {} of memory, and {} are available",
                 format_bytes(needed),
                 format_bytes(available)
             ),
@@ -146,6 +164,16 @@ impl Job {
                 .to_owned(),
         })
     }
+}
+
+/// Number of each item's first equal.
+fn order_of_appearance<'a>(items: impl Iterator<Item = &'a String>) -> Vec<u32> {
+    let mut numbers = BTreeMap::new();
+    let number = |item| {
+        let next = numbers.len() as u32;
+        *numbers.entry(item).or_insert(next)
+    };
+    items.map(number).collect()
 }
 
 /// Ranks in contiguous blocks, as even as they can be.

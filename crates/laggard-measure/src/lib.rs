@@ -11,6 +11,7 @@
 //! for the analysis to say.
 
 mod classes;
+mod cpu_quota;
 mod error;
 mod inject;
 mod input;
@@ -18,6 +19,7 @@ mod job;
 mod manifest;
 mod memory;
 mod network;
+mod place;
 mod processors;
 mod program;
 mod rank;
@@ -32,5 +34,6 @@ mod testing;
 pub use classes::ClassShare;
 pub use error::MeasureError;
 pub use inject::Fault;
+pub use place::Places;
 pub use run::{Hooks, Signal, Summary, run};
 pub use settings::Settings;

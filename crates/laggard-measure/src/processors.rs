@@ -15,8 +15,12 @@ pub(crate) fn available() -> Result<Vec<u32>, MeasureError> {
     Ok(allowed)
 }
 
+/// The processors of the process's affinity mask, in order.
+///
+/// # Errors
+/// [`MeasureError::System`] if the system does not tell.
 #[cfg(target_os = "linux")]
-fn allowed() -> Result<Vec<u32>, MeasureError> {
+pub(crate) fn allowed() -> Result<Vec<u32>, MeasureError> {
     use nix::sched::{CpuSet, sched_getaffinity};
     use nix::unistd::Pid;
 
@@ -33,13 +37,38 @@ fn allowed() -> Result<Vec<u32>, MeasureError> {
 
 /// Without a way to bind threads, no rank has a processor to itself.
 #[cfg(not(target_os = "linux"))]
-fn allowed() -> Result<Vec<u32>, MeasureError> {
+pub(crate) fn allowed() -> Result<Vec<u32>, MeasureError> {
     Ok(Vec::new())
 }
 
 /// How many processors the process may use, also where it cannot choose among them.
 pub(crate) fn count() -> u32 {
     std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
+}
+
+/// Name of this host.
+pub(crate) fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok();
+    name.and_then(|name| name.into_string().ok())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// What tells this machine from others, also where several hosts (containers, network namespaces)
+/// are one machine with one clock: the boot identifier of Linux, else the host's name. Source:
+/// random(4).
+pub(crate) fn machine() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| host_name(), |id| id.trim().to_owned())
+}
+
+/// Memory node of a processor, where the system tells.
+pub(crate) fn numa_node(cpu: u32) -> Option<u32> {
+    let folder = std::fs::read_dir(format!("/sys/devices/system/cpu/cpu{cpu}")).ok()?;
+    let node = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.strip_prefix("node")?.parse().ok()
+    };
+    folder.flatten().find_map(node)
 }
 
 /// Memory that can be had without swapping, where the system tells.

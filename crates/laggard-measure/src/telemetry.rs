@@ -6,6 +6,7 @@ use crate::manifest::monotonic_ns;
 use laggard_record::Telemetry;
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 /// Samples the processors that a job may use.
 pub(crate) struct Sampler {
@@ -41,11 +42,9 @@ struct Thread {
 impl Sampler {
     /// A sampler, with its first look at the counters.
     pub(crate) fn new(job: &Job) -> Self {
-        let mut host_of_processor: BTreeMap<u32, u32> = job
-            .processors
-            .iter()
-            .map(|processor| (*processor, 0))
-            .collect();
+        let processors = job.reports.iter().flat_map(|report| &report.allowed_cpus);
+        let mut host_of_processor: BTreeMap<u32, u32> =
+            processors.map(|processor| (*processor, 0)).collect();
         for rank in 0..job.settings.ranks() {
             if let Some(processor) = job.processor_of(rank) {
                 host_of_processor.insert(processor, job.host_of_rank[rank as usize]);
@@ -101,6 +100,23 @@ impl Sampler {
         }
         rows
     }
+}
+
+/// Share of the time of some processors that is in use while the calling thread sleeps for so long;
+/// `None` where the system does not tell.
+pub(crate) fn load(processors: &[u32], watch: Duration) -> Option<f64> {
+    let (tick_ns, before) = (tick_ns()?, Snapshot::take()?);
+    std::thread::sleep(watch);
+    let after = Snapshot::take()?;
+    let busy = |of: &Snapshot| -> Option<i64> {
+        let ticks = processors
+            .iter()
+            .map(|processor| of.processors.get(processor));
+        ticks.map(|ticks| ticks.map(|it| it.busy)).sum()
+    };
+    let used = (busy(&after)? - busy(&before)?) * tick_ns;
+    let passed = (after.at_ns - before.at_ns) * i64::try_from(processors.len()).ok()?;
+    (passed > 0).then(|| (used as f64 / passed as f64).clamp(0.0, 1.0))
 }
 
 impl Snapshot {

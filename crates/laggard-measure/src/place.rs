@@ -1,0 +1,226 @@
+//! What one rank can tell about the place it runs at, and the reports of all ranks.
+
+use crate::{MeasureError, Settings};
+use crate::{cpu_quota, processors, telemetry};
+use laggard_backend::{Messenger, messenger};
+use laggard_types::Rank;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// How long other work on the processors is watched before a run.
+const WATCH_LOAD: Duration = Duration::from_millis(100);
+
+/// What a rank says of its place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Name of the host.
+    pub host: String,
+    /// What hosts of one machine, with one kernel and one clock, have in common.
+    pub machine: String,
+    /// Processor architecture.
+    pub architecture: String,
+    /// Processor model.
+    pub processor: String,
+    /// Processors that the rank may use.
+    pub allowed_cpus: Vec<u32>,
+    /// Processors' worth of time that a control group allows, where one limits it.
+    pub cpu_quota: Option<f64>,
+    /// Memory node of the first of them.
+    pub numa_node: Option<u32>,
+    /// Share of their time that was in use just before the run, while this run waited.
+    pub other_load: Option<f64>,
+}
+
+impl Report {
+    /// Looks at the place of the calling process, for about a tenth of a second.
+    fn new() -> Result<Self, MeasureError> {
+        let allowed_cpus = processors::allowed()?;
+        Ok(Self {
+            host: processors::host_name(),
+            machine: processors::machine(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            processor: laggard_backend::processor_name(),
+            cpu_quota: cpu_quota::cpu_quota(),
+            numa_node: allowed_cpus
+                .first()
+                .and_then(|cpu| processors::numa_node(*cpu)),
+            other_load: telemetry::load(&allowed_cpus, WATCH_LOAD),
+            allowed_cpus,
+        })
+    }
+}
+
+/// Where the ranks of a run are: what the processes of a run exchange first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Places {
+    pub(crate) reports: Vec<Report>,
+}
+
+impl Places {
+    /// Exchanges reports with all other ranks. Collective.
+    ///
+    /// # Errors
+    /// [`MeasureError::Start`] if a rank does not come before the deadline;
+    /// [`MeasureError::System`] if the system does not tell what must be known.
+    pub fn exchange(messenger: &dyn Messenger, deadline: Instant) -> Result<Self, MeasureError> {
+        let rank = messenger.rank();
+        let start = |source| MeasureError::Start { rank, source };
+        // Nobody computes while all look at the load.
+        messenger::all_gather(messenger, &[], deadline).map_err(start)?;
+        let report = serde_json::to_vec(&Report::new()?).map_err(|error| unreadable(&error))?;
+        let all = messenger::all_gather(messenger, &report, deadline).map_err(start)?;
+        let read = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(|e| unreadable(&e));
+        let reports = all.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Self { reports })
+    }
+
+    /// Name of a rank's host.
+    pub fn host(&self, rank: Rank) -> &str {
+        self.reports
+            .get(rank as usize)
+            .map_or("unknown host", |report| &report.host)
+    }
+
+    /// The processor that a rank binds itself to: each rank has one of its own, or none is bound.
+    pub fn processor_of(&self, rank: Rank) -> Option<u32> {
+        assign(&self.reports)?.get(rank as usize).copied()
+    }
+}
+
+fn unreadable(error: &serde_json::Error) -> MeasureError {
+    MeasureError::System {
+        what: "exchanging where ranks run".to_owned(),
+        why: error.to_string(),
+    }
+}
+
+/// A processor of its own for each rank, among those that its report allows; `None` if there are
+/// too few on some machine.
+pub(crate) fn assign(reports: &[Report]) -> Option<Vec<u32>> {
+    // Rank that holds a processor of a machine.
+    let mut holder = BTreeMap::new();
+    for rank in 0..reports.len() {
+        if !seat(reports, rank, &mut holder, &mut BTreeSet::new()) {
+            return None;
+        }
+    }
+    let mut processor_of = vec![0; reports.len()];
+    for ((_, cpu), rank) in holder {
+        processor_of[rank] = cpu;
+    }
+    Some(processor_of)
+}
+
+type Seat<'a> = (&'a str, u32);
+
+/// Seats a rank, moving others where they have another choice (an augmenting path of bipartite
+/// matching; Kuhn 1955).
+fn seat<'a>(
+    reports: &'a [Report],
+    rank: usize,
+    holder: &mut BTreeMap<Seat<'a>, usize>,
+    tried: &mut BTreeSet<Seat<'a>>,
+) -> bool {
+    let report = &reports[rank];
+    let seats = || {
+        report
+            .allowed_cpus
+            .iter()
+            .map(|cpu| (report.machine.as_str(), *cpu))
+    };
+    if let Some(free) = seats().find(|seat| !holder.contains_key(seat)) {
+        holder.insert(free, rank);
+        return true;
+    }
+    for taken in seats() {
+        let other = holder[&taken];
+        if tried.insert(taken) && seat(reports, other, holder, tried) {
+            holder.insert(taken, rank);
+            return true;
+        }
+    }
+    false
+}
+
+impl Settings {
+    /// The reports of in-process ranks: all from this place, on as many hosts as are emulated.
+    pub(crate) fn own_reports(&self, host_of_rank: &[u32]) -> Result<Vec<Report>, MeasureError> {
+        let mut report = Report {
+            host: processors::host_name(),
+            machine: processors::machine(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            processor: laggard_backend::processor_name(),
+            allowed_cpus: processors::available()?,
+            cpu_quota: cpu_quota::cpu_quota(),
+            numa_node: None,
+            other_load: None,
+        };
+        report.numa_node = report
+            .allowed_cpus
+            .first()
+            .and_then(|cpu| processors::numa_node(*cpu));
+        let named = |host: &u32| Report {
+            host: match self.emulate_hosts {
+                1 => report.host.clone(),
+                _ => format!("{}/{host}", report.host),
+            },
+            ..report.clone()
+        };
+        Ok(host_of_rank.iter().map(named).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(machine: &str, allowed: &[u32]) -> Report {
+        Report {
+            host: machine.to_owned(),
+            machine: machine.to_owned(),
+            architecture: "x86_64".to_owned(),
+            processor: "p".to_owned(),
+            allowed_cpus: allowed.to_vec(),
+            cpu_quota: None,
+            numa_node: None,
+            other_load: None,
+        }
+    }
+
+    #[test]
+    fn every_rank_has_a_processor_of_its_own_or_none_has() {
+        let check = |reports: &[(&str, &[u32])], expect: Option<&[u32]>| {
+            let reports: Vec<Report> = reports.iter().map(|(m, cpus)| report(m, cpus)).collect();
+            assert_eq!(assign(&reports).as_deref(), expect);
+        };
+        check(&[], Some(&[]));
+        check(&[("a", &[0, 1]), ("a", &[0, 1])], Some(&[0, 1]));
+        // The first gives way to the second, who has no choice.
+        check(&[("a", &[0, 1]), ("a", &[0])], Some(&[1, 0]));
+        check(&[("a", &[3]), ("b", &[3])], Some(&[3, 3]));
+        check(&[("a", &[3]), ("a", &[3])], None);
+        check(&[("a", &[0, 1]), ("a", &[0, 1]), ("a", &[0, 1])], None);
+        check(&[("a", &[])], None);
+    }
+
+    #[test]
+    fn reports_of_all_ranks_are_the_same_everywhere() {
+        let worlds = laggard_backend::threads::worlds(3, &Default::default()).unwrap();
+        let places: Vec<Places> = std::thread::scope(|scope| {
+            let exchange = |world: &laggard_backend::World| {
+                let messenger = world.messenger.clone();
+                scope.spawn(move || {
+                    let deadline = Instant::now() + Duration::from_secs(60);
+                    Places::exchange(&*messenger, deadline).unwrap()
+                })
+            };
+            let threads: Vec<_> = worlds.iter().map(exchange).collect();
+            threads.into_iter().map(|it| it.join().unwrap()).collect()
+        });
+        assert_eq!(places[0].reports.len(), 3);
+        assert!(places.iter().all(|other| *other == places[0]));
+        assert!(!places[0].host(1).is_empty());
+        assert_eq!(places[0].host(7), "unknown host");
+    }
+}
