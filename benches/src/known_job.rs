@@ -297,12 +297,17 @@ impl KnownJob {
             processor: "none".to_owned(),
             cpus: 1,
             emulated: false,
+            machine: index as u32,
         };
         let place = |rank: usize| RankPlace {
             host: self.host[rank],
             class: rates.partition_point(|rate| *rate < self.rate[rank] - 1e-12) as u32,
             device: "drawn".to_owned(),
             cpus: Vec::new(),
+            allowed_cpus: Vec::new(),
+            cpu_quota: None,
+            numa_node: None,
+            other_load: None,
         };
         Manifest {
             schema_version: SchemaVersion::CURRENT,
@@ -333,6 +338,8 @@ impl KnownJob {
             },
             schedule: self.schedule(),
             seed: self.seed,
+            communication: None,
+            links: Vec::new(),
             caveats: Vec::new(),
             truth: Vec::new(),
         }

@@ -233,6 +233,7 @@ fn manifest(ranks: u32) -> Manifest {
             processor: "any".to_owned(),
             cpus: 1,
             emulated: true,
+            machine: 0,
         }],
         classes: vec![Class {
             name: "bench".to_owned(),
@@ -247,6 +248,10 @@ fn manifest(ranks: u32) -> Manifest {
                 class: 0,
                 device: "none".to_owned(),
                 cpus: Vec::new(),
+                allowed_cpus: Vec::new(),
+                cpu_quota: None,
+                numa_node: None,
+                other_load: None,
             })
             .collect(),
         clock: Clock {
@@ -278,6 +283,8 @@ fn manifest(ranks: u32) -> Manifest {
             axes: Vec::new(),
         },
         seed: 0,
+        communication: None,
+        links: Vec::new(),
         caveats: Vec::new(),
         truth: Vec::new(),
     }

@@ -30,6 +30,10 @@ pub(crate) fn manifest(
         class: job.class_of_rank[rank as usize],
         device: processor.to_owned(),
         cpus: job.processor_of(rank).into_iter().collect(),
+        allowed_cpus: Vec::new(),
+        cpu_quota: None,
+        numa_node: None,
+        other_load: None,
     };
     Ok(Manifest {
         schema_version: SchemaVersion::CURRENT,
@@ -50,6 +54,8 @@ pub(crate) fn manifest(
         workload: workload(job),
         schedule: job.schedule.clone(),
         seed: settings.seed,
+        communication: None,
+        links: Vec::new(),
         caveats: caveats(),
         truth: job.injector.truth(),
     })
@@ -99,6 +105,8 @@ fn hosts(job: &Job, processor: &str) -> Vec<Host> {
                 (_, TimeBasis::Wall) => own,
             },
             emulated: count > 1,
+            // All hosts are parts of this one.
+            machine: 0,
         }
     };
     (0..count).map(host).collect()

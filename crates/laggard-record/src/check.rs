@@ -79,6 +79,29 @@ fn check_places(manifest: &Manifest) -> Result<(), Fault> {
             place.class,
             manifest.classes.len(),
         )?;
+        if let Some(quota) = place.cpu_quota {
+            positive(&format!("ranks[{rank}].cpu_quota"), quota)?;
+        }
+        if let Some(load) = place.other_load {
+            not_negative(&format!("ranks[{rank}].other_load"), load)?;
+        }
+    }
+    check_hosts(manifest)
+}
+
+fn check_hosts(manifest: &Manifest) -> Result<(), Fault> {
+    let hosts = manifest.hosts.len();
+    for (index, host) in manifest.hosts.iter().enumerate() {
+        is_below(|| format!("hosts[{index}].machine"), host.machine, hosts)?;
+    }
+    for (index, link) in manifest.links.iter().enumerate() {
+        let field = |name: &str| format!("links[{index}].{name}");
+        is_below(|| field("from_host"), link.from_host, hosts)?;
+        is_below(|| field("to_host"), link.to_host, hosts)?;
+        if link.latency_ns < 0 {
+            return Err((field("latency_ns"), format!("is {}", link.latency_ns)));
+        }
+        positive(&field("bandwidth_bytes_per_s"), link.bandwidth_bytes_per_s)?;
     }
     Ok(())
 }

@@ -52,8 +52,8 @@ pub use bulk::{TableRows, write_record};
 pub use closing::{Closing, ClosingStatus};
 pub use error::RecordError;
 pub use manifest::{
-    Class, Clock, Host, InjectedFault, Manifest, Origin, Peak, PeakKind, RankPlace, TimeBasis,
-    Workload,
+    Class, Clock, Communication, Host, InjectedFault, Link, Manifest, Origin, Peak, PeakKind,
+    RankPlace, TimeBasis, Workload,
 };
 pub use reader::{Record, Rows, SampleReading};
 pub use recorder::RankRecorder;

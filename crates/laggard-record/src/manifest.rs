@@ -34,6 +34,12 @@ pub struct Manifest {
     pub schedule: Schedule,
     /// Seed of everything random in the run.
     pub seed: u64,
+    /// What carries the collectives; `None` where nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub communication: Option<Communication>,
+    /// What probes between hosts measured before the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
     /// Doubts that the writer had.
     pub caveats: Vec<Caveat>,
     /// Faults that were put in on purpose, for those who check an analysis. Analyses must not read
@@ -73,6 +79,10 @@ pub struct Host {
     pub cpus: u32,
     /// Whether this host exists only as a grouping of ranks.
     pub emulated: bool,
+    /// The machine that it is, or is a part of. Hosts of one machine share a kernel and a clock.
+    /// Before version 2 of the format each host counts as a machine of its own.
+    #[serde(default)]
+    pub machine: u32,
 }
 
 /// One class of accelerators: ranks of a class are expected to be equally fast.
@@ -114,7 +124,7 @@ pub enum PeakKind {
 }
 
 /// Where one rank runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RankPlace {
     /// Host, by position in the manifest.
@@ -125,6 +135,44 @@ pub struct RankPlace {
     pub device: String,
     /// The processors that the rank is bound to; empty where it is not bound.
     pub cpus: Vec<u32>,
+    /// The processors that the launcher allowed it; empty where that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_cpus: Vec<u32>,
+    /// How many processors' worth of time a cgroup grants it; `None` without a quota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<f64>,
+    /// NUMA node of its processors; `None` where they lie on several, or that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numa_node: Option<u32>,
+    /// Share of its processors' time that others used just before the run, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_load: Option<f64>,
+}
+
+/// What carries the collectives of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Communication {
+    /// The backend with its version, such as `threads` or `Open MPI v4.1.4`.
+    pub backend: String,
+    /// How non-blocking calls progress, in words.
+    pub progress: String,
+}
+
+/// What a probe between two hosts measured before the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// Sending host, by position in the manifest.
+    pub from_host: u32,
+    /// Receiving host, by position in the manifest.
+    pub to_host: u32,
+    /// Time of a small message one way, nanoseconds.
+    pub latency_ns: i64,
+    /// Size of the messages that the bandwidth was measured with.
+    pub bytes: u64,
+    /// Bandwidth one way, bytes per second.
+    pub bandwidth_bytes_per_s: f64,
 }
 
 /// The clock that the samples' times were read from.

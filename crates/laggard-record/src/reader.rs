@@ -318,8 +318,13 @@ fn read_manifest(dir: &Path) -> Result<Manifest, RecordError> {
             supported,
         });
     }
-    let manifest =
+    let mut manifest: Manifest =
         serde_json::from_slice(&text).map_err(|error| RecordError::json(&path, &error))?;
+    if found < SchemaVersion::WITH_MACHINES {
+        for (index, host) in (0..).zip(&mut manifest.hosts) {
+            host.machine = index;
+        }
+    }
     check_manifest(&manifest, &path)?;
     Ok(manifest)
 }

@@ -262,6 +262,7 @@ fn manifest_of(trace: &Trace<'_>, schedule: Schedule) -> Manifest {
             processor: "unknown".to_owned(),
             cpus: 0,
             emulated: false,
+            machine: 0,
         }],
         classes: vec![Class {
             name: "unknown".to_owned(),
@@ -294,6 +295,8 @@ fn manifest_of(trace: &Trace<'_>, schedule: Schedule) -> Manifest {
         },
         schedule,
         seed: 0,
+        communication: None,
+        links: Vec::new(),
         caveats: caveats_of(meta, steps),
         truth: Vec::new(),
     }
@@ -306,6 +309,10 @@ fn places_of(grid: Grid, rows: &[Row]) -> Vec<RankPlace> {
             class: 0,
             device: String::new(),
             cpus: Vec::new(),
+            allowed_cpus: Vec::new(),
+            cpu_quota: None,
+            numa_node: None,
+            other_load: None,
         })
         .collect();
     for row in rows {

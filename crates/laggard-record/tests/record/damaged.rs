@@ -2,7 +2,7 @@
 
 use crate::{all_samples, example};
 use laggard_record::{
-    Manifest, Record, RecordError, Sample, StepWork, TableRows, Telemetry, write_record,
+    Link, Manifest, Record, RecordError, Sample, StepWork, TableRows, Telemetry, write_record,
 };
 use laggard_types::{Caveat, CaveatCode, Stamp};
 use parquet::column::writer::ColumnWriterImpl;
@@ -87,12 +87,12 @@ fn a_truncated_manifest_is_named_with_its_line() {
 #[test]
 fn a_later_version_asks_for_an_upgrade() {
     let message = edited(
-        "\"schema_version\": 1",
-        "\"news\": 3, \"schema_version\": 2",
+        "\"schema_version\": 2",
+        "\"news\": 3, \"schema_version\": 3",
     );
-    assert!(message.contains("has record version 2"), "{message}");
+    assert!(message.contains("has record version 3"), "{message}");
     assert!(
-        message.contains("reads versions up to 1\nhint: upgrade"),
+        message.contains("reads versions up to 2\nhint: upgrade"),
         "{message}"
     );
 }
@@ -164,6 +164,13 @@ fn references_that_lead_nowhere_are_refused_with_their_field() {
     );
 }
 
+/// Adds a good link, and one that is spoilt.
+fn add_links(manifest: &mut Manifest, spoil: fn(&mut Link)) {
+    let mut link = example::link();
+    spoil(&mut link);
+    manifest.links = vec![example::link(), link];
+}
+
 #[test]
 fn a_writer_refuses_what_a_reader_would() {
     let check = |spoil: fn(&mut Manifest), expect: &str| {
@@ -187,6 +194,30 @@ fn a_writer_refuses_what_a_reader_would() {
     check(
         |m| m.schedule.operations[0].flop = f64::NAN,
         "`schedule.operations[0].flop` is NaN",
+    );
+    check(
+        |m| m.hosts[0].machine = 1,
+        "`hosts[0].machine` refers to entry 1 of 1",
+    );
+    check(
+        |m| m.ranks[1].cpu_quota = Some(0.0),
+        "`ranks[1].cpu_quota` is 0",
+    );
+    check(
+        |m| m.ranks[1].other_load = Some(f64::NAN),
+        "`ranks[1].other_load` is NaN",
+    );
+    check(
+        |m| add_links(m, |l| l.to_host = 1),
+        "`links[1].to_host` refers to entry 1 of 1",
+    );
+    check(
+        |m| add_links(m, |l| l.latency_ns = -1),
+        "`links[1].latency_ns` is -1",
+    );
+    check(
+        |m| add_links(m, |l| l.bandwidth_bytes_per_s = f64::INFINITY),
+        "`links[1].bandwidth_bytes_per_s` is inf",
     );
     check(|m| drop(m.ranks.pop()), "`ranks` has 1 entries for 2 ranks");
 }

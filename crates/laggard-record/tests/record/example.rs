@@ -1,8 +1,9 @@
 //! A small record for tests: what is in it does not matter, that it comes back does.
 
 use laggard_record::{
-    Class, Clock, Closing, ClosingStatus, Host, InjectedFault, Manifest, Origin, Peak, PeakKind,
-    RankPlace, Sample, SchemaVersion, StepWork, TableRows, Telemetry, TimeBasis, Workload,
+    Class, Clock, Closing, ClosingStatus, Host, InjectedFault, Link, Manifest, Origin, Peak,
+    PeakKind, RankPlace, Sample, SchemaVersion, StepWork, TableRows, Telemetry, TimeBasis,
+    Workload,
 };
 use laggard_schedule::{
     Axis, Operation, OperationKind, Phase, Program, Schedule, ScheduleOrigin, Stream,
@@ -23,6 +24,7 @@ pub(crate) fn manifest(world: u32) -> Manifest {
             processor: "test".into(),
             cpus: world,
             emulated: false,
+            machine: 0,
         }],
         classes: vec![Class {
             name: "cpu".into(),
@@ -41,6 +43,10 @@ pub(crate) fn manifest(world: u32) -> Manifest {
                 class: 0,
                 device: "core".into(),
                 cpus: vec![rank],
+                allowed_cpus: Vec::new(),
+                cpu_quota: None,
+                numa_node: None,
+                other_load: None,
             })
             .collect(),
         clock: Clock {
@@ -63,6 +69,8 @@ pub(crate) fn manifest(world: u32) -> Manifest {
         },
         schedule: schedule(world),
         seed: 7,
+        communication: None,
+        links: Vec::new(),
         caveats: vec![Caveat::new(CaveatCode::SyntheticJob, "a synthetic job")],
         truth: vec![InjectedFault {
             spec: "slow_rank:1".into(),
@@ -71,6 +79,17 @@ pub(crate) fn manifest(world: u32) -> Manifest {
             size: 0.5,
             from_step: 0,
         }],
+    }
+}
+
+/// A probe of the host's own loopback.
+pub(crate) fn link() -> Link {
+    Link {
+        from_host: 0,
+        to_host: 0,
+        latency_ns: 800,
+        bytes: 1 << 20,
+        bandwidth_bytes_per_s: 1e10,
     }
 }
 

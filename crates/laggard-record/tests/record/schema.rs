@@ -59,6 +59,7 @@ fn a_record_of_version_1_stays_readable() {
         expect.telemetry
     );
     assert_eq!(record.closing.map(|closing| closing.samples), Some(18));
+    assert_eq!(record.manifest.hosts[0].machine, 0);
     assert_eq!(record.manifest.workload.model, "tiny");
     assert_eq!(record.manifest.schedule.operations.len(), 3);
 }
