@@ -18,7 +18,7 @@ pub mod threads;
 
 pub use buffer::{Buffer, Element, Slice};
 pub use communicator::{Call, Communicator, World};
-pub use cpu::{CpuDevice, CpuOptions, Reading, bind_thread, burn, measure_peak};
+pub use cpu::{CpuDevice, CpuOptions, Reading, bind_thread, burn, measure_peak, processor_name};
 pub use device::{Device, DeviceDescription, Launch, QueueId, TaggedStamp, Task, Token};
 pub use error::BackendError;
 pub use gate::{Abort, Abortable};
