@@ -67,9 +67,6 @@ impl ClassShare {
 /// # Errors
 /// [`MeasureError::Classes`] if the classes do not take exactly all ranks, or a rate is impossible.
 pub(crate) fn class_of_rank(classes: &[ClassShare], ranks: u32) -> Result<Vec<u32>, MeasureError> {
-    if classes.is_empty() {
-        return Ok(vec![0; ranks as usize]);
-    }
     let refused = |why: String, hint: String| {
         let pairs = classes
             .iter()

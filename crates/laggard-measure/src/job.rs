@@ -21,7 +21,7 @@ pub(crate) struct Job {
     pub shape: Shape,
     pub schedule: Schedule,
     pub injector: Injector,
-    /// Emulated class of each rank.
+    /// Class of each rank: the emulated one, else its processor's model.
     pub class_of_rank: Vec<u32>,
     /// What each rank says of its place.
     pub reports: Vec<Report>,
@@ -74,7 +74,10 @@ impl Job {
         )?;
         let cpu_of_rank = assign(&reports);
         let job = Self {
-            class_of_rank: class_of_rank(&settings.classes, ranks)?,
+            class_of_rank: match settings.classes.is_empty() {
+                true => order_of_appearance(reports.iter().map(|report| &report.processor)),
+                false => class_of_rank(&settings.classes, ranks)?,
+            },
             settings: settings.clone(),
             shape,
             schedule,
@@ -94,6 +97,17 @@ impl Job {
     /// Machine of each rank, by order of first appearance: hosts of one machine share its clock.
     pub(crate) fn machine_of_rank(&self) -> Vec<u32> {
         order_of_appearance(self.reports.iter().map(|report| &report.machine))
+    }
+
+    /// Models of the ranks' processors, by order of first appearance.
+    pub(crate) fn processor_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for report in &self.reports {
+            if !names.contains(&report.processor.as_str()) {
+                names.push(&report.processor);
+            }
+        }
+        names
     }
 
     /// How much arithmetic a rank does for what the fastest class does once.

@@ -4,61 +4,86 @@ use crate::MeasureError;
 use crate::job::Job;
 use crate::processors;
 use laggard_record::{
-    Class, Clock, Host, Manifest, Origin, Peak, PeakKind, RankPlace, SchemaVersion, TimeBasis,
-    Workload,
+    Class, Clock, Communication, Host, Link, Manifest, Origin, Peak, PeakKind, RankPlace,
+    SchemaVersion, TimeBasis, Workload,
 };
 use laggard_specs::{Attention, training_flop_per_token};
 use laggard_types::{Caveat, CaveatCode, ClockDomain, FlopPerSecond, Rank};
 use nix::time::{ClockId, clock_gettime};
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The manifest of a job on processors of this name and peak.
+/// What was found out about the ranks of a run before its first step.
+#[derive(Debug, Clone)]
+pub(crate) struct Findings {
+    /// Arithmetic peak of each rank, FLOP/s.
+    pub peaks: Vec<f64>,
+    pub communication: Communication,
+    pub links: Vec<Link>,
+}
+
+impl Findings {
+    /// What is true of ranks that are threads of one process on equal processors.
+    pub(crate) fn of_threads(ranks: u32, peak: FlopPerSecond) -> Self {
+        Self {
+            peaks: vec![peak.0; ranks as usize],
+            communication: Communication {
+                backend: "threads".to_owned(),
+                progress: "by a thread of each rank".to_owned(),
+            },
+            links: Vec::new(),
+        }
+    }
+}
+
+/// The manifest of a job.
 ///
 /// # Errors
 /// If the system does not tell its clock.
-pub(crate) fn manifest(
-    job: &Job,
-    processor: &str,
-    peak: FlopPerSecond,
-) -> Result<Manifest, MeasureError> {
+pub(crate) fn manifest(job: &Job, findings: &Findings) -> Result<Manifest, MeasureError> {
     let settings = &job.settings;
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let place = |rank: Rank| RankPlace {
-        host: job.host_of_rank[rank as usize],
-        class: job.class_of_rank[rank as usize],
-        device: processor.to_owned(),
-        cpus: job.processor_of(rank).into_iter().collect(),
-        allowed_cpus: Vec::new(),
-        cpu_quota: None,
-        numa_node: None,
-        other_load: None,
-    };
+    let hosts = hosts(job);
     Ok(Manifest {
         schema_version: SchemaVersion::CURRENT,
         laggard_version: env!("CARGO_PKG_VERSION").to_owned(),
         created_unix_ns: i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX),
         command_line: settings.command_line.clone(),
         origin: Origin::Measured,
-        hosts: hosts(job, processor),
-        classes: classes(job, processor, peak),
-        ranks: (0..settings.ranks()).map(place).collect(),
+        classes: classes(job, &findings.peaks),
+        ranks: (0..settings.ranks()).map(|rank| place(job, rank)).collect(),
         clock: Clock {
             domain: ClockDomain::HostMonotonic,
             resolution_ns: clock_resolution()?,
-            common_to_all_ranks: true,
+            common_to_all_ranks: hosts.iter().all(|host| host.machine == hosts[0].machine),
             thread_cpu_time: true,
             basis: job.basis,
         },
+        hosts,
         workload: workload(job),
         schedule: job.schedule.clone(),
         seed: settings.seed,
-        communication: None,
-        links: Vec::new(),
+        communication: Some(findings.communication.clone()),
+        links: findings.links.clone(),
         caveats: caveats(),
         truth: job.injector.truth(),
     })
+}
+
+fn place(job: &Job, rank: Rank) -> RankPlace {
+    let report = &job.reports[rank as usize];
+    RankPlace {
+        host: job.host_of_rank[rank as usize],
+        class: job.class_of_rank[rank as usize],
+        device: report.processor.clone(),
+        cpus: job.processor_of(rank).into_iter().collect(),
+        allowed_cpus: report.allowed_cpus.clone(),
+        cpu_quota: report.cpu_quota,
+        numa_node: report.numa_node,
+        other_load: report.other_load,
+    }
 }
 
 fn workload(job: &Job) -> Workload {
@@ -80,66 +105,80 @@ fn workload(job: &Job) -> Workload {
     }
 }
 
-fn hosts(job: &Job, processor: &str) -> Vec<Host> {
-    let count = job.settings.emulate_hosts;
-    let name = nix::unistd::gethostname()
-        .ok()
-        .and_then(|name| name.into_string().ok());
-    let name = name.unwrap_or_else(|| "localhost".to_owned());
+fn hosts(job: &Job) -> Vec<Host> {
+    let emulated = job.settings.emulate_hosts > 1;
+    let machines = job.machine_of_rank();
+    let count = job.host_of_rank.iter().max().map_or(0, |last| last + 1);
     let host = |index: u32| {
-        let own = job
-            .host_of_rank
+        let is_here = |rank: &usize| job.host_of_rank[*rank] == index;
+        let ranks: Vec<usize> = (0..job.reports.len()).filter(is_here).collect();
+        let allowed = ranks
             .iter()
-            .filter(|host| **host == index)
-            .count() as u32;
+            .flat_map(|rank| &job.reports[*rank].allowed_cpus);
+        let allowed: BTreeSet<&u32> = allowed.collect();
+        // A host has a rank, or it would not have a number.
+        let first = ranks.first().copied().unwrap_or(0);
+        let report = &job.reports[first];
         Host {
-            name: if count == 1 {
-                name.clone()
-            } else {
-                format!("{name}/{index}")
+            name: report.host.clone(),
+            architecture: report.architecture.clone(),
+            processor: report.processor.clone(),
+            cpus: match (emulated, job.basis) {
+                (true, TimeBasis::Wall) => ranks.len() as u32,
+                // Where threads cannot choose, nothing is listed.
+                _ if allowed.is_empty() => processors::count(),
+                _ => allowed.len() as u32,
             },
-            architecture: std::env::consts::ARCH.to_owned(),
-            processor: processor.to_owned(),
-            cpus: match (count, job.basis) {
-                (1, _) | (_, TimeBasis::Virtual) => processors::count(),
-                (_, TimeBasis::Wall) => own,
-            },
-            emulated: count > 1,
-            // All hosts are parts of this one.
-            machine: 0,
+            emulated,
+            machine: machines[first],
         }
     };
     (0..count).map(host).collect()
 }
 
-fn classes(job: &Job, processor: &str, peak: FlopPerSecond) -> Vec<Class> {
-    let measured = |relative_rate: f64, source: &str| {
+fn classes(job: &Job, peaks: &[f64]) -> Vec<Class> {
+    // Noise only lowers a measured peak.
+    let best_of = |class: Option<u32>| {
+        let mine = |rank: &usize| class.is_none_or(|it| job.class_of_rank[*rank] == it);
+        let peaks = (0..peaks.len()).filter(mine).map(|rank| peaks[rank]);
+        peaks.fold(0.0, f64::max)
+    };
+    let best = best_of(None);
+    let measured = |flop_per_s: f64, source: &str| {
         Some(Peak {
-            flop_per_s: peak.0 * relative_rate,
+            flop_per_s,
             kind: PeakKind::Measured,
             source: source.to_owned(),
         })
     };
-    if job.settings.classes.is_empty() {
-        return vec![Class {
-            name: processor.to_owned(),
-            emulated: false,
-            relative_rate: 1.0,
-            rate_source: "the only class".to_owned(),
-            peak: measured(1.0, "multiply-adds on registers of one core, f32"),
-        }];
-    }
-    let class = |class: &crate::ClassShare| Class {
+    let emulated = job.settings.classes.iter().map(|class| Class {
         name: class.name.clone(),
         emulated: true,
         relative_rate: class.relative_rate,
         rate_source: class.source.clone(),
         peak: measured(
-            class.relative_rate,
+            best * class.relative_rate,
             "multiply-adds on registers of one core, f32, times the relative rate",
         ),
-    };
-    job.settings.classes.iter().map(class).collect()
+    });
+    let found = job
+        .processor_names()
+        .into_iter()
+        .zip(0..)
+        .map(|(name, class)| Class {
+            name: name.to_owned(),
+            emulated: false,
+            relative_rate: best_of(Some(class)) / best,
+            rate_source: "measured peaks".to_owned(),
+            peak: measured(
+                best_of(Some(class)),
+                "multiply-adds on registers of one core, f32",
+            ),
+        });
+    match job.settings.classes.is_empty() {
+        true => found.collect(),
+        false => emulated.collect(),
+    }
 }
 
 /// What only the writer can know; what follows from the rest of the manifest, analyses say.

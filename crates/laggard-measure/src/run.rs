@@ -8,7 +8,7 @@
 
 use crate::input::Embedding;
 use crate::job::Job;
-use crate::manifest::manifest;
+use crate::manifest::{Findings, manifest};
 use crate::rank::RankRunner;
 use crate::telemetry::Sampler;
 use crate::{MeasureError, Settings};
@@ -91,8 +91,7 @@ pub(crate) fn run_in(
     hooks: &Hooks<'_>,
 ) -> Result<Summary, MeasureError> {
     let peak = measured_peak(&worlds)?;
-    let processor = worlds.first().map(|world| world.device.description().name);
-    let manifest = manifest(job, &processor.unwrap_or_default(), peak)?;
+    let manifest = manifest(job, &Findings::of_threads(job.settings.ranks(), peak))?;
     let writer = RecordWriter::create(&job.settings.record, &manifest)?;
     let begin = Instant::now();
     let shared = Shared::new(job);

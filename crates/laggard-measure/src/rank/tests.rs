@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Settings;
-use crate::manifest::manifest;
+use crate::manifest::{Findings, manifest};
 use crate::memory::Region;
 use crate::testing;
 use laggard_backend::Slice;
@@ -15,7 +15,11 @@ fn after_steps(settings: &Settings, region: Region) -> Vec<Vec<f32>> {
     let job = Job::new(settings).unwrap();
     let peak = FlopPerSecond(1e9);
     let dir = tempfile::tempdir().unwrap();
-    let record = RecordWriter::create(dir.path(), &manifest(&job, "test", peak).unwrap()).unwrap();
+    let record = RecordWriter::create(
+        dir.path(),
+        &manifest(&job, &Findings::of_threads(job.settings.ranks(), peak)).unwrap(),
+    )
+    .unwrap();
     let worlds = worlds(settings.ranks(), &ThreadOptions::default()).unwrap();
     let shape = &job.shape;
     let embedding = Embedding::new(settings.seed, shape.vocabulary, shape.hidden);
