@@ -1,0 +1,362 @@
+//! Proves `scripts/testbed.sh`: that its hosts are apart, its limits are there, and that it leaves
+//! nothing behind, however it ends. Skips loudly where the machine does not offer what it needs,
+//! unless `LAGGARD_REQUIRE` holds `testbed`.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+/// What each rank says of itself: host, rank, and a variable of the caller.
+const WHO: &str = "echo \"$(hostname) ${OMPI_COMM_WORLD_RANK:-$PMI_RANK} $LAGGARD_MARK\"";
+const MPIS: [&str; 2] = ["openmpi", "mpich"];
+const SKIPPED: i32 = 77;
+
+/// A bed that no other test uses; taken down at the end.
+struct Bed {
+    name: String,
+}
+
+impl Bed {
+    fn new(purpose: &str) -> Self {
+        let name = format!("{purpose}-{}", std::process::id());
+        Self { name }
+    }
+
+    fn down(&self) {
+        let done = testbed(&["down", &self.name]);
+        assert_eq!(done.status.code(), Some(0), "{}", errors(&done));
+    }
+
+    /// The ids of the processes with this bed's mark.
+    fn processes(&self) -> Vec<String> {
+        let mark = format!("LAGGARD_TESTBED={}", self.name);
+        let entries = fs::read_dir("/proc").expect("/proc");
+        let ids = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        ids.filter(|id| {
+            let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+            environment
+                .split(|&byte| byte == 0)
+                .any(|variable| variable == mark.as_bytes())
+        })
+        .collect()
+    }
+
+    /// No process, folder or cgroup of this bed is there.
+    fn check_gone(&self) {
+        assert_eq!(self.processes(), Vec::<String>::new(), "processes");
+        let user = text(&run(Command::new("id").arg("-u")));
+        let folder = format!("/tmp/laggard-testbed.{}/{}", user.trim(), self.name);
+        assert!(!Path::new(&folder).exists(), "{folder}");
+        let groups = run(Command::new("find")
+            .args(["/sys/fs/cgroup", "-type", "d", "-name"])
+            .arg(format!("laggard-testbed.{}.*", self.name)));
+        assert_eq!(text(&groups), "", "cgroups");
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        testbed(&["down", &self.name]);
+    }
+}
+
+fn script() -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut command = Command::new(root.join("scripts/testbed.sh"));
+    command.env("LAGGARD_MARK", "seen").stdin(Stdio::null());
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().expect("a program that starts")
+}
+
+fn testbed(arguments: &[&str]) -> Output {
+    run(script().args(arguments))
+}
+
+fn text(done: &Output) -> String {
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+fn errors(done: &Output) -> String {
+    String::from_utf8_lossy(&done.stderr).into_owned()
+}
+
+/// Whether a step was skipped for want of root, an MPI or a kernel's feature; says so.
+#[expect(clippy::print_stderr, reason = "a test that skips says so")]
+fn skipped(done: &Output) -> bool {
+    if done.status.code() != Some(SKIPPED) {
+        return false;
+    }
+    let required = std::env::var("LAGGARD_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.contains("testbed"),
+        "LAGGARD_REQUIRE asks for the testbed: {}",
+        errors(done)
+    );
+    eprintln!("skipped: {}", errors(done).trim());
+    true
+}
+
+/// Whether a bed of several hosts can be made with this MPI.
+fn offers(mpi: &str) -> bool {
+    !skipped(&testbed(&[
+        "run", "--hosts", "2", "--mpi", mpi, "--quota", "0:90", "--", "true",
+    ]))
+}
+
+/// Sends a signal to processes.
+fn send(signal: &str, ids: &[String]) {
+    assert!(!ids.is_empty(), "nobody to send {signal} to");
+    let line = format!("kill -{signal} {}", ids.join(" "));
+    run(Command::new("sh").args(["-c", &line]));
+}
+
+#[test]
+fn ranks_are_on_their_hosts_and_see_the_callers_variables() {
+    for (mpi, hosts) in MPIS.iter().flat_map(|mpi| [(mpi, "1"), (mpi, "3")]) {
+        let bed = Bed::new("who");
+        let arguments = ["run", "--name", &bed.name, "--hosts", hosts, "--mpi", mpi];
+        let command = ["--ranks-per-host", "2", "--", "sh", "-c", WHO];
+        let done = testbed(&[&arguments[..], &command[..]].concat());
+        if skipped(&done) {
+            continue;
+        }
+        assert_eq!(done.status.code(), Some(0), "{mpi}: {}", errors(&done));
+        let here = text(&run(&mut Command::new("hostname")));
+        let expected: BTreeSet<String> = match hosts {
+            "1" => (0..2)
+                .map(|rank| format!("{} {rank} seen", here.trim()))
+                .collect(),
+            _ => (0..6)
+                .map(|rank| format!("h{} {rank} seen", rank / 2))
+                .collect(),
+        };
+        let found: BTreeSet<String> = text(&done).lines().map(str::to_owned).collect();
+        assert_eq!(found, expected, "{mpi}");
+        bed.check_gone();
+    }
+}
+
+#[test]
+fn the_exit_code_is_the_commands() {
+    for (mpi, hosts) in MPIS.iter().flat_map(|mpi| [(mpi, "1"), (mpi, "2")]) {
+        let check = |more: &[&str], expected: i32| {
+            let bed = Bed::new("code");
+            let arguments = ["run", "--name", &bed.name, "--hosts", hosts, "--mpi", mpi];
+            let done = testbed(&[&arguments[..], more].concat());
+            if !skipped(&done) {
+                assert_eq!(
+                    done.status.code(),
+                    Some(expected),
+                    "{mpi}: {}",
+                    errors(&done)
+                );
+                bed.check_gone();
+            }
+        };
+        check(&["--", "sh", "-c", "exit 7"], 7);
+        // Also those who left their parents behind are killed when the time is up.
+        let hang = "setsid sleep 1000 & sleep 1000";
+        check(&["--timeout", "1", "--", "sh", "-c", hang], 124);
+    }
+}
+
+#[test]
+fn bad_arguments_are_refused() {
+    let check = |arguments: &[&str], expected: &str| {
+        let done = testbed(arguments);
+        assert_eq!(done.status.code(), Some(2), "{arguments:?}");
+        let said = errors(&done);
+        assert!(said.contains(expected) && said.contains("hint: "), "{said}");
+    };
+    check(&[], "no command of testbed.sh");
+    check(&["run", "--hosts", "2"], "no command");
+    check(&["run", "--hosts"], "lacks its value");
+    check(&["run", "--hosts", "9", "--", "true"], "--hosts is 1 to 8");
+    check(
+        &["run", "--ranks-per-host", "08", "--", "true"],
+        "from 1, not '08'",
+    );
+    check(&["run", "--mpi", "mvapich", "--", "true"], "not 'mvapich'");
+    check(&["run", "--timeout", "0", "--", "true"], "not '0'");
+    check(
+        &["run", "--slow-host", "2:1mbit", "--", "true"],
+        "a host below 2",
+    );
+    check(
+        &["run", "--slow-host", "1:fast", "--", "true"],
+        "not '1:fast'",
+    );
+    check(
+        &["run", "--quota", "2:50", "--", "true"],
+        "one of the bed's ranks",
+    );
+    check(&["run", "--name", "../up", "--", "true"], "not '../up'");
+    check(&["exec", "nowhere", "h0", "--", "true"], "no bed 'nowhere'");
+}
+
+#[test]
+fn a_slow_host_is_limited_in_both_directions() {
+    let bed = Bed::new("slow");
+    let done = testbed(&["up", &bed.name, "--hosts", "3", "--slow-host", "1:100mbit"]);
+    if skipped(&done) {
+        return;
+    }
+    assert_eq!(done.status.code(), Some(0), "{}", errors(&done));
+    let check = |host: &str, device: &str, limited: bool| {
+        let show = [
+            "exec", &bed.name, host, "--", "tc", "qdisc", "show", "dev", device,
+        ];
+        let said = text(&testbed(&show));
+        assert_eq!(
+            said.contains("tbf") && said.contains("100Mbit"),
+            limited,
+            "{host}: {said}"
+        );
+    };
+    check("h1", "eth0", true);
+    check("login", "e1", true);
+    check("h0", "eth0", false);
+    check("login", "e2", false);
+    bed.down();
+    bed.check_gone();
+}
+
+#[test]
+fn only_a_rank_with_a_quota_is_limited() {
+    for (mpi, hosts) in MPIS.iter().flat_map(|mpi| [(mpi, "1"), (mpi, "2")]) {
+        let bed = Bed::new("quota");
+        let each = if hosts == "1" { "4" } else { "2" };
+        let say = "echo \"${OMPI_COMM_WORLD_RANK:-$PMI_RANK} $(tr '\\n' ' ' </proc/self/cgroup)\"";
+        let arguments = ["run", "--name", &bed.name, "--hosts", hosts, "--mpi", mpi];
+        let command = [
+            "--ranks-per-host",
+            each,
+            "--quota",
+            "2:20",
+            "--",
+            "sh",
+            "-c",
+            say,
+        ];
+        let done = testbed(&[&arguments[..], &command[..]].concat());
+        if skipped(&done) {
+            continue;
+        }
+        assert_eq!(done.status.code(), Some(0), "{mpi}: {}", errors(&done));
+        let group = format!("laggard-testbed.{}.r2", bed.name);
+        for rank in 0..4 {
+            let said = text(&done);
+            let line = said
+                .lines()
+                .find(|line| line.starts_with(&rank.to_string()));
+            let line = line.expect("a line of each rank");
+            assert_eq!(line.contains(&group), rank == 2, "{mpi}: {line}");
+        }
+        bed.check_gone();
+    }
+}
+
+/// Starts a run whose ranks stay, also as orphans, and returns once all of them have said so.
+fn start(bed: &Bed, mpi: &str, hosts: usize) -> (Child, BufReader<std::process::ChildStdout>) {
+    let stay = "setsid sleep 1000 & echo up; exec sleep 1000";
+    let mut child = script()
+        .args(["run", "--name", &bed.name, "--hosts", &hosts.to_string()])
+        .args(["--mpi", mpi, "--ranks-per-host", "2", "--quota", "0:90"])
+        .args(["--timeout", "60", "--", "sh", "-c", stay])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the script starts");
+    let mut output = BufReader::new(child.stdout.take().expect("its output"));
+    for _ in 0..2 * hosts {
+        let mut line = String::new();
+        output.read_line(&mut line).expect("what a rank says");
+        assert_eq!(line, "up\n");
+    }
+    assert!(
+        bed.processes().len() > 2 * hosts,
+        "the bed's processes can be seen"
+    );
+    (child, output)
+}
+
+#[test]
+fn nothing_is_left_after_signals() {
+    for mpi in MPIS.into_iter().filter(|mpi| offers(mpi)) {
+        for (hosts, signal, code) in [1, 3]
+            .into_iter()
+            .flat_map(|hosts| [(hosts, "INT", 130), (hosts, "TERM", 143)])
+        {
+            let bed = Bed::new("signal");
+            let (mut child, _output) = start(&bed, mpi, hosts);
+            send(signal, &[child.id().to_string()]);
+            let status = child.wait().expect("its end");
+            assert_eq!(status.code(), Some(code), "{mpi} {hosts} {signal}");
+            bed.check_gone();
+        }
+    }
+}
+
+#[test]
+fn down_removes_what_a_killed_script_left() {
+    for (mpi, hosts) in MPIS.into_iter().flat_map(|mpi| [(mpi, 1), (mpi, 3)]) {
+        if offers(mpi) {
+            let bed = Bed::new("killed");
+            let (mut child, _output) = start(&bed, mpi, hosts);
+            send("KILL", &[child.id().to_string()]);
+            child.wait().expect("its end");
+            bed.down();
+            bed.check_gone();
+        }
+    }
+}
+
+#[test]
+fn orphans_of_a_killed_launcher_are_killed() {
+    for (mpi, hosts) in MPIS.into_iter().flat_map(|mpi| [(mpi, 1), (mpi, 3)]) {
+        if offers(mpi) {
+            let bed = Bed::new("launcher");
+            let (mut child, _output) = start(&bed, mpi, hosts);
+            let launchers = bed.processes().into_iter().filter(|id| {
+                let name = fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
+                ["mpirun", "orterun", "mpiexec"]
+                    .iter()
+                    .any(|known| name.starts_with(known))
+            });
+            send("KILL", &launchers.collect::<Vec<_>>());
+            assert_eq!(
+                child.wait().expect("its end").code(),
+                Some(137),
+                "{mpi} {hosts}"
+            );
+            bed.check_gone();
+        }
+    }
+}
+
+#[test]
+fn one_host_can_be_killed() {
+    let bed = Bed::new("host");
+    let done = testbed(&["up", &bed.name, "--hosts", "3"]);
+    if skipped(&done) {
+        return;
+    }
+    assert_eq!(done.status.code(), Some(0), "{}", errors(&done));
+    let pids = testbed(&["pids", &bed.name, "h1"]);
+    let pids: Vec<String> = text(&pids).lines().map(str::to_owned).collect();
+    send("KILL", &pids);
+    let on = |host: &str| testbed(&["exec", &bed.name, host, "--", "hostname"]);
+    assert_eq!(text(&on("h0")), "h0\n");
+    assert_eq!(text(&on("h2")), "h2\n");
+    let dead = on("h1");
+    assert_eq!(dead.status.code(), Some(1));
+    assert!(errors(&dead).contains("host h1"), "{}", errors(&dead));
+    bed.down();
+    bed.check_gone();
+}
