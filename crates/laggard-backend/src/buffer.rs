@@ -241,7 +241,7 @@ impl Slice {
     }
 
     /// Whether both are the same elements of the same memory.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> bool {
         let (Buffer::Host(a), Buffer::Host(b)) = (&self.buffer, &other.buffer);
         Arc::ptr_eq(a, b) && self.range() == other.range()
     }
@@ -253,12 +253,22 @@ impl Slice {
         Arc::ptr_eq(a, b) && x.start.max(y.start) < x.end.min(y.end)
     }
 
-    pub(crate) fn claim_read(&self) -> Result<ReadClaim, BackendError> {
+    /// Claims the range for reading; see [`HostMemory`].
+    ///
+    /// # Errors
+    /// [`BackendError::Conflict`] if work is writing the range, [`BackendError::OutOfBounds`] if it
+    /// is not within the buffer.
+    pub fn claim_read(&self) -> Result<ReadClaim, BackendError> {
         let Buffer::Host(memory) = &self.buffer;
         memory.claim_read(self.range())
     }
 
-    pub(crate) fn claim_write(&self) -> Result<WriteClaim, BackendError> {
+    /// Claims the range for writing; see [`HostMemory`].
+    ///
+    /// # Errors
+    /// [`BackendError::Conflict`] if work is using the range, [`BackendError::OutOfBounds`] if it is
+    /// not within the buffer.
+    pub fn claim_write(&self) -> Result<WriteClaim, BackendError> {
         let Buffer::Host(memory) = &self.buffer;
         memory.claim_write(self.range())
     }

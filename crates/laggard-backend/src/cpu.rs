@@ -12,6 +12,7 @@ mod tests;
 
 pub use clock::Reading;
 pub use peak::{burn, measure_peak};
+pub use queue::{Meeting, Work};
 
 use crate::gate::Abort;
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
 };
 use execute::TaskWork;
 use laggard_types::{ClockDomain, DataType, FlopPerSecond, Rank};
-use queue::{Dependency, Job, Queue, QueueSettings, Work};
+use queue::{Dependency, Job, Queue, QueueSettings};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -111,8 +112,12 @@ impl CpuDevice {
         Ok(*self.measured_peak.get_or_init(|| peak))
     }
 
-    /// Enqueues work of any kind; `order_after` must be complete before, failed or not.
-    pub(crate) fn submit(
+    /// Enqueues work of any kind; `order_after` must be complete before, failed or not. This is how
+    /// a backend puts its calls on queues.
+    ///
+    /// # Errors
+    /// [`BackendError::Unknown`] if a queue or token is not of this device.
+    pub fn submit(
         &self,
         work: Box<dyn Work>,
         launch: Launch<'_>,

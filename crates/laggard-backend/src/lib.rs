@@ -18,11 +18,13 @@ pub mod threads;
 
 pub use buffer::{Buffer, Element, Slice};
 pub use communicator::{Call, Communicator, World};
-pub use cpu::{CpuDevice, CpuOptions, Reading, bind_thread, burn, measure_peak, processor_name};
+pub use cpu::{
+    CpuDevice, CpuOptions, Meeting, Reading, Work, bind_thread, burn, measure_peak, processor_name,
+};
 pub use device::{Device, DeviceDescription, Launch, QueueId, TaggedStamp, Task, Token};
 pub use error::BackendError;
 pub use gate::{Abort, Abortable};
 pub use kernel::{Kernel, Matrix, Transpose};
-pub use memory::HostMemory;
+pub use memory::{HostMemory, ReadClaim, Scratch, WriteClaim};
 pub use messenger::Messenger;
 pub use roll_call::{GroupId, RollCall};

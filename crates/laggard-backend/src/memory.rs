@@ -195,13 +195,19 @@ fn word(access: Access) -> &'static str {
     }
 }
 
-/// Permission to read a range; given back on drop.
-pub(crate) struct ReadClaim {
+/// Permission to read a range; given back on drop. Forgetting it keeps the memory alive, and keeps
+/// writers off the range, for as long as the process lives.
+pub struct ReadClaim {
     memory: Arc<HostMemory>,
     range: Range<usize>,
 }
 
 impl ReadClaim {
+    /// The first byte, for code that this claim is handed to as long as it lives.
+    pub fn as_ptr(&self) -> *const u8 {
+        self.memory.pointer(self.range.start)
+    }
+
     pub(crate) fn slice<T: Element>(&self) -> &[T] {
         self.memory.check_type::<T>();
         let pointer = self.memory.pointer(self.range.start).cast::<T>();
@@ -212,7 +218,8 @@ impl ReadClaim {
         unsafe { std::slice::from_raw_parts(pointer, self.range.len()) }
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The bytes of the elements.
+    pub fn bytes(&self) -> &[u8] {
         let len = self.range.len() * self.memory.data_type.size_bytes();
         // SAFETY: as in `slice`; these are the bytes of the same elements.
         unsafe { std::slice::from_raw_parts(self.memory.pointer(self.range.start), len) }
@@ -225,19 +232,30 @@ impl Drop for ReadClaim {
     }
 }
 
-/// Permission to read and write a range; given back on drop.
-pub(crate) struct WriteClaim {
+/// Permission to read and write a range; given back on drop. Forgetting it keeps the memory alive,
+/// and everybody off the range, for as long as the process lives.
+pub struct WriteClaim {
     memory: Arc<HostMemory>,
     range: Range<usize>,
 }
 
 impl WriteClaim {
+    /// The first byte, for code that this claim is handed to as long as it lives.
+    pub fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.memory.pointer(self.range.start)
+    }
+
     pub(crate) fn slice<T: Element>(&self) -> &[T] {
         self.memory.check_type::<T>();
         let pointer = self.memory.pointer(self.range.start).cast::<T>();
         // SAFETY: bounds, alignment and initialisation as in `ReadClaim::slice`. No other claim
         // overlaps the range, and `&self` keeps `slice_mut` of this one away.
         unsafe { std::slice::from_raw_parts(pointer, self.range.len()) }
+    }
+
+    /// Element type.
+    pub fn data_type(&self) -> DataType {
+        self.memory.data_type
     }
 
     pub(crate) fn slice_mut<T: Element>(&mut self) -> &mut [T] {
@@ -249,7 +267,8 @@ impl WriteClaim {
         unsafe { std::slice::from_raw_parts_mut(pointer, self.range.len()) }
     }
 
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+    /// The bytes of the elements.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
         let len = self.range.len() * self.memory.data_type.size_bytes();
         // SAFETY: as in `slice_mut`; these are the bytes of the same elements, and any bytes are
         // valid elements.
@@ -266,20 +285,25 @@ impl Drop for WriteClaim {
 /// Aligned memory of one thread, for partial sums and for results that go nowhere. It keeps its
 /// contents and only grows.
 #[derive(Default)]
-pub(crate) struct Scratch {
+pub struct Scratch {
     lines: Vec<Line>,
 }
 
 impl Scratch {
-    /// Grows to at least `bytes`, so that `typed` does not allocate in a timed region.
-    pub(crate) fn reserve(&mut self, bytes: usize) {
+    /// Grows to at least `bytes`, so that using them later does not allocate in a timed region.
+    pub fn reserve(&mut self, bytes: usize) {
         let lines = bytes.div_ceil(LINE_BYTES);
         if self.lines.len() < lines {
             self.lines.resize(lines, Line::zeroed());
         }
     }
 
-    /// The first `len` elements.
+    /// The first `len` bytes; grows to have as many.
+    pub fn bytes(&mut self, len: usize) -> &mut [u8] {
+        self.typed(len)
+    }
+
+    /// The first `len` elements; grows to have as many.
     pub(crate) fn typed<T: Pod>(&mut self, len: usize) -> &mut [T] {
         self.reserve(len * size_of::<T>());
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..len]

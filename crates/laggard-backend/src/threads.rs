@@ -21,6 +21,7 @@ use group::{Group, Visit, Waiting};
 use laggard_types::Rank;
 use mailbox::Transfer;
 use messenger::{Letters, ThreadMessenger};
+pub use reduce::divide_sums;
 use split::Wish;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -12,9 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-/// Work of a queue, with its own idea of which part of it is timed.
-pub(crate) trait Work: Send {
-    /// Executes it and returns the stamp of its timed part.
+/// Work of a queue, with its own idea of which part of it is timed. Dropped before its token is
+/// complete.
+pub trait Work: Send {
+    /// Executes it on the queue's thread and returns the stamp of its timed part. `scratch` is that
+    /// thread's own, for whatever the work needs while it lasts.
+    ///
+    /// # Errors
+    /// Whatever went wrong; the queue stops there, and the work's meeting is given up.
     fn run(&mut self, scratch: &mut Scratch) -> Result<Stamp, BackendError>;
 
     /// Where it meets other ranks, if it does.
@@ -24,8 +29,8 @@ pub(crate) trait Work: Send {
 }
 
 /// A place where ranks wait for each other, as seen by one of them.
-pub(crate) trait Meeting: Send + Sync {
-    /// What is waited for, and the ranks that have not come.
+pub trait Meeting: Send + Sync {
+    /// What is waited for, and the ranks (of the job) that have not come.
     fn missing(&self) -> (String, Vec<Rank>);
 
     /// Tells the other ranks that this one will not come.
@@ -136,7 +141,9 @@ impl Queue {
         {
             return self.poll(position).map(|_| ());
         }
-        let (waiting_for, missing) = match &*locked(&self.running) {
+        // A meeting may have to ask other processes, which takes time; the queue goes on meanwhile.
+        let running = locked(&self.running).clone();
+        let (waiting_for, missing) = match running {
             Some(meeting) => meeting.missing(),
             None => (
                 format!("work {position} of queue {}", self.settings.id.0),
@@ -158,7 +165,8 @@ impl Queue {
     /// Ends the worker after the job that it is at; that job no longer waits for other ranks.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        if let Some(meeting) = &*locked(&self.running) {
+        let running = locked(&self.running).clone();
+        if let Some(meeting) = running {
             meeting.give_up(DROPPED);
         }
         self.arrivals.ring();

@@ -2,8 +2,9 @@
 //! floats are summed in `f32` and rounded once. Knows slices of elements, nothing of ranks or
 //! memory.
 
-use crate::Element;
-use bytemuck::Pod;
+use crate::buffer::with_element;
+use crate::{Element, WriteClaim};
+use bytemuck::{Pod, Zeroable};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use laggard_types::ReduceOp;
@@ -98,6 +99,22 @@ macro_rules! reduce_as_itself {
 }
 
 reduce_as_itself!(f32, f64, i32, i64);
+
+/// Turns sums over `ranks` ranks into averages, as [`ReduceOp::Avg`] does it: for backends that can
+/// only sum.
+pub fn divide_sums(sums: &mut WriteClaim, ranks: u32) {
+    with_element!(sums.data_type(), T => divide(sums.slice_mut::<T>(), ranks));
+}
+
+fn divide<T: Reduce>(elements: &mut [T], ranks: u32) {
+    let mut sums = [T::Sum::zeroed(); WIDENED_AT_ONCE];
+    for elements in elements.chunks_mut(WIDENED_AT_ONCE) {
+        let sums = &mut sums[..elements.len()];
+        T::load(elements, sums);
+        T::finish(ReduceOp::Avg, ranks, sums);
+        T::store(sums, elements);
+    }
+}
 
 impl Reduce for bf16 {
     type Sum = f32;
@@ -277,5 +294,19 @@ mod tests {
         assert_eq!(sums, [-7, 7, i32::MIN]);
         i32::finish(ReduceOp::Avg, 2, &mut sums);
         assert_eq!(sums, [-3, 3, i32::MIN / 2]);
+    }
+
+    #[test]
+    fn sums_become_averages_in_every_type() {
+        for data_type in laggard_types::DataType::ALL {
+            let buffer = crate::Buffer::Host(crate::HostMemory::zeroed(data_type, 1001).unwrap());
+            let slice = crate::Slice::new(&buffer, 1..1000).unwrap();
+            slice.write_numbers(&[-12.0; 999]).unwrap();
+            divide_sums(&mut slice.claim_write().unwrap(), 4);
+            let mut want = vec![-3.0; 1001];
+            (want[0], want[1000]) = (0.0, 0.0);
+            let found = crate::Slice::whole(&buffer).read_numbers().unwrap();
+            assert_eq!(found, want, "{data_type:?}");
+        }
     }
 }
