@@ -144,6 +144,7 @@ impl KnownJob {
             steps: 0,
             telemetry: 0,
             writer_lags: 0,
+            parts: Vec::new(),
         };
         write_record(dir, &manifest, rows, closing)?;
         Ok(())

@@ -130,6 +130,7 @@ fn write_cost(dir: &Path) -> Result<()> {
         steps: 0,
         telemetry: 0,
         writer_lags: 0,
+        parts: Vec::new(),
     };
     let begin = Instant::now();
     let closing = write_record(dir, &manifest(RANKS), rows, closing)?;

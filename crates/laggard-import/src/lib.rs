@@ -92,6 +92,7 @@ pub fn import(path: &Path, out: &Path, command_line: &[String]) -> Result<Closin
         steps: 0,
         telemetry: 0,
         writer_lags: 0,
+        parts: Vec::new(),
     };
     Ok(write_record(out, &manifest, rows, closing)?)
 }

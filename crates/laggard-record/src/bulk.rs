@@ -6,11 +6,12 @@ use crate::columns::Row;
 use crate::error::RecordError;
 use crate::files::write_json;
 use crate::manifest::Manifest;
+use crate::part::{TABLES, segment_path};
 use crate::reader::{CLOSING_FILE, MANIFEST_FILE};
 use crate::segment::write_rows;
 use crate::table::{Sample, StepWork, Telemetry};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Rows of one segment of a bulk-written record: enough segments to read side by side, few enough
 /// files.
@@ -73,22 +74,21 @@ pub(crate) fn create_record(dir: &Path, manifest: &Manifest) -> Result<(), Recor
             holds,
         });
     }
-    for table in [Sample::TABLE, StepWork::TABLE, Telemetry::TABLE] {
+    for table in &TABLES {
         let dir = dir.join(table.name);
         fs::create_dir(&dir).map_err(|error| RecordError::io("create", &dir, &error))?;
     }
     write_json(&path, manifest)
 }
 
-/// The path of a table's segment.
-pub(crate) fn segment_path<R: Row>(dir: &Path, index: u32) -> PathBuf {
-    dir.join(R::TABLE.name).join(format!("{index:06}.parquet"))
-}
-
 fn write_table<R: Row>(dir: &Path, mut rows: impl Iterator<Item = R>) -> Result<u64, RecordError> {
     let mut total = 0;
     for index in 0.. {
-        let written = write_rows(&segment_path::<R>(dir, index), &mut rows, SEGMENT_ROWS)?;
+        let written = write_rows(
+            &segment_path(dir, &R::TABLE, 0, index),
+            &mut rows,
+            SEGMENT_ROWS,
+        )?;
         total += written;
         if written < SEGMENT_ROWS {
             break;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a run ended, and what it wrote.
+/// How a run ended, and what it wrote. The counts are totals of all parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Closing {
@@ -19,6 +19,27 @@ pub struct Closing {
     pub telemetry: u64,
     /// How often a rank had to allocate because the writer lagged behind it.
     pub writer_lags: u64,
+    /// What the hosts other than the root's wrote; a host that is not here was lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartClosing>,
+}
+
+/// What one host other than the root's wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PartClosing {
+    /// The part: the position of its writer's host in the manifest.
+    pub part: u32,
+    /// Rows of table `samples`.
+    pub samples: u64,
+    /// Rows of table `steps`.
+    pub steps: u64,
+    /// Rows of table `telemetry`.
+    pub telemetry: u64,
+    /// How often one of its ranks had to allocate because a writer or forwarder lagged behind it.
+    pub writer_lags: u64,
+    /// The first failure to write, after which nothing more was written.
+    pub fault: Option<String>,
 }
 
 /// How a run ended.

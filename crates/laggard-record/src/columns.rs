@@ -54,6 +54,15 @@ impl Columns {
             .for_each(|column| column[to] = column[from]);
     }
 
+    pub(crate) fn append(&mut self, rows: &Self) {
+        for (column, more) in self.ints.iter_mut().zip(&rows.ints) {
+            column.extend_from_slice(more);
+        }
+        for (column, more) in self.longs.iter_mut().zip(&rows.longs) {
+            column.extend_from_slice(more);
+        }
+    }
+
     fn put(&mut self, ints: &[i32], longs: &[i64]) {
         for (column, value) in self.ints.iter_mut().zip(ints) {
             column.push(*value);

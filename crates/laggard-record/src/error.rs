@@ -43,6 +43,48 @@ pub enum RecordError {
         /// One of its entries.
         holds: String,
     },
+    /// The directory holds the record of another run than the one that a part is of.
+    #[error(
+        "{} holds the record of another run\nhint: move that record away, or give a scratch \
+         directory on this host",
+        path.display()
+    )]
+    OtherRun {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A part that no host writes.
+    #[error("there is no part {part} to join in a record of {hosts} hosts; part 0 is the root's")]
+    NoSuchPart {
+        /// The part.
+        part: u32,
+        /// How many hosts there are.
+        hosts: usize,
+    },
+    /// A file that is not one of a part's.
+    #[error("`{name}` is no file of part {part} of a record")]
+    NotOfPart {
+        /// The part.
+        part: u32,
+        /// The name.
+        name: String,
+    },
+    /// Rows from another process cannot be understood.
+    #[error("rows{} cannot be understood at byte {byte}: {why}", of_rank(*rank))]
+    BrokenRows {
+        /// Their rank, where that is known.
+        rank: Option<Rank>,
+        /// Where it shows.
+        byte: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// Rows could not be passed on to the host's writer.
+    #[error("cannot pass rows to the host's record writer: {why}")]
+    NotForwarded {
+        /// Why.
+        why: String,
+    },
     /// A JSON file of the record cannot be understood.
     #[error(
         "cannot read {} at line {line}, column {column}: {why}\nhint: the file is cut off or was \
@@ -180,6 +222,10 @@ impl RecordError {
             why: why.to_string(),
         }
     }
+}
+
+fn of_rank(rank: Option<Rank>) -> String {
+    rank.map_or_else(String::new, |rank| format!(" of rank {rank}"))
 }
 
 /// The line that helps with a failure of the operating system.

@@ -9,7 +9,7 @@ use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 use laggard_schedule::{Phase, Schedule};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Longest duration that is told apart: an hour.
@@ -29,10 +29,10 @@ pub(crate) struct HistogramLog {
 }
 
 impl HistogramLog {
-    pub(crate) fn new(dir: &Path, schedule: &Schedule) -> Self {
+    pub(crate) fn new(path: PathBuf, schedule: &Schedule) -> Self {
         let histogram = Histogram::new_with_bounds(1, LONGEST_NS, DIGITS);
         Self {
-            path: dir.join("histograms.hlog"),
+            path,
             phases: schedule
                 .operations
                 .iter()

@@ -25,6 +25,13 @@
 //!   [`Record::read_sample_segment`], [`Tally::merge`], [`Record::conclude`].
 //! - Write while a job runs: [`RecordWriter::create`], [`RecordWriter::recorder`],
 //!   [`RankRecorder::push`], [`RecordWriter::flush`], [`RecordWriter::close`].
+//! - Write from several processes: the ranks of a host forward their rows to the host's writer
+//!   ([`RowForwarder`], [`RecordWriter::receive`]), the writers of other hosts than the root's add a
+//!   part each ([`RecordWriter::join`], [`RecordWriter::close_part`],
+//!   [`RecordWriter::close_with_parts`]).
+//! - Where hosts do not share the directory ([`RecordWriter::nonce`], [`is_shared`]), or should not
+//!   trouble it, parts grow in scratch directories and are gathered: [`part_files`],
+//!   [`accept_file`], [`remove_part`], [`RecordWriter::create_staged`].
 //! - Write a whole record at once: [`write_record`].
 //! - Align the clocks of a record: [`append_alignment`].
 
@@ -33,28 +40,34 @@ mod batch;
 mod bulk;
 mod check;
 mod closing;
+mod collector;
 mod columns;
 mod error;
 mod files;
+mod forwarder;
 mod histogram;
 mod lane;
 mod manifest;
+mod part;
 mod reader;
 mod recorder;
 mod segment;
 mod table;
 mod version;
+mod wire;
 mod writer;
 
 pub use alignment::{Alignment, append_alignment};
 pub use batch::{SampleBatch, Tally};
 pub use bulk::{TableRows, write_record};
-pub use closing::{Closing, ClosingStatus};
+pub use closing::{Closing, ClosingStatus, PartClosing};
 pub use error::RecordError;
+pub use forwarder::{Forwarded, RowForwarder, SendRows};
 pub use manifest::{
     Class, Clock, Communication, Host, InjectedFault, Link, Manifest, Origin, Peak, PeakKind,
     RankPlace, TimeBasis, Workload,
 };
+pub use part::{accept_file, is_shared, part_files, remove_part};
 pub use reader::{Record, Rows, SampleReading};
 pub use recorder::RankRecorder;
 pub use table::{Sample, StepWork, Telemetry};

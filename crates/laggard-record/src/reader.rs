@@ -3,10 +3,11 @@
 use crate::alignment::Alignments;
 use crate::batch::{Dropped, SampleBatch, Tally};
 use crate::check::check_manifest;
-use crate::closing::Closing;
+use crate::closing::{Closing, PartClosing};
 use crate::columns::Row;
 use crate::error::RecordError;
 use crate::manifest::{InjectedFault, Manifest};
+use crate::part::segments_of;
 use crate::segment::read_batches;
 use crate::table::{Sample, StepWork, Telemetry};
 use crate::version::SchemaVersion;
@@ -21,6 +22,9 @@ use std::path::{Path, PathBuf};
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 /// Name of the closing in a record.
 pub(crate) const CLOSING_FILE: &str = "closing.json";
+
+/// Hosts that a caveat names at most.
+const NAMED_HOSTS: usize = 8;
 
 /// An open record. Its tables stay on disk until they are asked for.
 #[derive(Debug)]
@@ -78,6 +82,11 @@ impl Record {
             );
             caveats.push(Caveat::new(CaveatCode::NotClosed, message));
         }
+        caveats.extend(
+            closing
+                .iter()
+                .flat_map(|closing| faults_of(closing, &manifest)),
+        );
         let alignments = Alignments::read(dir, manifest.ranks.len(), &mut caveats)?;
         manifest.clock.common_to_all_ranks |= alignments.covers_all_ranks();
         Ok(Self {
@@ -164,19 +173,37 @@ impl Record {
             .collect();
         let segments = self.sample_segments.len();
         caveats.extend(self.unreadable::<Sample>(&tally.unreadable, segments)?);
-        let world = self.manifest.ranks.len();
-        let missing = tally.missing_ranks().count();
-        if let Some(first) = tally.missing_ranks().next() {
-            let message = format!(
-                "samples of {} of {world} ranks; the first without any is rank {first}",
-                world - missing
-            );
-            caveats.push(Caveat::new(CaveatCode::MissingSamples, message));
-        }
+        caveats.extend(self.missing(tally));
         Ok(SampleReading {
             rows: tally.rows,
             caveats,
         })
+    }
+
+    /// What should be there and is not, without saying it of a segment that is unreadable.
+    fn missing(&self, tally: &Tally) -> Vec<Caveat> {
+        let world = self.manifest.ranks.len();
+        let missing: Vec<usize> = tally.missing_ranks().collect();
+        let mut messages = Vec::new();
+        if let Some(first) = missing.first() {
+            messages.push(format!(
+                "samples of {} of {world} ranks; the first without any is rank {first}",
+                world - missing.len()
+            ));
+        }
+        messages.extend(silent_hosts(&self.manifest, &missing));
+        let read = tally.rows + tally.dropped.rows;
+        if let Some(closing) = &self.closing
+            && read < closing.samples
+            && tally.unreadable.is_empty()
+        {
+            messages.push(format!(
+                "{read} of the {} samples that were recorded are here; segments were lost",
+                closing.samples
+            ));
+        }
+        let caveat = |message| Caveat::new(CaveatCode::MissingSamples, message);
+        messages.into_iter().map(caveat).collect()
     }
 
     /// Reads table `steps`.
@@ -275,6 +302,48 @@ impl Record {
     }
 }
 
+/// Names the hosts of which no rank has samples, where other hosts have some. A part is missing
+/// then: its host was lost before the first flush, or had no way to bring it.
+fn silent_hosts(manifest: &Manifest, missing: &[usize]) -> Option<String> {
+    let mut ranks = vec![0usize; manifest.hosts.len()];
+    let mut silent = ranks.clone();
+    let host_of = |rank: usize| manifest.ranks[rank].host as usize;
+    (0..manifest.ranks.len()).for_each(|rank| ranks[host_of(rank)] += 1);
+    missing.iter().for_each(|rank| silent[host_of(*rank)] += 1);
+    let used = ranks.iter().filter(|ranks| **ranks > 0).count();
+    let names: Vec<String> = (0..ranks.len())
+        .filter(|host| ranks[*host] > 0 && silent[*host] == ranks[*host])
+        .map(|host| format!("`{}`", manifest.hosts[host].name))
+        .collect();
+    if names.is_empty() || names.len() == used {
+        return None;
+    }
+    let more = names.len().saturating_sub(NAMED_HOSTS);
+    let mut list = names[..names.len() - more].join(", ");
+    if more > 0 {
+        list.push_str(&format!(" and {more} more"));
+    }
+    Some(format!(
+        "no samples of {} of {used} hosts: {list}; what they recorded was not written or not \
+         gathered",
+        names.len()
+    ))
+}
+
+/// What other hosts than the root's could not write.
+fn faults_of(closing: &Closing, manifest: &Manifest) -> Vec<Caveat> {
+    let caveat = |part: &PartClosing| {
+        let fault = part.fault.as_ref()?;
+        let host = manifest.hosts.get(part.part as usize)?;
+        let message = format!(
+            "the part of host `{}` ends early: {fault}; what was written before is used",
+            host.name
+        );
+        Some(Caveat::new(CaveatCode::MissingSamples, message))
+    };
+    closing.parts.iter().filter_map(caveat).collect()
+}
+
 /// Notes a segment that cannot be read; other failures stay failures.
 fn pass_over_broken(
     read: Result<(), RecordError>,
@@ -336,26 +405,4 @@ struct VersionOnly {
 
 fn parse_json<T: DeserializeOwned>(path: &Path, file: File) -> Result<T, RecordError> {
     serde_json::from_reader(BufReader::new(file)).map_err(|error| RecordError::json(path, &error))
-}
-
-/// The finished segments of a table, in order of name; none where the table was never written.
-fn segments_of(dir: &Path, table: &str) -> Result<Vec<PathBuf>, RecordError> {
-    let dir = dir.join(table);
-    let entries = match fs::read_dir(&dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(RecordError::io("list", &dir, &error)),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry
-            .map_err(|error| RecordError::io("list", &dir, &error))?
-            .path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.ends_with(".parquet") && !name.starts_with('.') {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
 }

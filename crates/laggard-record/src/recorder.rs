@@ -1,21 +1,45 @@
 //! What a rank calls inside its timed path.
 
-use crate::lane::{Consumer, Producer};
+use crate::lane::{Capacity, Consumer, Producer, lane};
 use crate::table::{Sample, StepWork};
 use laggard_types::{Rank, Stamp};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Words of a sample on its way: step and operation, and four times.
 const SAMPLE_WORDS: usize = 5;
 /// Words of a row of table `steps` on its way.
 const STEP_WORDS: usize = 3;
 
-/// Takes the samples of one rank. Made by [`crate::RecordWriter::recorder`], moved to the rank's
-/// thread. A push is a handful of stores: no lock, no system call, and no allocation unless the
+/// Takes the samples of one rank. Made by [`crate::RecordWriter::recorder`] or
+/// [`crate::RowForwarder::recorder`], moved to the rank's thread. A push is a handful of stores: no lock, no system call, and no allocation unless the
 /// writer lags, which is counted and reported as `writer_lags`.
 pub struct RankRecorder {
-    pub(crate) rank: Rank,
-    pub(crate) samples: Producer<SAMPLE_WORDS>,
-    pub(crate) steps: Producer<STEP_WORDS>,
+    rank: Rank,
+    samples: Producer<SAMPLE_WORDS>,
+    steps: Producer<STEP_WORDS>,
+}
+
+/// A recorder for a rank, and the other end of it. `lags` counts how often the rank had to allocate.
+pub(crate) fn lanes_of(
+    rank: Rank,
+    samples: Capacity,
+    steps: Capacity,
+    lags: &Arc<AtomicU64>,
+) -> (RankRecorder, RankLanes) {
+    let (samples, sample_rows) = lane(samples, Arc::clone(lags));
+    let (steps, step_rows) = lane(steps, Arc::clone(lags));
+    let lanes = RankLanes {
+        rank,
+        samples: sample_rows,
+        steps: step_rows,
+    };
+    let recorder = RankRecorder {
+        rank,
+        samples,
+        steps,
+    };
+    (recorder, lanes)
 }
 
 impl RankRecorder {
@@ -51,9 +75,9 @@ impl RankRecorder {
 
 /// The writer's end of a [`RankRecorder`].
 pub(crate) struct RankLanes {
-    pub(crate) rank: Rank,
-    pub(crate) samples: Consumer<SAMPLE_WORDS>,
-    pub(crate) steps: Consumer<STEP_WORDS>,
+    rank: Rank,
+    samples: Consumer<SAMPLE_WORDS>,
+    steps: Consumer<STEP_WORDS>,
 }
 
 impl RankLanes {

@@ -18,7 +18,7 @@ use parquet::schema::types::{SchemaDescriptor, Type};
 use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Rows of one row group: what a writer holds in memory.
@@ -40,7 +40,7 @@ pub(crate) fn write_rows<R: Row>(
     let mut total = 0;
     write_whole(path, |file| {
         let failed = |error: ParquetError| failure(path, &error);
-        let mut writer = open_writer::<R>(file).map_err(failed)?;
+        let mut writer = open_writer(&R::TABLE, file).map_err(failed)?;
         let mut columns = Columns::new(&R::TABLE);
         loop {
             columns.clear();
@@ -56,6 +56,35 @@ pub(crate) fn write_rows<R: Row>(
         writer.into_inner().map_err(failed)
     })?;
     Ok(total)
+}
+
+/// Writes the rows of `segments`, in that order, as the one segment `path`, which may be one of
+/// them.
+pub(crate) fn merge_segments(
+    segments: &[PathBuf],
+    path: &Path,
+    table: &Table,
+) -> Result<(), RecordError> {
+    write_whole(path, |file| {
+        let failed = |error: ParquetError| failure(path, &error);
+        let mut writer = open_writer(table, file).map_err(failed)?;
+        let mut group = Columns::new(table);
+        let mut written = Ok(());
+        for segment in segments {
+            read_batches(segment, table, &mut |rows| {
+                group.append(rows);
+                if group.rows() >= GROUP_ROWS && written.is_ok() {
+                    written = write_group(&mut writer, &group);
+                    group.clear();
+                }
+            })?;
+        }
+        if group.rows() > 0 && written.is_ok() {
+            written = write_group(&mut writer, &group);
+        }
+        written.map_err(failed)?;
+        writer.into_inner().map_err(failed)
+    })
 }
 
 /// Decodes a segment batch by batch. Rows come as they were written, unchecked.
@@ -91,7 +120,7 @@ pub(crate) fn read_batches(
     Ok(())
 }
 
-fn open_writer<R: Row>(file: File) -> Result<SerializedFileWriter<File>, ParquetError> {
+fn open_writer(table: &Table, file: File) -> Result<SerializedFileWriter<File>, ParquetError> {
     let properties = WriterProperties::builder()
         .set_dictionary_enabled(false)
         .set_encoding(Encoding::DELTA_BINARY_PACKED)
@@ -99,7 +128,7 @@ fn open_writer<R: Row>(file: File) -> Result<SerializedFileWriter<File>, Parquet
         .set_created_by(concat!("laggard ", env!("CARGO_PKG_VERSION")).to_owned());
     SerializedFileWriter::new(
         file,
-        Arc::new(schema_of(&R::TABLE)?),
+        Arc::new(schema_of(table)?),
         Arc::new(properties.build()),
     )
 }

@@ -1,32 +1,25 @@
 //! Writing a record while a job runs: one thread collects what the ranks record and writes it in
 //! segments, so that what was flushed survives a kill.
 
-use crate::bulk::{create_record, segment_path};
-use crate::closing::{Closing, ClosingStatus};
-use crate::columns::Row;
+use crate::bulk::create_record;
+use crate::check::check_manifest;
+use crate::closing::{Closing, ClosingStatus, PartClosing};
+use crate::collector::{Collector, Command, Fate, Health, Place};
 use crate::error::RecordError;
-use crate::files::write_json;
-use crate::histogram::HistogramLog;
-use crate::lane::{Capacity, lane};
+use crate::lane::Capacity;
 use crate::manifest::Manifest;
-use crate::reader::CLOSING_FILE;
-use crate::recorder::{RankLanes, RankRecorder};
-use crate::segment::write_rows;
-use crate::table::{Sample, StepWork, Telemetry};
+use crate::part::{enter, mark, unmark};
+use crate::reader::MANIFEST_FILE;
+use crate::recorder::{RankRecorder, lanes_of};
+use crate::table::Telemetry;
+use crate::wire::{Batch, Extent};
 use laggard_types::Rank;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How often the writer looks after the ranks.
-const DRAIN_EVERY: Duration = Duration::from_millis(100);
-/// How often it writes what it has: what a kill can cost.
-const FLUSH_EVERY: Duration = Duration::from_secs(5);
-/// Samples after which it writes sooner.
-const FLUSH_SAMPLES: usize = 1 << 20;
 /// How long a flush may take.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the end of a record may take.
@@ -42,29 +35,31 @@ const STEPS_AHEAD: Capacity = Capacity {
     rows_per_chunk: 64,
 };
 
-/// Writes the record of a running job, from one thread of its own.
+/// Writes the record of a running job, or one host's part of it, from one thread of its own.
 ///
 /// A failure to write, such as a full disk, does not disturb the ranks: it shows at the next
 /// [`RecordWriter::check`], [`RecordWriter::flush`] or [`RecordWriter::close`]. From the first
 /// failure on nothing more is written; what was written before stays readable. Dropping the writer
 /// without closing it writes what is left, and leaves the record unclosed.
+///
+/// In a run of several hosts the root's writer makes the record ([`RecordWriter::create`]), and the
+/// writers of the other hosts join it ([`RecordWriter::join`]). At the end those are closed first
+/// ([`RecordWriter::close_part`]); where a part is not in the record's directory its files are taken
+/// there ([`crate::part_files`], [`crate::accept_file`]); last the root closes the record
+/// ([`RecordWriter::close_with_parts`]).
 #[derive(Debug)]
 pub struct RecordWriter {
+    /// The record, or the scratch directory of a part.
     dir: PathBuf,
-    world: usize,
+    part: u32,
+    extent: Extent,
     /// `None` only while the writer is dropped.
     commands: Option<Sender<Command>>,
-    fault: Arc<OnceLock<RecordError>>,
-    lags: Arc<AtomicU64>,
+    health: Arc<Health>,
+    /// Of the marker in the directory.
+    nonce: OnceLock<String>,
     /// Disconnects when the thread ends.
-    ended: Receiver<()>,
-}
-
-enum Command {
-    Add(RankLanes),
-    Telemetry(Vec<Telemetry>),
-    Flush(SyncSender<()>),
-    Close(Closing, SyncSender<Closing>),
+    ended: Mutex<Receiver<()>>,
 }
 
 impl RecordWriter {
@@ -74,21 +69,72 @@ impl RecordWriter {
     /// If the manifest is not consistent, `dir` holds anything already, or it cannot be written.
     pub fn create(dir: &Path, manifest: &Manifest) -> Result<Self, RecordError> {
         create_record(dir, manifest)?;
+        let place = Place {
+            dir: dir.to_owned(),
+            part: 0,
+            fate: Fate::Stays,
+        };
+        Self::start(dir, place, manifest)
+    }
+
+    /// As [`RecordWriter::create`], but what the ranks of this host record grows in the directory
+    /// `scratch` until the record is closed, and is then taken to `dir` as one file per table. For
+    /// file systems that are slow at making files; a killed run leaves its rows in `scratch`.
+    ///
+    /// # Errors
+    /// As [`RecordWriter::create`], and if `scratch` holds something that is no part of a record.
+    pub fn create_staged(
+        dir: &Path,
+        scratch: &Path,
+        manifest: &Manifest,
+    ) -> Result<Self, RecordError> {
+        create_record(dir, manifest)?;
+        if !enter(scratch, manifest, 0)? {
+            return Err(RecordError::AlreadyARecord {
+                path: scratch.to_owned(),
+            });
+        }
+        let place = Place {
+            dir: scratch.to_owned(),
+            part: 0,
+            fate: Fate::MovesTo(dir.to_owned()),
+        };
+        Self::start(dir, place, manifest)
+    }
+
+    /// Starts the writer of another host than the root's. `part` is that host's position in the
+    /// manifest, which is the root's. `dir` is the record that the root has made, where this host
+    /// shares it, or else a scratch directory, which is created, and whose segments
+    /// [`RecordWriter::close_part`] merges into one per table.
+    ///
+    /// # Errors
+    /// If the manifest is not consistent or has no such host, or `dir` holds another run's record,
+    /// this part already, or something that is no part of a record.
+    pub fn join(dir: &Path, manifest: &Manifest, part: u32) -> Result<Self, RecordError> {
+        check_manifest(manifest, &dir.join(MANIFEST_FILE))?;
+        let hosts = manifest.hosts.len();
+        if part == 0 || part as usize >= hosts {
+            return Err(RecordError::NoSuchPart { part, hosts });
+        }
+        let is_scratch = enter(dir, manifest, part)?;
+        let place = Place {
+            dir: dir.to_owned(),
+            part,
+            fate: if is_scratch {
+                Fate::Gathered
+            } else {
+                Fate::Stays
+            },
+        };
+        Self::start(dir, place, manifest)
+    }
+
+    fn start(dir: &Path, place: Place, manifest: &Manifest) -> Result<Self, RecordError> {
         let (commands, inbox) = channel();
         let (end, ended) = sync_channel(0);
-        let fault = Arc::new(OnceLock::new());
-        let lags = Arc::new(AtomicU64::new(0));
-        let collector = Collector {
-            lanes: Vec::new(),
-            samples: Vec::new(),
-            steps: Vec::new(),
-            telemetry: Vec::new(),
-            segments: [0; 3],
-            written: [0; 3],
-            histograms: HistogramLog::new(dir, &manifest.schedule),
-            fault: Arc::clone(&fault),
-            dir: dir.to_owned(),
-        };
+        let health = Arc::new(Health::default());
+        let part = place.part;
+        let collector = Collector::new(place, manifest, Arc::clone(&health));
         thread::Builder::new()
             .name("laggard-record".to_owned())
             .spawn(move || {
@@ -96,15 +142,37 @@ impl RecordWriter {
                 drop(end);
             })
             .map_err(|error| RecordError::io("start the writer of", dir, &error))?;
-        let world = manifest.ranks.len();
         Ok(Self {
             dir: dir.to_owned(),
-            world,
+            part,
+            extent: Extent {
+                ranks: manifest.ranks.len(),
+                hosts: manifest.hosts.len(),
+            },
             commands: Some(commands),
-            fault,
-            lags,
-            ended,
+            health,
+            nonce: OnceLock::new(),
+            ended: Mutex::new(ended),
         })
+    }
+
+    /// A nonce by which other hosts find out whether they share the directory
+    /// ([`crate::is_shared`]). The first call puts a hidden file there, which is removed when the
+    /// writer is closed or dropped.
+    ///
+    /// # Errors
+    /// If the file cannot be created.
+    pub fn nonce(&self) -> Result<&str, RecordError> {
+        if let Some(nonce) = self.nonce.get() {
+            return Ok(nonce);
+        }
+        let fresh = mark(&self.dir)?;
+        let nonce = self.nonce.get_or_init(|| fresh.clone());
+        if *nonce != fresh {
+            // Another thread was faster.
+            unmark(&self.dir, &fresh);
+        }
+        Ok(nonce)
     }
 
     /// A recorder for one rank, to be moved to its thread.
@@ -112,24 +180,16 @@ impl RecordWriter {
     /// # Errors
     /// If the manifest has no such rank, or the writer has stopped.
     pub fn recorder(&self, rank: Rank) -> Result<RankRecorder, RecordError> {
-        if rank as usize >= self.world {
+        if rank as usize >= self.extent.ranks {
             return Err(RecordError::NoSuchRank {
                 rank,
-                ranks: self.world,
+                ranks: self.extent.ranks,
             });
         }
-        let (samples, sample_rows) = lane(SAMPLES_AHEAD, Arc::clone(&self.lags));
-        let (steps, step_rows) = lane(STEPS_AHEAD, Arc::clone(&self.lags));
-        self.send(Command::Add(RankLanes {
-            rank,
-            samples: sample_rows,
-            steps: step_rows,
-        }))?;
-        Ok(RankRecorder {
-            rank,
-            samples,
-            steps,
-        })
+        let lags = &self.health.lags;
+        let (recorder, lanes) = lanes_of(rank, SAMPLES_AHEAD, STEPS_AHEAD, lags);
+        self.send(Command::Add(lanes))?;
+        Ok(recorder)
     }
 
     /// Records what processors did.
@@ -140,12 +200,22 @@ impl RecordWriter {
         self.send(Command::Telemetry(rows))
     }
 
+    /// Records the rows that a [`crate::RowForwarder`] sent, which must come in the order in which
+    /// it sent them.
+    ///
+    /// # Errors
+    /// If the bytes are damaged, of another version of laggard, or name a rank or host that the
+    /// manifest does not have: then none of their rows is recorded. If the writer has stopped.
+    pub fn receive(&self, rows: &[u8]) -> Result<(), RecordError> {
+        self.send(Command::Rows(Batch::decode(rows, self.extent)?))
+    }
+
     /// Whether everything so far could be written.
     ///
     /// # Errors
     /// The first failure to write.
     pub fn check(&self) -> Result<(), RecordError> {
-        self.fault.get().cloned().map_or(Ok(()), Err)
+        self.health.fault.get().cloned().map_or(Ok(()), Err)
     }
 
     /// Writes everything that was recorded before the call, also by ranks that hang now.
@@ -168,20 +238,64 @@ impl RecordWriter {
         status: ClosingStatus,
         steps_completed: u32,
     ) -> Result<Closing, RecordError> {
-        let (reply, done) = sync_channel(1);
-        let writer_lags = self.lags.load(Ordering::Relaxed);
+        self.close_with_parts(status, steps_completed, Vec::new())
+    }
+
+    /// As [`RecordWriter::close`], for the root of several hosts: after the other parts are closed
+    /// and in the record. Hosts that were lost have no closing here.
+    ///
+    /// # Errors
+    /// As [`RecordWriter::close`], and if a part is named twice, or is none of the manifest's. The
+    /// faults of other parts are no error here: readers get them as doubts.
+    pub fn close_with_parts(
+        self,
+        status: ClosingStatus,
+        steps_completed: u32,
+        mut parts: Vec<PartClosing>,
+    ) -> Result<Closing, RecordError> {
+        parts.sort_by_key(|closing| closing.part);
+        let hosts = self.extent.hosts;
+        let mut above = self.part;
+        for &PartClosing { part, .. } in &parts {
+            if part <= above || part as usize >= hosts {
+                return Err(RecordError::NoSuchPart { part, hosts });
+            }
+            above = part;
+        }
+        let total = |count: fn(&PartClosing) -> u64| parts.iter().map(count).sum();
         let closing = Closing {
             status,
             steps_completed,
-            samples: 0,
-            steps: 0,
-            telemetry: 0,
-            writer_lags,
+            samples: total(|part| part.samples),
+            steps: total(|part| part.steps),
+            telemetry: total(|part| part.telemetry),
+            writer_lags: total(|part| part.writer_lags),
+            parts,
         };
-        self.send(Command::Close(closing, reply))?;
+        let (reply, done) = sync_channel(1);
+        self.send(Command::Close(Box::new(closing), reply))?;
         let closing = self.wait("close", &done, CLOSE_DEADLINE);
         self.check()?;
         closing
+    }
+
+    /// Writes everything that was recorded and ends this host's part, of which the root gets to know
+    /// by what is returned. In a scratch directory the part is one file per table from here on.
+    ///
+    /// Failures are told in [`PartClosing::fault`], so that the root gets to know those too.
+    pub fn close_part(self) -> PartClosing {
+        let (reply, done) = sync_channel(1);
+        let closed = self
+            .send(Command::ClosePart(reply))
+            .and_then(|()| self.wait("close", &done, CLOSE_DEADLINE));
+        closed.unwrap_or_else(|error| PartClosing {
+            part: self.part,
+            samples: 0,
+            steps: 0,
+            telemetry: 0,
+            writer_lags: 0,
+            fault: Some(error.to_string()),
+        })
     }
 
     fn send(&self, command: Command) -> Result<(), RecordError> {
@@ -212,7 +326,7 @@ impl RecordWriter {
         let unknown = || RecordError::WriterGone {
             path: self.dir.clone(),
         };
-        self.fault.get().cloned().unwrap_or_else(unknown)
+        self.health.fault.get().cloned().unwrap_or_else(unknown)
     }
 }
 
@@ -220,114 +334,10 @@ impl Drop for RecordWriter {
     fn drop(&mut self) {
         // Without commands to come, the thread writes what is left and ends.
         self.commands = None;
-        let _ = self.ended.recv_timeout(FLUSH_DEADLINE);
-    }
-}
-
-/// What the writer's thread works on.
-struct Collector {
-    dir: PathBuf,
-    lanes: Vec<RankLanes>,
-    samples: Vec<Sample>,
-    steps: Vec<StepWork>,
-    telemetry: Vec<Telemetry>,
-    /// Next segment of each table.
-    segments: [u32; 3],
-    /// Rows written of each table.
-    written: [u64; 3],
-    histograms: HistogramLog,
-    fault: Arc<OnceLock<RecordError>>,
-}
-
-impl Collector {
-    fn run(mut self, inbox: &Receiver<Command>) {
-        let mut flushed = Instant::now();
-        loop {
-            match inbox.recv_timeout(DRAIN_EVERY) {
-                Ok(Command::Add(lanes)) => self.lanes.push(lanes),
-                Ok(Command::Telemetry(rows)) => self.telemetry.extend(rows),
-                Ok(Command::Flush(reply)) => {
-                    self.flush();
-                    flushed = Instant::now();
-                    // Whoever asked may have given up waiting.
-                    let _ = reply.send(());
-                }
-                Ok(Command::Close(closing, reply)) => {
-                    let _ = reply.send(self.close(closing));
-                    return;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.flush();
-                    return;
-                }
-            }
-            self.drain();
-            if flushed.elapsed() >= FLUSH_EVERY || self.samples.len() >= FLUSH_SAMPLES {
-                self.flush();
-                flushed = Instant::now();
-            }
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = ended.recv_timeout(FLUSH_DEADLINE);
+        if let Some(nonce) = self.nonce.get() {
+            unmark(&self.dir, nonce);
         }
     }
-
-    fn drain(&mut self) {
-        for lanes in &mut self.lanes {
-            lanes.drain(&mut self.samples, &mut self.steps);
-        }
-        if self.fault.get().is_some() {
-            // Nothing can be written any more: memory must not fill up.
-            self.samples.clear();
-            self.steps.clear();
-            self.telemetry.clear();
-        }
-    }
-
-    fn flush(&mut self) {
-        self.drain();
-        if let Err(error) = self.write_tables() {
-            // Only the first failure is kept: those after it follow from it.
-            let _ = self.fault.set(error);
-        }
-    }
-
-    fn write_tables(&mut self) -> Result<(), RecordError> {
-        let [samples, steps, telemetry] = &mut self.segments;
-        self.written[0] += write_segment(&self.dir, samples, &self.samples)?;
-        self.written[1] += write_segment(&self.dir, steps, &self.steps)?;
-        self.written[2] += write_segment(&self.dir, telemetry, &self.telemetry)?;
-        if !self.samples.is_empty() {
-            self.histograms.append(&self.samples)?;
-        }
-        self.samples.clear();
-        self.steps.clear();
-        self.telemetry.clear();
-        Ok(())
-    }
-
-    fn close(&mut self, closing: Closing) -> Closing {
-        self.flush();
-        let [samples, steps, telemetry] = self.written;
-        let closing = Closing {
-            samples,
-            steps,
-            telemetry,
-            ..closing
-        };
-        if self.fault.get().is_none()
-            && let Err(error) = write_json(&self.dir.join(CLOSING_FILE), &closing)
-        {
-            let _ = self.fault.set(error);
-        }
-        closing
-    }
-}
-
-/// Writes `rows` as the next segment; no file where there are none.
-fn write_segment<R: Row>(dir: &Path, next: &mut u32, rows: &[R]) -> Result<u64, RecordError> {
-    let path = segment_path::<R>(dir, *next);
-    let written = write_rows(&path, &mut rows.iter().copied(), u64::MAX)?;
-    if written > 0 {
-        *next += 1;
-    }
-    Ok(written)
 }

@@ -82,6 +82,23 @@ pub(crate) fn manifest(world: u32) -> Manifest {
     }
 }
 
+/// The same job on `hosts` hosts of `ranks` ranks each, machines of their own, host by host.
+pub(crate) fn manifest_of_hosts(hosts: u32, ranks: u32) -> Manifest {
+    let mut manifest = manifest(hosts * ranks);
+    let first = manifest.hosts.remove(0);
+    manifest.hosts = (0..hosts)
+        .map(|host| Host {
+            name: format!("node-{host}"),
+            machine: host,
+            ..first.clone()
+        })
+        .collect();
+    for (rank, place) in (0..).zip(&mut manifest.ranks) {
+        place.host = rank / ranks;
+    }
+    manifest
+}
+
 /// A probe of the host's own loopback.
 pub(crate) fn link() -> Link {
     Link {
@@ -164,6 +181,7 @@ pub(crate) fn closing(steps_completed: u32) -> Closing {
         steps: 0,
         telemetry: 0,
         writer_lags: 0,
+        parts: Vec::new(),
     }
 }
 

@@ -1,10 +1,13 @@
 //! Records as their users see them: written, read, damaged, killed.
 
+mod creates;
 mod damaged;
 mod example;
+mod parts;
 mod recording;
 mod round_trip;
 mod schema;
+mod several_hosts;
 
 use laggard_record::{Record, Sample, SampleBatch};
 use laggard_types::Stamp;
