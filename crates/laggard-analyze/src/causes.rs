@@ -2,6 +2,7 @@
 //! without its hardware (pauses, unequal work, other processes, stages) is asked first, and only
 //! what is left is charged to the rank.
 
+mod outside;
 mod persistent;
 mod shared;
 mod words;
@@ -54,14 +55,16 @@ pub(crate) struct Evidence<'a> {
 /// Asks all questions; the most costly finding comes first.
 pub(crate) fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
-    let contended = shared::contention(evidence, &mut found);
+    let mut limited = outside::limits(evidence, &mut found);
+    let contended = outside::contention(evidence, &limited, &mut found);
+    outside::slow_links(evidence, &mut found);
     shared::pauses(evidence, &contended, &mut found);
     shared::uneven_work(evidence, &mut found);
     shared::generations(evidence, &mut found);
     shared::stages(evidence, &mut found);
     let jittery = shared::jitter(evidence, &contended, &mut found);
-    let excluded: Vec<usize> = contended.into_iter().chain(jittery).collect();
-    persistent::slow_units(evidence, &excluded, &mut found);
+    limited.extend(contended.into_iter().chain(jittery));
+    persistent::slow_units(evidence, &limited, &mut found);
     found.sort_by(|a, b| b.loss.value.total_cmp(&a.loss.value));
     found
 }
@@ -129,4 +132,11 @@ impl Evidence<'_> {
             high: high.max(value),
         }
     }
+}
+
+/// Median of all values but one.
+fn median_of_others(values: &[f64], rank: usize) -> f64 {
+    let mut others = values.to_vec();
+    others.remove(rank);
+    laggard_stats::median_in_place(&mut others).unwrap_or(0.0)
 }

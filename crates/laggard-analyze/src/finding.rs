@@ -291,6 +291,10 @@ pub enum Cause {
     OutsideContention,
     /// A rank is bound differently from the others of its class.
     Binding,
+    /// A control group grants a rank less processor time than its peers have.
+    CpuQuota,
+    /// All links of a host are slower than those among the others.
+    SlowLink,
 }
 
 /// The smallest unit that the data resolve.

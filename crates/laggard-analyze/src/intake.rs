@@ -274,6 +274,17 @@ impl<'a> Intake<'a> {
         }
     }
 
+    /// Whether ranks talk over a network. Then the transfer of a meeting takes time that no processor
+    /// spends, and is believed also where ranks share processors.
+    fn has_network(&self) -> bool {
+        self.manifest
+            .hosts
+            .iter()
+            .filter(|host| !host.emulated)
+            .count()
+            > 1
+    }
+
     fn view(&self, step: usize) -> StepView<'_> {
         let this = self.steps[step]
             .as_ref()
@@ -347,7 +358,7 @@ impl StepView<'_> {
                 nanos(raw.end[node] - raw.start[node])
             };
         }
-        if virtual_time {
+        if virtual_time && !self.intake.has_network() {
             return;
         }
         for members in self.intake.replay.meetings() {

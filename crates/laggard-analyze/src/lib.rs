@@ -14,6 +14,7 @@ mod figures;
 mod finding;
 mod intake;
 mod levels;
+mod links;
 mod own_time;
 mod per_step;
 mod scenarios;
@@ -24,6 +25,7 @@ pub use analysis::{ANALYSIS_VERSION, Options, analyze};
 pub use causes::Thresholds;
 pub use compare::{COMPARISON_VERSION, compare};
 pub use error::AnalyzeError;
+pub use links::{SlowLinkHost, slow_hosts};
 
 pub use comparison::{Comparison, ComparisonRow};
 pub use finding::{

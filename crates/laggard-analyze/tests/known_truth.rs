@@ -213,3 +213,71 @@ fn the_same_record_gives_the_same_analysis() {
     let job = KnownJob::clean(4, 2, 120, 3);
     assert_eq!(run(&job), run(&job));
 }
+
+/// A job whose manifest is changed before it is read.
+fn run_with(job: &KnownJob, change: impl Fn(&mut serde_json::Value)) -> Analysis {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("record");
+    job.write(&path).expect("a record");
+    let file = path.join("manifest.json");
+    let text = std::fs::read(&file).expect("a manifest");
+    let mut manifest = serde_json::from_slice(&text).expect("JSON");
+    change(&mut manifest);
+    std::fs::write(&file, manifest.to_string()).expect("a manifest");
+    let record = Record::open(&path).expect("a readable record");
+    analyze(&record, &Options::default()).expect("an analysis")
+}
+
+fn names(analysis: &Analysis) -> Vec<(Cause, Culprit)> {
+    let findings = analysis.findings.iter();
+    findings.map(|it| (it.cause, it.culprit.clone())).collect()
+}
+
+#[test]
+fn what_holds_a_rank_back_is_named_instead_of_its_hardware() {
+    let mut job = KnownJob::clean(4, 2, 200, 3);
+    job.rank_excess[2] = 0.3;
+    let check = |field: &str, of_rank: serde_json::Value, of_others: serde_json::Value, expect| {
+        let analysis = run_with(&job, |manifest| {
+            for rank in 0..4 {
+                let value = if rank == 2 { &of_rank } else { &of_others };
+                manifest["ranks"][rank][field] = value.clone();
+            }
+        });
+        assert_eq!(names(&analysis), [(expect, Culprit::Rank(2))], "{field}");
+    };
+    check(
+        "cpu_quota",
+        0.5.into(),
+        serde_json::Value::Null,
+        Cause::CpuQuota,
+    );
+    // The same for all is no reason for one to be slow.
+    check("cpu_quota", 0.5.into(), 0.5.into(), Cause::SlowRank);
+    let (one, four) = (serde_json::json!([2]), serde_json::json!([0, 1, 2, 3]));
+    check("allowed_cpus", one.clone(), four.clone(), Cause::Binding);
+    check("allowed_cpus", four.clone(), four, Cause::SlowRank);
+}
+
+#[test]
+fn a_host_with_slow_links_is_named_as_communication() {
+    let job = KnownJob::clean(8, 2, 200, 4);
+    let with_links = |slow: Option<u32>| {
+        run_with(&job, |manifest| {
+            let links = (0..4).flat_map(|a| (a + 1..4).map(move |b| (a, b)));
+            let link = |(a, b)| {
+                let is_slow = slow.is_some_and(|slow| slow == a || slow == b);
+                serde_json::json!({
+                    "from_host": a, "to_host": b, "latency_ns": 20_000, "bytes": 1 << 20,
+                    "bandwidth_bytes_per_s": if is_slow { 1.2e7 } else { 1.5e9 },
+                })
+            };
+            manifest["links"] = links.map(link).collect();
+        })
+    };
+    assert_eq!(names(&with_links(None)), []);
+    assert_eq!(
+        names(&with_links(Some(2))),
+        [(Cause::SlowLink, Culprit::Host(2))]
+    );
+}

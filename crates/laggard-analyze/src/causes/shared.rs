@@ -1,15 +1,10 @@
-//! Causes other than a slow device: other processes, pauses, unequal work, jitter, generations,
-//! stages.
+//! Causes other than a slow device: pauses, unequal work, jitter, generations, stages.
 
-use super::Evidence;
 use super::words::{percent, percent_interval, rank_list, rank_name};
+use super::{Evidence, median_of_others};
 use crate::cells::Slot;
 use crate::{Cause, Confidence, Culprit, Estimate, Finding, Level};
 
-/// A rank's threads are kept waiting if they are off the processor this much longer than others'.
-const DESCHEDULED: f64 = 0.05;
-/// Others use a processor noticeably from this share of its time on.
-const FOREIGN: f64 = 0.05;
 /// One rank has the pauses if it has this share of their time.
 const PAUSES_OF_ONE: f64 = 0.8;
 /// Pauses are charged to one rank if chance would put all of them there at most this often.
@@ -22,93 +17,6 @@ const JITTER: f64 = 0.04;
 const JITTER_OF_EXCESS: f64 = 0.2;
 /// Jitter of all ranks is reported from this share of wall time on.
 const JITTER_LOSS: f64 = 0.04;
-
-/// Other processes on the job's processors. Returns the ranks that they explain.
-pub(super) fn contention(evidence: &Evidence<'_>, found: &mut Vec<Finding>) -> Vec<usize> {
-    let shares = evidence.inputs.measured.descheduled_shares();
-    if !evidence.is_wall() || shares.is_empty() {
-        return Vec::new();
-    }
-    let mut explained = Vec::new();
-    for rank in 0..evidence.ranks() {
-        let usual = median_of_others(&shares, rank);
-        let foreign = evidence
-            .contention
-            .and_then(|contention| contention.of_rank[rank]);
-        let loss = evidence.charged(&[rank]);
-        let is_off =
-            shares[rank] - usual >= DESCHEDULED && foreign.is_none_or(|share| share >= FOREIGN);
-        if !is_off && !starts_late(evidence, rank, loss.value) {
-            continue;
-        }
-        explained.push(rank);
-        if !evidence.costs(rank) {
-            continue;
-        }
-        let name = rank_name(evidence.manifest, rank);
-        let seen = foreign.map_or_else(
-            || "no telemetry of its processors, so who it was is not known".to_owned(),
-            |share| {
-                let cpus = &evidence.manifest.ranks[rank].cpus;
-                format!(
-                    "other processes used {} of processor {cpus:?}",
-                    percent(share)
-                )
-            },
-        );
-        found.push(Finding {
-            cause: Cause::OutsideContention,
-            culprit: Culprit::Rank(rank as u32),
-            confidence: if foreign.is_some() {
-                Confidence::Shown
-            } else {
-                Confidence::Inconclusive
-            },
-            summary: format!(
-                "outside contention at {name}: another process takes its processor, which costs \
-                 {} of wall time",
-                percent_interval(&loss)
-            ),
-            loss,
-            excess: None,
-            onset: None,
-            evidence: vec![
-                format!(
-                    "its threads were off the processor for {} of their compute time, others' {}",
-                    percent(shares[rank]),
-                    percent(usual)
-                ),
-                seen,
-            ],
-            advice:
-                "find the process (`top`, `pidstat -C`) and move it, or bind the job elsewhere; \
-                     then measure again"
-                    .to_owned(),
-        });
-    }
-    explained
-}
-
-/// Whether another process keeps a rank from starting its work, though not from going on with it:
-/// most of what the rank is charged are pauses, and others used its processor for at least half as
-/// long, beyond what they used of its peers' processors.
-fn starts_late(evidence: &Evidence<'_>, rank: usize, charged: f64) -> bool {
-    let Some(contention) = evidence.contention else {
-        return false;
-    };
-    let foreign: Option<Vec<f64>> = contention.of_rank.iter().copied().collect();
-    foreign.is_some_and(|foreign| {
-        let beyond = foreign[rank] - median_of_others(&foreign, rank);
-        beyond >= FOREIGN.max(charged / 2.0)
-            && evidence.loss(Level::HostPauses).value >= charged / 2.0
-    })
-}
-
-fn median_of_others(values: &[f64], rank: usize) -> f64 {
-    let mut others = values.to_vec();
-    others.remove(rank);
-    laggard_stats::median_in_place(&mut others).unwrap_or(0.0)
-}
 
 /// Rare long stops of a host; not those of a rank whose processor another process takes.
 pub(super) fn pauses(evidence: &Evidence<'_>, contended: &[usize], found: &mut Vec<Finding>) {
