@@ -9,6 +9,8 @@ use laggard_record::{
 use laggard_types::{Caveat, CaveatCode};
 use std::fs;
 use std::path::Path;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 use tempfile::TempDir;
 
 const CLUSTER: Cluster = Cluster { hosts: 3, ranks: 2 };
@@ -373,10 +375,32 @@ fn a_rank_goes_on_where_its_rows_cannot_be_sent() {
 }
 
 #[test]
+fn rows_are_forwarded_unasked_and_at_the_end() {
+    let (wire, arrived) = channel();
+    let send = move |rows| wire.send(rows).map_err(|error| error.to_string());
+    let forwarder = RowForwarder::start(6, Box::new(send)).expect("a thread");
+    let mut recorder = forwarder.recorder(1).expect("a recorder");
+    let dir = folder();
+    let writer = RecordWriter::create(dir.path(), &CLUSTER.manifest()).expect("a new record");
+    let arrive = || {
+        let rows = arrived.recv_timeout(Duration::from_secs(60));
+        writer.receive(&rows.expect("a batch")).expect("rows");
+    };
+    recorder.push(example::sample(6, 3));
+    arrive();
+    recorder.push(example::sample(6, 4));
+    drop(forwarder);
+    arrive();
+    assert!(arrived.try_recv().is_err(), "nothing is sent twice");
+    let closing = writer.close(ClosingStatus::Failed { why: "x".into() }, 0);
+    assert_eq!(closing.expect("closed").samples, 2);
+}
+
+#[test]
 fn lags_of_forwarding_ranks_are_counted_once() {
     let dir = folder();
     let writer = RecordWriter::create(dir.path(), &CLUSTER.manifest()).expect("a new record");
-    let (wire, arrived) = std::sync::mpsc::channel();
+    let (wire, arrived) = channel();
     let send = move |rows| wire.send(rows).map_err(|error| error.to_string());
     let forwarder = RowForwarder::start(6, Box::new(send)).expect("a thread");
     let mut recorder = forwarder.recorder(1).expect("a recorder");

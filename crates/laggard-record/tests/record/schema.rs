@@ -1,8 +1,9 @@
 //! The published form of records: JSON Schemas that match the code, and an old record that stays
 //! readable. `LAGGARD_BLESS=1` rewrites the schemas.
 
+use crate::several_hosts::{Cluster, HostOfRanks};
 use crate::{all_samples, example};
-use laggard_record::{Closing, Manifest, Record, write_record};
+use laggard_record::{Closing, ClosingStatus, Manifest, Record, RecordWriter, write_record};
 use schemars::{JsonSchema, schema_for};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,6 +63,45 @@ fn a_record_of_version_1_stays_readable() {
     assert_eq!(record.manifest.hosts[0].machine, 0);
     assert_eq!(record.manifest.workload.model, "tiny");
     assert_eq!(record.manifest.schedule.operations.len(), 3);
+}
+
+#[test]
+fn a_record_of_version_2_in_parts_stays_readable() {
+    let golden = crate_dir().join("tests/golden/v2");
+    let cluster = Cluster { hosts: 2, ranks: 1 };
+    if blessing() && !golden.exists() {
+        write_parts(cluster, &golden);
+    }
+    let record = Record::open(&golden).expect("a record");
+    let machines: Vec<u32> = (record.manifest.hosts.iter())
+        .map(|host| host.machine)
+        .collect();
+    assert_eq!(machines, [0, 1]);
+    assert_eq!(record.manifest.links, [example::link()]);
+    assert_eq!(record.manifest.ranks[1].cpu_quota, Some(1.5));
+    let closing = record.closing.as_ref().expect("a closing");
+    assert_eq!((closing.samples, closing.parts[0].samples), (18, 9));
+    let mut samples = all_samples(&record);
+    samples.sort_by_key(|sample| (sample.step, sample.rank, sample.operation));
+    assert_eq!(samples, example::rows(2, 3).samples);
+    assert_eq!(record.steps().expect("steps").rows.len(), 6);
+    assert_eq!(record.telemetry().expect("telemetry").rows.len(), 6);
+}
+
+fn write_parts(cluster: Cluster, dir: &Path) {
+    let mut manifest = cluster.manifest();
+    manifest.links = vec![example::link()];
+    manifest.ranks[1].cpu_quota = Some(1.5);
+    let root = RecordWriter::create(dir, &manifest).expect("a new record");
+    let other = RecordWriter::join(dir, &manifest, 1).expect("a part");
+    let ended = [(0, root), (1, other)].map(|(host, writer)| {
+        let mut host = HostOfRanks::new(cluster, host, writer);
+        host.run(0..3);
+        host.end().0
+    });
+    let [root, other] = ended;
+    root.close_with_parts(ClosingStatus::Finished, 3, vec![other.close_part()])
+        .expect("closed");
 }
 
 #[test]
