@@ -5,7 +5,8 @@
 #   testbed.sh up NAME [OPTIONS]              a bed that stays
 #   testbed.sh launch NAME -- COMMAND...      COMMAND on every rank of that bed under mpirun
 #   testbed.sh exec NAME HOST -- COMMAND...   COMMAND on a host: h0, h1, ... or login
-#   testbed.sh pids NAME [HOST]               process ids of a host, or of the whole bed
+#   testbed.sh pids NAME [HOST]               process ids of a host, its first process first, or
+#                                             of the whole bed
 #   testbed.sh unplug NAME HOST               cut a host off the network, as a dead machine is
 #   testbed.sh down NAME                      kill and remove all that a bed of this name left
 #
@@ -244,8 +245,9 @@ list_pids() {
     local init space
     init=$(host_init "$1") || return 0
     space=$(readlink "/proc/$init/ns/pid")
+    echo "$init"
     { find /proc/[0-9]*/ns/pid -maxdepth 0 -printf '%h %l\n' 2>/dev/null || true; } |
-        sed -n "s|^/proc/\([0-9]*\)/ns ${space//[[\]]/.}\$|\1|p"
+        sed -n "\|^/proc/$init/|d; s|^/proc/\([0-9]*\)/ns ${space//[[\]]/.}\$|\1|p"
 }
 
 # --- up and down --------------------------------------------------------------------------------
