@@ -88,6 +88,16 @@ pub enum MeasureError {
         /// Why.
         source: BackendError,
     },
+    /// Ranks could not exchange messages outside of steps.
+    #[error("rank {rank}, {what}: {source}")]
+    Exchange {
+        /// The rank.
+        rank: Rank,
+        /// What the messages were for.
+        what: &'static str,
+        /// Why.
+        source: BackendError,
+    },
     /// The code of a rank panicked.
     #[error("rank {rank} panicked: {message}")]
     Panicked {
@@ -119,7 +129,10 @@ impl MeasureError {
 
     /// Whether the error is only the echo of another rank's.
     pub(crate) fn is_echo(&self) -> bool {
-        let (Self::Start { source, .. } | Self::Operation { source, .. }) = self else {
+        let (Self::Start { source, .. }
+        | Self::Operation { source, .. }
+        | Self::Exchange { source, .. }) = self
+        else {
             return false;
         };
         matches!(source, BackendError::Aborted { .. })

@@ -11,11 +11,21 @@
 //! for the analysis to say.
 
 mod classes;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "called once ranks are processes")
+)]
+mod clock_sync;
 mod cpu_quota;
 mod error;
 mod inject;
 mod input;
 mod job;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "called once ranks are processes")
+)]
+mod links;
 mod manifest;
 mod memory;
 mod network;
