@@ -3,8 +3,8 @@
 //! Each trial starts `laggard run` under mpirun on a bed of `scripts/testbed.sh`, waits until the
 //! record's manifest is there, lets a random time pass, does one fault, and holds what happens
 //! against the limits: a survivor names the ranks that are gone, and nobody else, within the run's
-//! own time limit and a slack; soon after no process is left; and the record can be analysed if
-//! anything had been written. When the launcher is killed there is nobody to tell: then all
+//! own time limit and a slack; soon after no process is left; and the record can be analysed if it
+//! had been flushed before. When the launcher is killed there is nobody to tell: then all
 //! processes must be gone within that limit.
 //!
 //! Usage: `fault_trials [--laggard FILE] [--mpi openmpi|mpich] [--hosts N] [--ranks-per-host N]

@@ -165,8 +165,11 @@ pub(crate) struct Outcome {
     launcher_left: bool,
     /// Exit code of the launch, if it ended by itself.
     code: Option<i32>,
-    /// Anything of the samples was on disk.
-    has_samples: bool,
+    /// A flush had brought samples to the disk before the fault: then what is there must do for an
+    /// analysis. Before the first flush nothing of a rank that dies is anywhere.
+    flushed: bool,
+    /// The record was analysed.
+    pub analyzed: bool,
     /// What was not as it must be.
     wrong: Vec<String>,
     said: Vec<String>,
@@ -174,7 +177,7 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) const HEADER: &str = "number,kind,rank,after_s,named_after_s,recorded,\
-        gone_after_s,launcher_left,exit_code,has_samples,wrong";
+        gone_after_s,launcher_left,exit_code,flushed,analyzed,wrong";
 
     pub(crate) fn of(setup: &Setup, plan: Plan) -> Result<Self> {
         let dir = tempfile::tempdir()?;
@@ -194,11 +197,13 @@ impl Outcome {
             recorded: false,
             launcher_left: false,
             code: None,
-            has_samples: false,
+            flushed: false,
+            analyzed: false,
             wrong: Vec::new(),
             said: Vec::new(),
         };
         if outcome.starts(&mut launch, &record)? {
+            outcome.flushed = has_samples(&record);
             let fault = Instant::now();
             outcome.plan.strike(&bed, setup)?;
             let left = outcome.watch(setup, &bed, &mut launch, fault)?;
@@ -310,12 +315,8 @@ impl Outcome {
         launched
     }
 
-    /// What was written before the fault can be analysed.
+    /// Tries an analysis, which must do if there was a flush before the fault.
     fn check_record(&mut self, setup: &Setup, record: &Path) {
-        self.has_samples = has_samples(record);
-        if !self.has_samples {
-            return;
-        }
         let mut analyze = Command::new(&setup.laggard);
         analyze
             .arg("analyze")
@@ -331,7 +332,10 @@ impl Outcome {
             Ok(done) => serde_json::from_slice::<serde_json::Value>(&done.stdout)
                 .map_err(|error| error.to_string()),
         };
-        if let Err(error) = told {
+        self.analyzed = told.is_ok();
+        if let Err(error) = told
+            && self.flushed
+        {
             self.wrong
                 .push(format!("the record cannot be analysed: {error}"));
         }
@@ -362,10 +366,10 @@ impl Outcome {
             } else {
                 ""
             },
-            if self.has_samples {
-                ""
-            } else {
-                ", nothing was written yet"
+            match (self.flushed, self.analyzed) {
+                (true, _) => "",
+                (false, true) => ", not flushed before",
+                (false, false) => ", not flushed before and no analysis",
             },
         );
         for wrong in &self.wrong {
@@ -387,7 +391,7 @@ impl Outcome {
             after,
         } = &self.plan;
         format!(
-            "{number},{},{rank},{:.3},{},{},{},{},{},{},\"{}\"",
+            "{number},{},{rank},{:.3},{},{},{},{},{},{},{},\"{}\"",
             kind.name(),
             after.as_secs_f64(),
             seconds(self.named_after),
@@ -395,7 +399,8 @@ impl Outcome {
             seconds(self.gone_after),
             self.launcher_left,
             self.code.map_or(String::new(), |code| code.to_string()),
-            self.has_samples,
+            self.flushed,
+            self.analyzed,
             self.wrong.join("; ").replace('"', "'").replace('\n', " "),
         )
     }
