@@ -208,13 +208,10 @@ impl Pair<'_> {
         let latency = self.latency()?;
         let (bytes, times) = self.large(begin)?;
         self.announce([0, 0])?;
-        let seconds: Vec<f64> = times.iter().map(Duration::as_secs_f64).collect();
-        // There is at least one time, and all are finite.
-        let round_trip = median(&seconds).unwrap_or_default();
         Ok(Measured {
             latency,
             bytes,
-            bandwidth_bytes_per_s: 2.0 * bytes as f64 / round_trip.max(CLOCK_STEP.as_secs_f64()),
+            bandwidth_bytes_per_s: bandwidth(bytes, &times),
         })
     }
 
@@ -295,6 +292,13 @@ impl Pair<'_> {
 fn unpack(message: &[u8; ANNOUNCEMENT_BYTES]) -> Announcement {
     let (bytes, count) = message.split_at(ANNOUNCEMENT_BYTES / 2);
     [bytes, count].map(|part| part.try_into().map_or(0, u64::from_le_bytes))
+}
+
+/// Bytes per second one way, from the median of at least one round trip.
+fn bandwidth(bytes: u64, round_trips: &[Duration]) -> f64 {
+    let seconds: Vec<f64> = round_trips.iter().map(Duration::as_secs_f64).collect();
+    let round_trip = median(&seconds).unwrap_or_default();
+    2.0 * bytes as f64 / round_trip.max(CLOCK_STEP.as_secs_f64())
 }
 
 /// How many round trips of this length fit into a time.
