@@ -53,6 +53,21 @@ pub enum BackendError {
         /// What is wrong with it.
         why: String,
     },
+    /// A rank that no connection leads to.
+    #[error(
+        "rank {rank} cannot reach rank {other} on host {host}: {why}\n\
+         hint: ranks connect over TCP, on ports that the system picks"
+    )]
+    Unreachable {
+        /// Who tried.
+        rank: Rank,
+        /// The rank it tried to reach.
+        other: Rank,
+        /// The host that this rank runs on.
+        host: String,
+        /// What happened instead.
+        why: String,
+    },
     /// Two pieces of work use the same elements at the same time, and one of them writes.
     #[error(
         "{wanted} overlaps {held} by other work\nhint: put the token of the other work into `after`"

@@ -6,6 +6,7 @@ mod buffer;
 mod call;
 mod communicator;
 pub mod conformance;
+pub mod control;
 mod cpu;
 mod device;
 mod error;
