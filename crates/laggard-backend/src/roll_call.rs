@@ -15,11 +15,6 @@ pub trait RollCall: Send + Sync {
 
     /// Which of `members` (by rank of the job) have not come to a call, or do not answer within
     /// `patience`. Asked only when a wait has run out.
-    fn missing(
-        &self,
-        group: GroupId,
-        call: u64,
-        members: &[Rank],
-        patience: Duration,
-    ) -> Vec<Rank>;
+    fn missing(&self, group: GroupId, call: u64, members: &[Rank], patience: Duration)
+    -> Vec<Rank>;
 }
