@@ -3,7 +3,7 @@
 
 use super::Position;
 use super::greeting::{Calling, Key, Reception};
-use super::link::{End, Link};
+use super::link::{CHUNK_BYTES, End, Link};
 use super::loss::How;
 use super::naming::{Suspect, Suspects};
 use super::shared::{Ending, Shared, lock};
@@ -57,6 +57,8 @@ pub(super) struct Engine {
     next_beat: Instant,
     launcher: u32,
     farewell: Farewell,
+    /// What input passes through.
+    chunk: Vec<u8>,
 }
 
 /// What a control thread starts with.
@@ -90,6 +92,7 @@ impl Engine {
             next_beat: now,
             launcher: start.launcher,
             farewell: Farewell::default(),
+            chunk: vec![0; CHUNK_BYTES],
         }
     }
 
@@ -190,7 +193,7 @@ impl Engine {
         let Some(link) = self.links.get_mut(&peer) else {
             return;
         };
-        let input = link.read(now);
+        let input = link.read(&mut self.chunk, now);
         input
             .frames
             .into_iter()

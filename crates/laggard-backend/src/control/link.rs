@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
 /// Bytes read at a time, and how often in a row before other connections get their turn.
-const CHUNK_BYTES: usize = 64 << 10;
+pub(super) const CHUNK_BYTES: usize = 64 << 10;
 const CHUNKS_PER_TURN: usize = 16;
 
 pub(super) struct Link {
@@ -56,12 +56,11 @@ impl Link {
         !self.is_excused && !self.has_left
     }
 
-    /// Takes what has come in.
-    pub(super) fn read(&mut self, now: Instant) -> Input {
-        let mut chunk = vec![0; CHUNK_BYTES];
+    /// Takes what has come in, by way of memory that is used for nothing else.
+    pub(super) fn read(&mut self, chunk: &mut [u8], now: Instant) -> Input {
         let mut end = None;
         for _ in 0..CHUNKS_PER_TURN {
-            match self.stream.read(&mut chunk) {
+            match self.stream.read(chunk) {
                 Ok(0) => end = Some(End::Closed),
                 Ok(count) => {
                     self.heard = now;
