@@ -29,3 +29,4 @@ pub use kernel::{Kernel, Matrix, Transpose};
 pub use memory::{HostMemory, ReadClaim, Scratch, WriteClaim};
 pub use messenger::Messenger;
 pub use roll_call::{GroupId, RollCall};
+pub use threads::divide_sums;

@@ -13,6 +13,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("laggard-schedule", &["types"]),
     ("laggard-record", &["schedule", "types"]),
     ("laggard-backend", &["types"]),
+    ("laggard-mpi", &["backend", "types"]),
+    ("laggard-mpi-plugin", &[]),
     ("laggard-import", &["record", "schedule", "types"]),
     (
         "laggard-analyze",
@@ -26,8 +28,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "laggard-cli",
         &[
-            "analyze", "backend", "import", "measure", "record", "report", "schedule", "specs",
-            "stats", "types",
+            "analyze", "backend", "import", "measure", "mpi", "record", "report", "schedule",
+            "specs", "stats", "types",
         ],
     ),
 ];

@@ -223,10 +223,11 @@ impl Queue {
             }
             Err(error) => {
                 tracing::debug!(rank = self.settings.rank, position, %error, "work failed");
+                // First, since giving up may abort the world, and this is the error to be kept.
+                self.fail(position, error.clone());
                 if let Some(meeting) = &meeting {
                     meeting.give_up(&error.to_string());
                 }
-                self.fail(position, error);
             }
         }
         if meeting.is_some() {
