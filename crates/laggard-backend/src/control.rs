@@ -79,20 +79,21 @@ pub struct Envelope {
 
 /// This process's part of the control plane.
 ///
-/// To be ended with [`ControlPlane::leave`]; a plane that is dropped without is a loss to the others.
+/// To be ended with [`ControlPlane::leave`]; a plane that is dropped without is a loss to the
+/// others.
 pub struct ControlPlane {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl ControlPlane {
-    /// Connects all ranks of a messenger's world. Collective. `host` is this rank's host: ranks that
-    /// give the same name are one host, and those of lost hosts are named by it. An abort of `abort`
-    /// is told to all other ranks, and theirs abort it.
+    /// Connects all ranks of a messenger's world. Collective. `host` is this rank's host: ranks
+    /// that give the same name are one host, and those of lost hosts are named by it. An abort of
+    /// `abort` is told to all other ranks, and theirs abort it.
     ///
     /// # Errors
-    /// [`BackendError::Timeout`] and [`BackendError::Unreachable`] name the ranks, with their hosts,
-    /// that did not come within [`ControlOptions::join`]; errors of the messenger;
+    /// [`BackendError::Timeout`] and [`BackendError::Unreachable`] name the ranks, with their
+    /// hosts, that did not come within [`ControlOptions::join`]; errors of the messenger;
     /// [`BackendError::Invalid`] for a heartbeat that does not fit the silence;
     /// [`BackendError::System`] if the system refuses sockets or threads.
     pub fn join(
@@ -178,16 +179,16 @@ impl ControlPlane {
         &self.shared.progress
     }
 
-    /// Gives operations of a rank their words, such as "backward of layer 2", for the messages about
-    /// lost ranks; to be called once.
+    /// Gives operations of a rank their words, such as "backward of layer 2", for the messages
+    /// about lost ranks; to be called once.
     pub fn describe(&self, words: impl Fn(Rank, Position) -> String + Send + Sync + 'static) {
         let is_first = self.shared.describe.set(Box::new(words)).is_ok();
         debug_assert!(is_first, "operations are described once");
     }
 
-    /// Has `tell` called, on the control thread, the moment that a connection ends, before it is known
-    /// whether the whole host is gone: some launchers kill all ranks within milliseconds of the first
-    /// that dies, which leaves no time for more. To be called once.
+    /// Has `tell` called, on the control thread, the moment that a connection ends, before it is
+    /// known whether the whole host is gone: some launchers kill all ranks within milliseconds of
+    /// the first that dies, which leaves no time for more. To be called once.
     pub fn on_first_sign(&self, tell: impl Fn(&Loss) + Send + Sync + 'static) {
         let is_first = self.shared.first_sign.set(Box::new(tell)).is_ok();
         debug_assert!(is_first, "one listener for first signs");
@@ -266,8 +267,8 @@ impl ControlPlane {
         self.shared.inbox(kind)
     }
 
-    /// Ends the plane: waits until all ranks have called this, and closes the connections, which then
-    /// is a loss to nobody. All messages sent before have arrived when this returns without an
+    /// Ends the plane: waits until all ranks have called this, and closes the connections, which
+    /// then is a loss to nobody. All messages sent before have arrived when this returns without an
     /// error. After an abort it waits for nobody, but sees to it that the others hear of the abort.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! Who has come to a collective call: counts of this rank, questions to the others along the tree, and
-//! their answers.
+//! Who has come to a collective call: counts of this rank, questions to the others along the tree,
+//! and their answers.
 
 use super::shared::{Shared, lock};
 use super::wire::{Answer, Frame, Question};

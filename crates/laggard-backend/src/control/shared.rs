@@ -200,7 +200,8 @@ impl Shared {
         let queues = self.queues();
         let leader = self.tree.leader_of(to);
         let near = [to, leader].into_iter().filter(|hop| *hop != self.rank);
-        // Whoever is below this rank and has no connection any more is not behind the parent either.
+        // Whoever is below this rank and has no connection any more is not behind the parent
+        // either.
         let is_below = leader == self.rank;
         let parent = self
             .parent()

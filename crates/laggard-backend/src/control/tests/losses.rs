@@ -188,3 +188,21 @@ fn a_silent_host_is_named_as_a_host() {
 fn a_silent_root_is_named() {
     silence(&[0], "rank 0 on host a is gone: no sign of life for 2.");
 }
+
+#[test]
+fn the_first_sign_of_a_loss_is_told_before_it_is_named() {
+    let mut seats = seats_at_step(CALM);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let shared = Arc::downgrade(&seats[0].plane.shared);
+    seats[0].plane.on_first_sign(move |loss| {
+        let named = shared.upgrade().map_or(0, |shared| shared.losses().len());
+        drop(sender.send((loss.clone(), named)));
+    });
+    close(seats.remove(1));
+    let (first, named) = receiver.recv_timeout(PATIENCE).expect("a sign");
+    assert_eq!(
+        (&*first.ranks, first.how, named),
+        (&[1][..], How::Closed, 0)
+    );
+    assert_eq!(seats[0].reason(), first.to_string());
+}
