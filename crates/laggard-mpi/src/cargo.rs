@@ -310,8 +310,8 @@ impl Cargo {
         Ok(())
     }
 
-    /// MPI's reduce-scatter in place overwrites the first block, whichever the rank; ours leaves all
-    /// blocks but the rank's own as they are.
+    /// MPI's reduce-scatter in place overwrites the first block, whichever the rank; ours leaves
+    /// all blocks but the rank's own as they are.
     fn reduce_scatter(
         &mut self,
         (send, recv): (&Slice, &Slice),

@@ -1,4 +1,5 @@
-//! What can go wrong before there is a world. Inside a world, errors are those of `laggard-backend`.
+//! What can go wrong before there is a world. Inside a world, errors are those of
+//! `laggard-backend`.
 
 use crate::Flavor;
 use laggard_backend::BackendError;
@@ -37,8 +38,8 @@ pub enum MpiError {
     },
     /// The plugin was built with another version of laggard.
     #[error(
-        "{} speaks version {found} of the plugin interface, not {wanted}\nhint: build it again with \
-         `scripts/build_mpi.sh {}`",
+        "{} speaks version {found} of the plugin interface, not {wanted}\nhint: build it again \
+         with `scripts/build_mpi.sh {}`",
         path.display(), flavor.id()
     )]
     WrongVersion {

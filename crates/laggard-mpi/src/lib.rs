@@ -3,8 +3,8 @@
 //! run time, so one binary starts everywhere. Knows nothing of records or of launchers' options.
 //!
 //! Calls are made by the queue threads of the rank's CPU device, which start a non-blocking
-//! operation and then look whether it is complete, ever less often: the ranks of a machine may share
-//! processors, so that a wait must cost little CPU time.
+//! operation and then look whether it is complete, ever less often: the ranks of a machine may
+//! share processors, so that a wait must cost little CPU time.
 
 mod abi;
 mod agreement;

@@ -43,14 +43,15 @@ pub struct Place {
 pub struct WorldOptions {
     /// How long a rank waits for the others in one call before all give up.
     pub timeout: Duration,
-    /// How this rank's device is set up; its rank is that of MPI. `spin` also holds for collectives.
+    /// How this rank's device is set up; its rank is that of MPI. `spin` also holds for
+    /// collectives.
     pub cpu: CpuOptions,
     /// For how long the device's arithmetic peak is measured, by all ranks at the same time; see
     /// [`CpuDevice::measure_peak`]. Not measured if absent.
     pub measure_peak: Option<Duration>,
     /// Whether ranks compare their calls before each one, so that a mismatch is an error on every
-    /// rank instead of whatever MPI makes of it. Off by default: it adds a small collective to every
-    /// call, inside its stamp.
+    /// rank instead of whatever MPI makes of it. Off by default: it adds a small collective to
+    /// every call, inside its stamp.
     pub check_calls: bool,
 }
 
@@ -78,8 +79,8 @@ pub struct Mpi {
 }
 
 impl Mpi {
-    /// Loads the plugin of a flavor, and with it MPI: the file that `LAGGARD_MPI_PLUGIN` names, else
-    /// `liblaggard_mpi_<flavor>.so` beside the executable or in its `../lib/laggard`.
+    /// Loads the plugin of a flavor, and with it MPI: the file that `LAGGARD_MPI_PLUGIN` names,
+    /// else `liblaggard_mpi_<flavor>.so` beside the executable or in its `../lib/laggard`.
     ///
     /// # Errors
     /// [`MpiError::NoPlugin`], [`MpiError::NotLoaded`], [`MpiError::WrongVersion`] or
@@ -154,16 +155,17 @@ impl Mpi {
         Ok(Arc::new(MpiMessenger::new(line)))
     }
 
-    /// What this rank sees of the job: control, data and messages over MPI, and a CPU device that is
-    /// aborted together with them. Collective: every rank makes the same worlds in the same order.
+    /// What this rank sees of the job: control, data and messages over MPI, and a CPU device that
+    /// is aborted together with them. Collective: every rank makes the same worlds in the same
+    /// order.
     ///
     /// MPI itself carries no abort to other processes and cannot tell who is missing: `abort` must
     /// be joined with those of the other ranks, and `roll_call` must reach them. What fails on one
     /// rank alone aborts the world. After an abort, memory that MPI may still write to is leaked.
     ///
     /// # Errors
-    /// [`MpiError::NotInitialised`]; [`MpiError::World`] if a rank does not come within the timeout,
-    /// or the system refuses a thread or a measurement.
+    /// [`MpiError::NotInitialised`]; [`MpiError::World`] if a rank does not come within the
+    /// timeout, or the system refuses a thread or a measurement.
     pub fn world(
         &self,
         options: &WorldOptions,
@@ -218,8 +220,8 @@ impl Mpi {
         self.finalize_all().map(|()| true)
     }
 
-    /// Finalises MPI also if operations were given up; collective. For programs that outlive aborts:
-    /// every rank must be known to be alive and to do the same, or this waits for ever.
+    /// Finalises MPI also if operations were given up; collective. For programs that outlive
+    /// aborts: every rank must be known to be alive and to do the same, or this waits for ever.
     ///
     /// # Errors
     /// [`MpiError::InUse`] while worlds or messengers live; [`MpiError::Refused`] if MPI refuses.

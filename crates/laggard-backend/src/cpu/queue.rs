@@ -223,7 +223,10 @@ impl Queue {
             }
             Err(error) => {
                 tracing::debug!(rank = self.settings.rank, position, %error, "work failed");
-                // First, since giving up may abort the world, and this is the error to be kept.
+                // Whoever sees the failure may close the queue, and then this is the reason to be
+                // given, not that.
+                locked(&self.running).take();
+                // Before giving up, which may abort the world: this is the error to be kept.
                 self.fail(position, error.clone());
                 if let Some(meeting) = &meeting {
                     meeting.give_up(&error.to_string());

@@ -1,6 +1,6 @@
 //! laggard's MPI plugin: what `laggard-mpi` asks of MPI, through rsmpi, behind the C interface of
-//! `abi.rs`. Built once per MPI, loaded at run time. Checks no sequence of calls and keeps no books:
-//! that is the loader's part.
+//! `abi.rs`. Built once per MPI, loaded at run time. Checks no sequence of calls and keeps no
+//! books: that is the loader's part.
 #![expect(
     unsafe_code,
     reason = "raw pointers come in through the C interface and go out to MPI"

@@ -6,6 +6,8 @@
 //!
 //! Exits with 0 if every rank passed, 1 if one saw a violation, 2 if there is no MPI to run it on.
 
+mod own;
+
 use laggard_backend::conformance::{CHECKS, Launcher, Violation};
 use laggard_backend::control::{ControlOptions, ControlPlane};
 use laggard_backend::{Abort, BackendError, Messenger, RollCall, World, messenger};
@@ -98,7 +100,8 @@ impl Launcher for Processes {
 #[expect(clippy::print_stderr, reason = "says how far it is")]
 fn run_checks(processes: &Processes) -> Result<(), Violation> {
     let Place { rank, size } = processes.place;
-    for check in CHECKS.iter().filter(|check| check.least_ranks <= size) {
+    let checks = CHECKS.iter().chain(own::CHECKS);
+    for check in checks.filter(|check| check.least_ranks <= size) {
         if rank == 0 {
             eprintln!("{} over {size} ranks", check.name);
         }
