@@ -4,6 +4,7 @@
 #
 #   LAGGARD_TRACES=DIR        real traces for the tests of `laggard import`
 #   LAGGARD_REQUIRE=traces    fail instead of passing those tests over without traces
+#   LAGGARD_SKIP_MPI=1        leave out everything that needs an MPI library
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -21,22 +22,47 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 
-# rustc links with cc; nothing else is needed.
+# Whether Debian packages can be installed here.
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    as_root=(sudo -n)
+fi
+can_install() {
+    command -v apt-get >/dev/null && { [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null; }
+}
+install() {
+    say "installing $* with apt-get: $why"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+# rustc links with cc.
 if ! command -v cc >/dev/null; then
-    as_root=()
-    if [ "$(id -u)" -ne 0 ]; then
-        as_root=(sudo)
-    fi
-    if ! command -v apt-get >/dev/null || { [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; }
-    then
+    if ! can_install; then
         loud "no C compiler (cc), and no way to install one here"
         printf 'hint: install gcc and the headers of libc, then run this again\n' >&2
         exit 1
     fi
-    say "installing gcc and libc6-dev with apt-get: there is no cc"
-    "${as_root[@]}" apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends gcc libc6-dev
+    why="there is no cc" install gcc libc6-dev
+fi
+
+# Two MPI libraries with their launchers, what rsmpi is built with, and what makes several hosts out
+# of one machine.
+with_mpi=yes
+if [ "${LAGGARD_SKIP_MPI:-0}" = 1 ]; then
+    with_mpi=no
+    loud "SKIPPED: nothing is tested over MPI (LAGGARD_SKIP_MPI)"
+elif ! command -v mpicc.openmpi >/dev/null || ! command -v mpicc.mpich >/dev/null ||
+    ! command -v ip >/dev/null || ! compgen -G "/usr/lib/llvm-*/lib/libclang*.so*" >/dev/null; then
+    if can_install; then
+        why="tests over MPI need them" install openmpi-bin libopenmpi-dev mpich libmpich-dev \
+            libclang-dev iproute2
+    else
+        with_mpi=no
+        loud "SKIPPED: nothing is tested over MPI (hint: install openmpi-bin libopenmpi-dev mpich" \
+            "libmpich-dev libclang-dev iproute2)"
+    fi
 fi
 
 if cargo fmt --version >/dev/null 2>&1; then
@@ -53,8 +79,21 @@ else
     loud "SKIPPED: lints are not checked (hint: rustup component add clippy)"
 fi
 
+if [ "$with_mpi" = yes ]; then
+    say "the libraries for Open MPI and MPICH"
+    scripts/build_mpi.sh all --profile dev
+    LAGGARD_REQUIRE="${LAGGARD_REQUIRE:+$LAGGARD_REQUIRE,}mpi"
+    export LAGGARD_REQUIRE
+fi
+
 say "cargo test"
 cargo test --workspace --locked
+
+# The full campaign is in benches/runs. So few trials can only refute: they fail where even the upper
+# end of the interval is below what is promised.
+say "recall on real runs, one trial of each kind"
+cargo run --quiet --locked -p laggard-benches --bin recall -- \
+    --trials 1 --clean 6 --require-upper 0.90
 
 # Libraries alone: the doc comments of the binary's arguments are the text of --help.
 say "cargo doc"

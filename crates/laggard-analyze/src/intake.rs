@@ -274,8 +274,8 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Whether ranks talk over a network. Then the transfer of a meeting takes time that no processor
-    /// spends, and is believed also where ranks share processors.
+    /// Whether ranks talk over a network. Then the transfer of a meeting takes time that no
+    /// processor spends, and is believed also where ranks share processors.
     fn has_network(&self) -> bool {
         self.manifest
             .hosts

@@ -266,8 +266,8 @@ impl Slice {
     /// Claims the range for writing; see [`HostMemory`].
     ///
     /// # Errors
-    /// [`BackendError::Conflict`] if work is using the range, [`BackendError::OutOfBounds`] if it is
-    /// not within the buffer.
+    /// [`BackendError::Conflict`] if work is using the range, [`BackendError::OutOfBounds`] if it
+    /// is not within the buffer.
     pub fn claim_write(&self) -> Result<WriteClaim, BackendError> {
         let Buffer::Host(memory) = &self.buffer;
         memory.claim_write(self.range())

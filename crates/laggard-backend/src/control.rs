@@ -186,6 +186,17 @@ impl ControlPlane {
         debug_assert!(is_first, "operations are described once");
     }
 
+    /// Whether this is the lowest rank of its host that is not gone: the one that speaks for it.
+    pub fn is_first_left(&self) -> bool {
+        let lost: Vec<Rank> = self
+            .losses()
+            .into_iter()
+            .flat_map(|loss| loss.ranks)
+            .collect();
+        let mut left = self.host_ranks().iter().filter(|rank| !lost.contains(rank));
+        left.next() == Some(&self.rank())
+    }
+
     /// Has `tell` called, on the control thread, the moment that a connection ends, before it is
     /// known whether the whole host is gone: some launchers kill all ranks within milliseconds of
     /// the first that dies, which leaves no time for more. To be called once.

@@ -228,6 +228,14 @@ impl Device for CpuDevice {
         Ok(())
     }
 
+    fn at_work(&self) -> Vec<u64> {
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        queues
+            .iter()
+            .filter_map(|lane| lane.queue.at_work())
+            .collect()
+    }
+
     fn abort(&self, reason: &str) {
         self.abort.abort(reason);
     }

@@ -111,6 +111,10 @@ pub trait Device: Send + Sync {
     /// If the queue is not of this device.
     fn drain(&self, queue: QueueId, into: &mut Vec<TaggedStamp>) -> Result<(), BackendError>;
 
+    /// Tags of the work that is being executed at this moment, in the order of queues: what a rank
+    /// that hangs was at.
+    fn at_work(&self) -> Vec<u64>;
+
     /// Gives up all work, here and on every rank of the world: all waits return
     /// [`BackendError::Aborted`] soon.
     fn abort(&self, reason: &str);

@@ -91,7 +91,8 @@ pub trait Abortable: Send + Sync {
     fn abort(&self, reason: &str);
 }
 
-/// Everything of one world in this process that an abort must wake. Aborting twice is aborting once.
+/// Everything of one world in this process that an abort must wake. Aborting twice is aborting
+/// once.
 #[derive(Default)]
 pub struct Abort {
     reason: OnceLock<String>,

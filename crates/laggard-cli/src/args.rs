@@ -43,7 +43,8 @@ pub(crate) enum Command {
 #[command(before_help = "Examples:
   laggard run -o first
   laggard run --classes h100:2,h200:1,gb200:1 -o mixed
-  laggard run --ranks 8 --emulate-hosts 2 --inject slow-host:1:1.2+from=100 -o host")]
+  laggard run --ranks 8 --emulate-hosts 2 --inject slow-host:1:1.2+from=100 -o host
+  mpirun -n 4 laggard run -o cluster        one rank per process; srun likewise")]
 pub(crate) struct RunArgs {
     /// Number of ranks [default: from --layout or --classes, else the processors, at most 4].
     #[arg(long, value_name = "N")]
@@ -86,10 +87,19 @@ pub(crate) struct RunArgs {
     /// Seed of everything random.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
-    /// Longest wait for another rank, seconds.
+    /// Longest wait for another rank, seconds; a rank that is silent for so long is lost.
     #[arg(long, default_value_t = 60, value_name = "S")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) timeout: u64,
+    /// Longest wait for all ranks to start, seconds [default: 60, and one more for every 64 ranks].
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) init_timeout: Option<u64>,
+    /// End after so many seconds, with a complete record; under Slurm the job's end counts as well.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) time_limit: Option<u64>,
+    /// Folder on each host's own disk for what is recorded there, moved to the record at the end.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) scratch: Option<PathBuf>,
     /// Folder of the record; must not exist yet [default: laggard-run-N, the first that is free].
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,

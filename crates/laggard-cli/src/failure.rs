@@ -2,8 +2,10 @@
 
 use crate::exit_code;
 use laggard_analyze::AnalyzeError;
+use laggard_backend::BackendError;
 use laggard_import::ImportError;
 use laggard_measure::MeasureError;
+use laggard_mpi::MpiError;
 use laggard_record::RecordError;
 use std::io;
 
@@ -18,6 +20,26 @@ impl std::fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
+
+/// Not all ranks of a launch have started.
+#[derive(Debug)]
+pub(crate) struct NotStarted;
+
+impl std::fmt::Display for NotStarted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the run has not begun")
+    }
+}
+
+impl std::error::Error for NotStarted {}
+
+/// Whether all ranks of a run know of an error: ranks that are gone, or the failure of another.
+pub(crate) fn is_shared(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let error = cause.downcast_ref::<MeasureError>();
+        error.is_some_and(MeasureError::is_of_others)
+    })
+}
 
 /// The message: the chain of causes on one line, hints on lines of their own.
 pub(crate) fn message(error: &anyhow::Error) -> String {
@@ -59,6 +81,9 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<MeasureError>() {
             return measure_code(error);
+        }
+        if cause.is::<MpiError>() || cause.is::<BackendError>() || cause.is::<NotStarted>() {
+            return exit_code::BACKEND;
         }
         if cause.is::<AnalyzeError>() || cause.is::<ImportError>() {
             let record = cause

@@ -4,10 +4,12 @@ mod args;
 mod command;
 mod exit_code;
 mod failure;
+mod launcher;
 mod output;
 mod progress;
 mod settings;
 mod signals;
+mod time_limit;
 
 use args::{Cli, Command};
 use clap::Parser;

@@ -2,6 +2,7 @@
 
 use crate::args::{Rates, RunArgs};
 use crate::failure::Usage;
+use crate::launcher::Launch;
 use anyhow::Result;
 use laggard_measure::{ClassShare, MeasureError, Settings};
 use laggard_schedule::{Layout, LayoutError};
@@ -13,8 +14,8 @@ use std::time::Duration;
 /// Ranks of a run that says nothing: one per processor, and no more than show a picture.
 const RANKS_MAX: usize = 4;
 
-/// Settings of `laggard run`.
-pub(crate) fn of_run(args: &RunArgs) -> Result<Settings> {
+/// Settings of `laggard run`, for the processes of a launch or for ranks of this process.
+pub(crate) fn of_run(args: &RunArgs, launch: Option<&Launch>) -> Result<Settings> {
     let tables = Tables::builtin()?;
     let model = tables
         .model(&args.model)
@@ -29,7 +30,7 @@ pub(crate) fn of_run(args: &RunArgs) -> Result<Settings> {
             .map_err(|error| naming_all(error, &tables))?,
         None => Vec::new(),
     };
-    let ranks = ranks(args, &classes)?;
+    let ranks = ranks(args, &classes, launch)?;
     let record = args
         .output
         .clone()
@@ -40,6 +41,8 @@ pub(crate) fn of_run(args: &RunArgs) -> Result<Settings> {
     settings.steps = args.steps;
     settings.seed = args.seed;
     settings.timeout = Duration::from_secs(args.timeout);
+    settings.init_timeout = init_timeout(args, launch);
+    settings.scratch.clone_from(&args.scratch);
     settings.emulate_hosts = args.emulate_hosts.unwrap_or(1);
     settings.command_line = std::env::args().collect();
     if let Some(length) = args.sequence_length {
@@ -75,7 +78,7 @@ fn naming_all(error: MeasureError, tables: &Tables) -> MeasureError {
 }
 
 /// The number of ranks that the options agree on.
-fn ranks(args: &RunArgs, classes: &[ClassShare]) -> Result<u32> {
+fn ranks(args: &RunArgs, classes: &[ClassShare], launch: Option<&Launch>) -> Result<u32> {
     let layout = args
         .layout
         .as_deref()
@@ -98,6 +101,18 @@ fn ranks(args: &RunArgs, classes: &[ClassShare]) -> Result<u32> {
             return Err(MeasureError::from(error).into());
         }
     }
+    if let Some(launch) = launch {
+        let given = args.ranks.or(layout).or(from_classes);
+        if given.is_some_and(|ranks| ranks != launch.size) || args.emulate_hosts.is_some() {
+            let (launcher, size) = (launch.launcher, launch.size);
+            return Err(Usage(format!(
+                "{launcher} has started {size} ranks on hosts of their own\nhint: leave out --ranks \
+                 and --emulate-hosts, or give --layout and --classes for {size} ranks"
+            ))
+            .into());
+        }
+        return Ok(launch.size);
+    }
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
     let default = processors.min(RANKS_MAX) as u32;
     let ranks = args.ranks.or(layout).or(from_classes).unwrap_or(default);
@@ -111,6 +126,16 @@ fn ranks(args: &RunArgs, classes: &[ClassShare]) -> Result<u32> {
         .into());
     }
     Ok(ranks)
+}
+
+/// Ranks that start within one more second.
+const RANKS_PER_SECOND: u64 = 64;
+
+/// How long the ranks of a launch wait for each other at first.
+pub(crate) fn init_timeout(args: &RunArgs, launch: Option<&Launch>) -> Duration {
+    let ranks = launch.map_or(1, |launch| u64::from(launch.size));
+    let usual = Settings::DEFAULT_TIMEOUT.as_secs() + ranks / RANKS_PER_SECOND;
+    Duration::from_secs(args.init_timeout.unwrap_or(usual))
 }
 
 fn layout(args: &RunArgs, ranks: u32) -> Result<Layout> {

@@ -106,6 +106,38 @@ pub enum MeasureError {
         /// The panic's message.
         message: String,
     },
+    /// Another process of the run could not be talked to.
+    #[error("rank {rank}: {source}")]
+    Team {
+        /// The rank that tried.
+        rank: Rank,
+        /// Why.
+        source: BackendError,
+    },
+    /// Another rank could not go on; it says more itself.
+    #[error("rank {rank} failed: {why}")]
+    Elsewhere {
+        /// The rank.
+        rank: Rank,
+        /// What it said.
+        why: String,
+    },
+    /// Ranks are gone, and with them the run.
+    #[error("{words}\n(noticed by rank {rank})")]
+    Lost {
+        /// The rank that says so.
+        rank: Rank,
+        /// Who is gone, and what was last heard of them.
+        words: String,
+    },
+    /// A wait ran out, with the hosts of those who did not come.
+    #[error("{source}\n{hosts}")]
+    Missing {
+        /// The wait.
+        source: Box<MeasureError>,
+        /// Where they are, a line each.
+        hosts: String,
+    },
     /// The record cannot be written.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -127,15 +159,38 @@ impl MeasureError {
         }
     }
 
+    /// The backend's error within.
+    fn backend(&self) -> Option<&BackendError> {
+        match self {
+            Self::Start { source, .. }
+            | Self::Operation { source, .. }
+            | Self::Exchange { source, .. }
+            | Self::Team { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// Whether the error tells of other ranks, and they or their hosts tell of it too.
+    pub fn is_of_others(&self) -> bool {
+        self.is_echo() || matches!(self, Self::Lost { .. } | Self::Elsewhere { .. })
+    }
+
     /// Whether the error is only the echo of another rank's.
     pub(crate) fn is_echo(&self) -> bool {
-        let (Self::Start { source, .. }
-        | Self::Operation { source, .. }
-        | Self::Exchange { source, .. }) = self
-        else {
-            return false;
-        };
-        matches!(source, BackendError::Aborted { .. })
+        matches!(self.backend(), Some(BackendError::Aborted { .. }))
+    }
+
+    /// Whether ranks that are gone explain the error.
+    pub(crate) fn is_echo_or_wait(&self) -> bool {
+        self.is_echo() || matches!(self, Self::Team { .. }) || !self.missing().is_empty()
+    }
+
+    /// The ranks that were waited for in vain.
+    pub(crate) fn missing(&self) -> &[Rank] {
+        match self.backend() {
+            Some(BackendError::Timeout { missing, .. }) => missing,
+            _ => &[],
+        }
     }
 }
 

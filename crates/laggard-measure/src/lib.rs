@@ -4,39 +4,38 @@
 //! | to | use |
 //! |---|---|
 //! | say what to run | [`Settings`], [`ClassShare::parse_list`], [`Fault`] (`str::parse`) |
-//! | run it | [`run`] with [`Hooks`] for signals and progress |
+//! | run it on ranks of this process | [`run`] with [`Hooks`] for signals and progress |
+//! | run one rank of several processes | [`Places::exchange`], then [`run_member`] |
 //!
 //! The step that is executed is the schedule of `laggard-schedule`, operation by operation; nothing
 //! here knows the order of a step. Every step is recorded from the first on: where warm-up ends is
 //! for the analysis to say.
 
 mod classes;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "called once ranks are processes")
-)]
 mod clock_sync;
 mod cpu_quota;
+mod crew;
 mod error;
+mod handover;
 mod inject;
 mod input;
 mod job;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "called once ranks are processes")
-)]
+mod last_step;
 mod links;
 mod manifest;
+mod member;
 mod memory;
 mod network;
 mod place;
 mod processors;
 mod program;
 mod rank;
+mod rows;
 mod run;
 mod settings;
 mod shape;
 mod stream;
+mod team;
 mod telemetry;
 #[cfg(test)]
 mod testing;
@@ -44,6 +43,7 @@ mod testing;
 pub use classes::ClassShare;
 pub use error::MeasureError;
 pub use inject::Fault;
+pub use member::{Member, run_member};
 pub use place::Places;
 pub use run::{Hooks, Signal, Summary, run};
 pub use settings::Settings;

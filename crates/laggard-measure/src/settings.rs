@@ -23,6 +23,11 @@ pub struct Settings {
     pub seed: u64,
     /// How long a rank waits for the others, or for its own work, before all give up.
     pub timeout: Duration,
+    /// How long the processes of a run wait for each other before the first step.
+    pub init_timeout: Duration,
+    /// Folder on each host's own disk in which its part of the record grows; absent where parts
+    /// grow in the record itself.
+    pub scratch: Option<PathBuf>,
     /// Emulated classes of accelerators, in order of rank; empty for the machine as it is.
     pub classes: Vec<ClassShare>,
     /// Hosts that the ranks are grouped into, in contiguous blocks; 1 for the machine as it is.
@@ -58,6 +63,8 @@ impl Settings {
             steps: Self::DEFAULT_STEPS,
             seed: 1,
             timeout: Self::DEFAULT_TIMEOUT,
+            init_timeout: Self::DEFAULT_TIMEOUT,
+            scratch: None,
             classes: Vec::new(),
             emulate_hosts: 1,
             faults: Vec::new(),

@@ -4,6 +4,7 @@
 use crate::job::Job;
 use crate::manifest::monotonic_ns;
 use laggard_record::Telemetry;
+use laggard_types::Rank;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
@@ -40,12 +41,15 @@ struct Thread {
 }
 
 impl Sampler {
-    /// A sampler, with its first look at the counters.
-    pub(crate) fn new(job: &Job) -> Self {
-        let processors = job.reports.iter().flat_map(|report| &report.allowed_cpus);
-        let mut host_of_processor: BTreeMap<u32, u32> =
-            processors.map(|processor| (*processor, 0)).collect();
-        for rank in 0..job.settings.ranks() {
+    /// A sampler, with its first look at the counters. Where other processes have ranks as well,
+    /// `only_rank` looks after the processor that it is bound to and no other.
+    pub(crate) fn new(job: &Job, only_rank: Option<Rank>) -> Self {
+        let mut host_of_processor = BTreeMap::new();
+        if only_rank.is_none() {
+            let processors = job.reports.iter().flat_map(|report| &report.allowed_cpus);
+            host_of_processor.extend(processors.map(|processor| (*processor, 0)));
+        }
+        for rank in (0..job.settings.ranks()).filter(|it| only_rank.is_none_or(|own| own == *it)) {
             if let Some(processor) = job.processor_of(rank) {
                 host_of_processor.insert(processor, job.host_of_rank[rank as usize]);
             }

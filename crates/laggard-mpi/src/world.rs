@@ -110,9 +110,9 @@ impl Mpi {
         &self.path
     }
 
-    /// The MPI library's own name and version.
+    /// The MPI library's name and version, such as `Open MPI v4.1.4`.
     pub fn library_version(&self) -> String {
-        self.library.version()
+        short_version(&self.library.version())
     }
 
     /// Initialises MPI, by the thread that will finalise it; gives this process's place. Without a
@@ -278,6 +278,14 @@ impl Mpi {
     }
 }
 
+/// Libraries describe themselves at length: only their name and version are of use here.
+fn short_version(described: &str) -> String {
+    let line = described.lines().next().unwrap_or_default();
+    let name = line.split(',').next().unwrap_or_default();
+    let words = name.split_whitespace().filter(|word| *word != "Version:");
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Whether MPI and the launcher agree on the number of ranks. Under the launcher of another MPI,
 /// every process believes to be alone.
 fn check_launcher(
@@ -299,6 +307,14 @@ fn check_launcher(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_a_name_and_a_number() {
+        let open_mpi = "Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4";
+        assert_eq!(short_version(open_mpi), "Open MPI v4.1.4");
+        let mpich = "MPICH Version:\t4.0.2\nMPICH Release date:\tThu Apr  7";
+        assert_eq!(short_version(mpich), "MPICH 4.0.2");
+    }
 
     #[test]
     fn the_launcher_of_another_mpi_is_refused() {

@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 
 /// How often the thread looks after the ranks.
 const DRAIN_EVERY: Duration = Duration::from_millis(100);
-/// How often it writes what it has: what a kill can cost.
+/// How often it writes what it has: what a kill can cost. A young run writes sooner, so that also
+/// one that dies early leaves something.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
+const FIRST_FLUSH: Duration = Duration::from_secs(1);
 /// Samples after which it writes sooner.
 const FLUSH_SAMPLES: usize = 1 << 20;
 
@@ -96,6 +98,7 @@ impl Collector {
 
     pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
         let mut flushed = Instant::now();
+        let mut every = FIRST_FLUSH;
         loop {
             match inbox.recv_timeout(DRAIN_EVERY) {
                 Ok(Command::Add(lanes)) => self.lanes.push(lanes),
@@ -122,9 +125,10 @@ impl Collector {
                 }
             }
             self.drain();
-            if flushed.elapsed() >= FLUSH_EVERY || self.rows.samples.len() >= FLUSH_SAMPLES {
+            if flushed.elapsed() >= every || self.rows.samples.len() >= FLUSH_SAMPLES {
                 self.flush();
                 flushed = Instant::now();
+                every = FLUSH_EVERY.min(every * 2);
             }
         }
     }

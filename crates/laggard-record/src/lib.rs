@@ -26,9 +26,9 @@
 //! - Write while a job runs: [`RecordWriter::create`], [`RecordWriter::recorder`],
 //!   [`RankRecorder::push`], [`RecordWriter::flush`], [`RecordWriter::close`].
 //! - Write from several processes: the ranks of a host forward their rows to the host's writer
-//!   ([`RowForwarder`], [`RecordWriter::receive`]), the writers of other hosts than the root's add a
-//!   part each ([`RecordWriter::join`], [`RecordWriter::close_part`],
-//!   [`RecordWriter::close_with_parts`]).
+//! ([`RowForwarder`], [`RecordWriter::receive`]), the writers of other hosts than the root's add a
+//! part each ([`RecordWriter::join`], [`RecordWriter::close_part`],
+//! [`RecordWriter::close_with_parts`]).
 //! - Where hosts do not share the directory ([`RecordWriter::nonce`], [`is_shared`]), or should not
 //!   trouble it, parts grow in scratch directories and are gathered: [`part_files`],
 //!   [`accept_file`], [`remove_part`], [`RecordWriter::create_staged`].
@@ -43,6 +43,7 @@ mod closing;
 mod collector;
 mod columns;
 mod error;
+mod failure;
 mod files;
 mod forwarder;
 mod histogram;
@@ -62,6 +63,7 @@ pub use batch::{SampleBatch, Tally};
 pub use bulk::{TableRows, write_record};
 pub use closing::{Closing, ClosingStatus, PartClosing};
 pub use error::RecordError;
+pub use failure::{Failure, append_failure};
 pub use forwarder::{Forwarded, RowForwarder, SendRows};
 pub use manifest::{
     Class, Clock, Communication, Host, InjectedFault, Link, Manifest, Origin, Peak, PeakKind,

@@ -6,6 +6,7 @@ use crate::check::check_manifest;
 use crate::closing::{Closing, PartClosing};
 use crate::columns::Row;
 use crate::error::RecordError;
+use crate::failure::failures;
 use crate::manifest::{InjectedFault, Manifest};
 use crate::part::segments_of;
 use crate::segment::read_batches;
@@ -87,6 +88,7 @@ impl Record {
                 .iter()
                 .flat_map(|closing| faults_of(closing, &manifest)),
         );
+        caveats.extend(failures(dir));
         let alignments = Alignments::read(dir, manifest.ranks.len(), &mut caveats)?;
         manifest.clock.common_to_all_ranks |= alignments.covers_all_ranks();
         Ok(Self {

@@ -12,15 +12,17 @@ const SAMPLE_WORDS: usize = 5;
 const STEP_WORDS: usize = 3;
 
 /// Takes the samples of one rank. Made by [`crate::RecordWriter::recorder`] or
-/// [`crate::RowForwarder::recorder`], moved to the rank's thread. A push is a handful of stores: no lock, no system call, and no allocation unless the
-/// writer lags, which is counted and reported as `writer_lags`.
+/// [`crate::RowForwarder::recorder`], moved to the rank's thread. A push is a handful of stores: no
+/// lock, no system call, and no allocation unless the writer lags, which is counted and reported as
+/// `writer_lags`.
 pub struct RankRecorder {
     rank: Rank,
     samples: Producer<SAMPLE_WORDS>,
     steps: Producer<STEP_WORDS>,
 }
 
-/// A recorder for a rank, and the other end of it. `lags` counts how often the rank had to allocate.
+/// A recorder for a rank, and the other end of it. `lags` counts how often the rank had to
+/// allocate.
 pub(crate) fn lanes_of(
     rank: Rank,
     samples: Capacity,

@@ -44,8 +44,8 @@ const STEPS_AHEAD: Capacity = Capacity {
 ///
 /// In a run of several hosts the root's writer makes the record ([`RecordWriter::create`]), and the
 /// writers of the other hosts join it ([`RecordWriter::join`]). At the end those are closed first
-/// ([`RecordWriter::close_part`]); where a part is not in the record's directory its files are taken
-/// there ([`crate::part_files`], [`crate::accept_file`]); last the root closes the record
+/// ([`RecordWriter::close_part`]); where a part is not in the record's directory its files are
+/// taken there ([`crate::part_files`], [`crate::accept_file`]); last the root closes the record
 /// ([`RecordWriter::close_with_parts`]).
 #[derive(Debug)]
 pub struct RecordWriter {
@@ -279,8 +279,9 @@ impl RecordWriter {
         closing
     }
 
-    /// Writes everything that was recorded and ends this host's part, of which the root gets to know
-    /// by what is returned. In a scratch directory the part is one file per table from here on.
+    /// Writes everything that was recorded and ends this host's part, of which the root gets to
+    /// know by what is returned. In a scratch directory the part is one file per table from here
+    /// on.
     ///
     /// Failures are told in [`PartClosing::fault`], so that the root gets to know those too.
     pub fn close_part(self) -> PartClosing {

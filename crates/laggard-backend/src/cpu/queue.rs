@@ -76,6 +76,8 @@ pub(crate) struct Queue {
     /// The first failure and its position: a queue stops there.
     failure: OnceLock<(u64, BackendError)>,
     running: Mutex<Option<Arc<dyn Meeting>>>,
+    /// Tag of the work at hand, plus one; 0 while there is none.
+    at_work: AtomicU64,
     stamps: Mutex<Vec<TaggedStamp>>,
 }
 
@@ -98,6 +100,7 @@ impl Queue {
             progress: Gate::default(),
             failure: OnceLock::new(),
             running: Mutex::default(),
+            at_work: AtomicU64::new(0),
             stamps,
         }
     }
@@ -162,6 +165,11 @@ impl Queue {
         into.append(&mut locked(&self.stamps));
     }
 
+    /// Tag of the work that is being executed, if any is.
+    pub(crate) fn at_work(&self) -> Option<u64> {
+        self.at_work.load(Ordering::Relaxed).checked_sub(1)
+    }
+
     /// Ends the worker after the job that it is at; that job no longer waits for other ranks.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
@@ -210,9 +218,12 @@ impl Queue {
                 meeting.give_up(DROPPED);
             }
         }
-        let outcome = self
-            .await_dependencies(&job, position)
-            .and_then(|()| self.guarded(|| job.work.run(scratch)));
+        let outcome = self.await_dependencies(&job, position).and_then(|()| {
+            self.at_work
+                .store(job.tag.wrapping_add(1), Ordering::Relaxed);
+            self.guarded(|| job.work.run(scratch))
+        });
+        self.at_work.store(0, Ordering::Relaxed);
         match outcome {
             Ok(stamp) => {
                 // Beyond the preallocated capacity this grows, outside of any timed part.

@@ -3,6 +3,7 @@
 use crate::{exit_code, output};
 use anyhow::Result;
 use laggard_backend::measure_peak;
+use laggard_mpi::{Flavor, Mpi};
 use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -26,16 +27,26 @@ pub(crate) fn run() -> Result<u8> {
     );
     line("other load", load());
     line("threads", "in-process ranks: ready".to_owned());
-    line(
-        "MPI",
-        "not supported by this version; runs use in-process ranks".to_owned(),
-    );
+    for flavor in Flavor::ALL {
+        line(flavor.name(), mpi(flavor));
+    }
     line(
         "CUDA, NCCL",
         "not supported by this version; runs use the processors".to_owned(),
     );
     output::result(&page, Path::new("-"))?;
     Ok(exit_code::DONE)
+}
+
+/// Whether runs can go over an MPI library, and over which version of it.
+fn mpi(flavor: Flavor) -> String {
+    match Mpi::load(flavor) {
+        Ok(mpi) => {
+            let version = mpi.library_version();
+            format!("{version}, by {}", mpi.plugin_path().display())
+        }
+        Err(error) => error.to_string(),
+    }
 }
 
 fn processors() -> String {

@@ -1,35 +1,65 @@
 //! `laggard run`.
 
 use crate::args::RunArgs;
+use crate::command::cluster;
+use crate::launcher::Launch;
 use crate::output::talk;
 use crate::signals::Signals;
-use crate::{exit_code, progress, settings};
+use crate::{exit_code, progress, settings, time_limit};
 use anyhow::Result;
-use laggard_measure::{Hooks, Settings, Summary};
+use laggard_measure::{Hooks, Settings, Signal, Summary};
 use laggard_record::{ClosingStatus, TimeBasis};
+use std::time::Instant;
 
 pub(crate) fn run(args: &RunArgs, quiet: bool) -> Result<u8> {
-    let settings = settings::of_run(args)?;
-    let summary = execute(&settings, quiet)?;
-    let path = summary.record.display();
-    talk(&format!(
-        "record: {path}\nnext: laggard analyze {path} --html {path}.html"
-    ));
+    if let Some(launch) = Launch::detect() {
+        return cluster::run(args, &launch, quiet);
+    }
+    let settings = settings::of_run(args, None)?;
+    let summary = execute(&settings, args.time_limit, quiet)?;
+    tell(&settings, &summary, quiet);
+    tell_next(&summary);
     Ok(code(&summary))
 }
 
-/// Runs a job with progress and signals.
-pub(crate) fn execute(settings: &Settings, quiet: bool) -> Result<Summary> {
+/// Runs a job on ranks of this process, with progress, signals and a time limit in seconds.
+pub(crate) fn execute(
+    settings: &Settings,
+    time_limit: Option<u64>,
+    quiet: bool,
+) -> Result<Summary> {
+    watched(settings, time_limit, quiet, |hooks| {
+        Ok(laggard_measure::run(settings, hooks)?)
+    })
+}
+
+/// Runs a job with progress, signals and a time limit.
+pub(crate) fn watched<T>(
+    settings: &Settings,
+    time_limit: Option<u64>,
+    quiet: bool,
+    run: impl FnOnce(&Hooks<'_>) -> Result<T>,
+) -> Result<T> {
     let signals = Signals::listen()?;
+    let end = time_limit::end(time_limit);
+    let is_over = || end.is_some_and(|end| Instant::now() >= end);
+    let over = || {
+        is_over().then(|| Signal {
+            name: time_limit::NAME.to_owned(),
+        })
+    };
     let bar = progress::bar(settings.steps, quiet);
-    let hooks = Hooks {
-        stop: &|| signals.stop(),
+    let outcome = run(&Hooks {
+        stop: &|| signals.stop().or_else(over),
         flush: &|| signals.flush(),
         progress: &|steps| bar.set_position(u64::from(steps)),
-    };
-    let summary = laggard_measure::run(settings, &hooks);
+    });
     bar.finish_and_clear();
-    let summary = summary?;
+    outcome
+}
+
+/// Says what came of a run.
+pub(crate) fn tell(settings: &Settings, summary: &Summary, quiet: bool) {
     if !quiet {
         let basis = match summary.basis {
             TimeBasis::Wall => "wall clock",
@@ -48,13 +78,21 @@ pub(crate) fn execute(settings: &Settings, quiet: bool) -> Result<Summary> {
             "ended early by {signal}; the record is complete up to there"
         ));
     }
-    Ok(summary)
+}
+
+/// Says where the record is, and what to type next.
+pub(crate) fn tell_next(summary: &Summary) {
+    let path = summary.record.display();
+    talk(&format!(
+        "record: {path}\nnext: laggard analyze {path} --html {path}.html"
+    ));
 }
 
 /// The exit code of a run that ended in order.
 pub(crate) fn code(summary: &Summary) -> u8 {
     match &summary.closing.status {
         ClosingStatus::Interrupted { signal } if signal == "SIGTERM" => exit_code::TERMINATED,
+        ClosingStatus::Interrupted { signal } if signal == time_limit::NAME => exit_code::DONE,
         ClosingStatus::Interrupted { .. } => exit_code::INTERRUPTED,
         ClosingStatus::Failed { .. } => exit_code::BACKEND,
         ClosingStatus::Finished => exit_code::DONE,

@@ -3,11 +3,13 @@
 use super::*;
 use crate::{ClassShare, testing};
 use laggard_backend::{BackendError, Call, Communicator, Launch, Task, Token};
-use laggard_record::{Record, RecordError, StepWork};
+use laggard_record::{ClosingStatus, Record, RecordError, StepWork};
 use laggard_schedule::{Layout, OperationKind, Phase};
+use laggard_types::Rank;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const QUIET: Hooks<'static> = Hooks {
     stop: &|| None,

@@ -101,9 +101,22 @@ fn handle_of(comm: ffi::MPI_Comm) -> Comm {
     handle
 }
 
+/// UCX, which MPICH may be built upon, aborts a process that copies from the memory of another one
+/// of its host at the moment when that dies. Survivors are needed: they say who died. So this way
+/// of copying is left out, unless the user has chosen.
+fn outlive_peers() {
+    const CHOICE: &str = "UCX_TLS";
+    if std::env::var_os(CHOICE).is_none() {
+        // SAFETY: MPI is not initialised, so that nothing of it reads the environment now; laggard
+        // itself sets no variable and reads its own before this.
+        unsafe { std::env::set_var(CHOICE, "^cma") };
+    }
+}
+
 unsafe extern "C" fn init(started: *mut Started) -> Status {
     guarded(|| {
         let mut universe = UNIVERSE.lock().unwrap_or_else(PoisonError::into_inner);
+        outlive_peers();
         let (begun, threading) =
             mpi::initialize_with_threading(Threading::Multiple).ok_or(Failed(NOT_NOW))?;
         let world = begun.world().as_raw();

@@ -1,0 +1,195 @@
+//! `laggard run` under a launcher: one rank per process. Loads MPI, joins the control plane, and
+//! runs this process's rank.
+
+use crate::args::RunArgs;
+use crate::command::run::{code, tell, tell_next, watched};
+use crate::launcher::Launch;
+use crate::output::talk;
+use crate::{exit_code, failure, settings};
+use anyhow::{Result, anyhow};
+use laggard_backend::control::{ControlOptions, ControlPlane};
+use laggard_backend::{Abort, CpuOptions};
+use laggard_measure::{Member, Places, Settings, Summary, run_member};
+use laggard_mpi::{Mpi, MpiError, Place, WorldOptions};
+use laggard_record::Communication;
+use laggard_types::Rank;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long the others may take to hear of a failure.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a process that has failed may take to end.
+const END_WITHIN: Duration = Duration::from_secs(2);
+
+pub(crate) fn run(args: &RunArgs, launch: &Launch, quiet: bool) -> Result<u8> {
+    // All ranks make the same mistake; one of them says so.
+    let settings = match settings::of_run(args, Some(launch)) {
+        Ok(settings) => settings,
+        Err(error) if launch.rank == 0 => return Err(error),
+        Err(error) => {
+            // A launcher ends all when the first ends in failure: the one that speaks goes first.
+            std::thread::sleep(FAREWELL);
+            return Ok(failure::code(&error));
+        }
+    };
+    let started = Alarm::set(settings.init_timeout, launch);
+    let joined = join(&settings, launch, quiet);
+    started.off();
+    let (process, member) = match joined {
+        Ok(joined) => joined,
+        Err(error) => end(launch.rank, true, &error),
+    };
+    let quiet = quiet || launch.rank != 0;
+    let outcome = watched(&settings, args.time_limit, quiet, |hooks| {
+        Ok(run_member(&settings, member, hooks)?)
+    });
+    match outcome {
+        Ok(summary) => {
+            process.leave(settings.timeout);
+            let told = |summary: Summary| {
+                tell(&settings, &summary, quiet);
+                tell_next(&summary);
+                code(&summary)
+            };
+            Ok(summary.map_or(exit_code::DONE, told))
+        }
+        Err(error) => {
+            // Only so that the others hear why; it waits for nobody.
+            _ = process.control.leave(FAREWELL);
+            end(launch.rank, process.speaks(&error), &error)
+        }
+    }
+}
+
+/// What connects this process to the others.
+struct Process {
+    mpi: Mpi,
+    control: Arc<ControlPlane>,
+}
+
+fn join(settings: &Settings, launch: &Launch, quiet: bool) -> Result<(Process, Member)> {
+    let (mpi, place) = load(launch)?;
+    let deadline = Instant::now() + settings.init_timeout;
+    let abort = Arc::new(Abort::default());
+    let messenger = mpi.messenger(settings.init_timeout, &abort)?;
+    let places = Places::exchange(&*messenger, deadline)?;
+    let options = ControlOptions {
+        join: deadline.saturating_duration_since(Instant::now()),
+        ..ControlOptions::new(settings.timeout)
+    };
+    let rank = place.rank;
+    let host = places.host(rank);
+    let control = ControlPlane::join(&*messenger, host, Arc::clone(&abort), &options)?;
+    drop(messenger);
+    control.watch_parent();
+    // The launcher may not leave time for more: Hydra kills all ranks when it learns that one died.
+    if rank == 0 || control.is_leader() || control.host_ranks().get(1) == Some(&rank) {
+        control.on_first_sign(move |loss| talk(&format!("[rank {rank}] {loss}")));
+    }
+    let options = WorldOptions {
+        timeout: settings.timeout,
+        cpu: CpuOptions {
+            bind_cpu: places.processor_of(rank),
+            ..CpuOptions::default()
+        },
+        ..WorldOptions::default()
+    };
+    let world = mpi.world(&options, Arc::clone(&control) as _, abort)?;
+    let version = mpi.library_version();
+    if rank == 0 && !quiet {
+        talk(&format!("{} ranks over {version}", place.size));
+    }
+    let member = Member {
+        world,
+        control: Arc::clone(&control),
+        places,
+        communication: Communication {
+            backend: version,
+            progress: "polled by a communication thread of each rank".to_owned(),
+        },
+    };
+    Ok((Process { mpi, control }, member))
+}
+
+/// Loads and starts the MPI that the launcher speaks.
+fn load(launch: &Launch) -> Result<(Mpi, Place)> {
+    let mut first = None;
+    for flavor in &launch.flavors {
+        match Mpi::load(*flavor) {
+            Ok(mpi) => {
+                let place = mpi.init()?;
+                return Ok((mpi, place));
+            }
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    let (launcher, size) = (launch.launcher, launch.size);
+    let words = format!("{launcher} has started {size} processes, which cannot find each other");
+    let error = first.map_or_else(|| anyhow!("no MPI is known"), |e: MpiError| anyhow!(e));
+    Err(error.context(words))
+}
+
+impl Process {
+    /// Whether this rank tells of an error: of what all ranks know, one rank of each host does.
+    fn speaks(&self, error: &anyhow::Error) -> bool {
+        !failure::is_shared(error) || self.control.is_first_left()
+    }
+
+    /// Ends in order, together with the others.
+    fn leave(self, patience: Duration) {
+        if let Err(error) = self.control.leave(patience) {
+            tracing::warn!(%error, "not all ranks left in order");
+        }
+        if let Err(error) = self.mpi.finalize() {
+            tracing::warn!(%error, "MPI was not finalised");
+        }
+    }
+}
+
+/// Ends the process after a failure. Others may be gone, so nothing that needs them is waited for.
+#[expect(
+    clippy::exit,
+    reason = "threads may wait in MPI for ranks that are gone"
+)]
+fn end(rank: Rank, speaks: bool, error: &anyhow::Error) -> ! {
+    let code = failure::code(error);
+    if speaks {
+        talk(&format!("[rank {rank}] {}", failure::message(error)));
+    } else {
+        // A launcher ends all when the first ends in failure: those that speak go first.
+        std::thread::sleep(FAREWELL);
+    }
+    // What MPI does when a process ends must not keep it from ending.
+    std::thread::spawn(|| {
+        std::thread::sleep(END_WITHIN);
+        std::process::abort();
+    });
+    std::process::exit(i32::from(code))
+}
+
+/// Ends the process if the ranks do not find each other in time: MPI itself would wait for ever.
+struct Alarm(Arc<AtomicBool>);
+
+impl Alarm {
+    fn set(patience: Duration, launch: &Launch) -> Self {
+        let off = Arc::new(AtomicBool::new(false));
+        let (is_off, rank, size) = (Arc::clone(&off), launch.rank, launch.size);
+        std::thread::spawn(move || {
+            std::thread::sleep(patience);
+            if !is_off.load(Ordering::Acquire) {
+                let error = anyhow!(
+                    "not all of the {size} ranks have started within {} s\n\
+                     hint: raise --init-timeout, or see which process or host hangs",
+                    patience.as_secs()
+                );
+                end(rank, true, &error.context(failure::NotStarted));
+            }
+        });
+        Self(off)
+    }
+
+    fn off(self) {
+        self.0.store(true, Ordering::Release);
+    }
+}

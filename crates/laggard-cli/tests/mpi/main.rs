@@ -1,0 +1,176 @@
+//! The real binary under real launchers: `mpirun` of Open MPI and `mpiexec` of MPICH. Skips loudly
+//! where launcher or plugin is missing, unless `LAGGARD_REQUIRE` holds `mpi`.
+#![cfg(target_os = "linux")]
+#![expect(clippy::print_stderr, reason = "tests that are passed over say so")]
+
+mod failures;
+
+use laggard_analyze::{Options, analyze};
+use laggard_mpi::Flavor;
+use laggard_record::{ClosingStatus, Record};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A launch that takes longer hangs.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A launcher, if it and its plugin are there.
+fn launcher(flavor: Flavor) -> Option<Command> {
+    let program = match flavor {
+        Flavor::OpenMpi => "mpirun.openmpi",
+        Flavor::Mpich => "mpirun.mpich",
+    };
+    let plugin = Path::new(env!("CARGO_BIN_EXE_laggard")).with_file_name(flavor.file_name());
+    let there = Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if there && plugin.is_file() {
+        let mut command = Command::new(program);
+        command
+            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+            .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
+            .env_remove("LAGGARD_LOG");
+        return Some(command);
+    }
+    let required = std::env::var("LAGGARD_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|name| name == "mpi"),
+        "LAGGARD_REQUIRE asks for {program} and {}",
+        plugin.display()
+    );
+    eprintln!("SKIPPED: {program} or {} is missing", plugin.display());
+    None
+}
+
+/// Every launcher that is there, by name.
+fn launchers() -> Vec<(&'static str, Command)> {
+    let all = Flavor::ALL.into_iter();
+    all.filter_map(|flavor| Some((flavor.name(), launcher(flavor)?)))
+        .collect()
+}
+
+/// Starts `laggard run` on some ranks, with a small model.
+fn start(launcher: &mut Command, ranks: u32, args: &[&str]) -> Child {
+    launcher
+        .args(["-n", &ranks.to_string(), env!("CARGO_BIN_EXE_laggard")])
+        .args(["run", "--model", "tiny"])
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the launcher starts")
+}
+
+/// Waits for the end of a launch.
+fn end(mut child: Child) -> Output {
+    let begin = Instant::now();
+    while child.try_wait().expect("a child").is_none() {
+        if begin.elapsed() > DEADLINE {
+            _ = child.kill();
+            let output = child.wait_with_output().expect("a killed child");
+            panic!(
+                "the launch hangs: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().expect("a child that has ended")
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Every rank has every operation of every step, and times of all ranks fit together.
+fn check_record(path: &Path, ranks: u32, steps: u32) -> Record {
+    let record = Record::open(path).expect("a readable record");
+    assert_eq!(record.manifest.ranks.len(), ranks as usize);
+    let of_rank = |rank| record.manifest.schedule.program(rank).len();
+    let operations: usize = (0..ranks).map(of_rank).sum();
+    let mut samples = 0;
+    let reading = record.samples(|batch| samples += batch.len());
+    assert_eq!(reading.expect("samples").caveats, []);
+    assert_eq!(samples, operations * steps as usize);
+    assert!(record.manifest.communication.is_some());
+    record
+}
+
+#[test]
+fn a_run_is_the_same_job_under_every_launcher() {
+    for ranks in [1, 2, 3] {
+        for (name, mut launcher) in launchers() {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("record");
+            let path_text = path.to_string_lossy();
+            let args = ["--steps", "40", "--quiet", "-o", &path_text];
+            let output = end(start(&mut launcher, ranks, &args));
+            assert!(
+                output.status.success(),
+                "{name}, {ranks}: {}",
+                errors(&output)
+            );
+            let record = check_record(&path, ranks, 40);
+            let closing = record.closing.as_ref().expect("a closing");
+            assert_eq!(closing.status, ClosingStatus::Finished, "{name}");
+            let analysis = analyze(&record, &Options::default()).expect("an analysis");
+            let rest = &analysis.waterfall[0];
+            assert!(rest.share.value.abs() < 0.05, "{name}, {ranks}: {rest:?}");
+        }
+    }
+}
+
+#[test]
+fn a_time_limit_ends_all_ranks_with_a_complete_record() {
+    for (name, mut launcher) in launchers() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("record");
+        let args = [
+            "--steps",
+            "1000000",
+            "--time-limit",
+            "2",
+            "-o",
+            &path.to_string_lossy(),
+        ];
+        let output = end(start(&mut launcher, 2, &args));
+        assert!(output.status.success(), "{name}: {}", errors(&output));
+        let record = Record::open(&path).expect("a readable record");
+        let closing = record.closing.as_ref().expect("a closing");
+        let signal = "the time limit".to_owned();
+        assert_eq!(
+            closing.status,
+            ClosingStatus::Interrupted { signal },
+            "{name}"
+        );
+        assert!(closing.steps_completed > 0);
+        check_record(&path, 2, closing.steps_completed);
+    }
+}
+
+#[test]
+fn a_slow_rank_is_named() {
+    for (name, mut launcher) in launchers() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("record");
+        let path_text = path.to_string_lossy();
+        let inject = ["--inject", "slow-rank:1:1.6"];
+        let args = [&["--steps", "150", "-o", &path_text], &inject[..]].concat();
+        let output = end(start(&mut launcher, 2, &args));
+        assert!(output.status.success(), "{name}: {}", errors(&output));
+        let record = Record::open(&path).expect("a readable record");
+        let analysis = analyze(&record, &Options::default()).expect("an analysis");
+        let named = |it: &laggard_analyze::Finding| it.culprit == laggard_analyze::Culprit::Rank(1);
+        assert!(
+            analysis.findings.iter().any(named),
+            "{name}: {:?}",
+            analysis.findings
+        );
+    }
+}
