@@ -106,8 +106,9 @@ fn ranks(args: &RunArgs, classes: &[ClassShare], launch: Option<&Launch>) -> Res
         if given.is_some_and(|ranks| ranks != launch.size) || args.emulate_hosts.is_some() {
             let (launcher, size) = (launch.launcher, launch.size);
             return Err(Usage(format!(
-                "{launcher} has started {size} ranks on hosts of their own\nhint: leave out --ranks \
-                 and --emulate-hosts, or give --layout and --classes for {size} ranks"
+                "{launcher} has started {size} ranks on hosts of their own\n\
+                 hint: leave out --ranks and --emulate-hosts, or give --layout and --classes for \
+                 {size} ranks"
             ))
             .into());
         }
