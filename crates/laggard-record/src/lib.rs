@@ -26,9 +26,9 @@
 //! - Write while a job runs: [`RecordWriter::create`], [`RecordWriter::recorder`],
 //!   [`RankRecorder::push`], [`RecordWriter::flush`], [`RecordWriter::close`].
 //! - Write from several processes: the ranks of a host forward their rows to the host's writer
-//! ([`RowForwarder`], [`RecordWriter::receive`]), the writers of other hosts than the root's add a
-//! part each ([`RecordWriter::join`], [`RecordWriter::close_part`],
-//! [`RecordWriter::close_with_parts`]).
+//!   ([`RowForwarder`], [`RecordWriter::receive`]), the writers of hosts beside the root's add a
+//!   part each ([`RecordWriter::join`], [`RecordWriter::close_part`],
+//!   [`RecordWriter::close_with_parts`]).
 //! - Where hosts do not share the directory ([`RecordWriter::nonce`], [`is_shared`]), or should not
 //!   trouble it, parts grow in scratch directories and are gathered: [`part_files`],
 //!   [`accept_file`], [`remove_part`], [`RecordWriter::create_staged`].

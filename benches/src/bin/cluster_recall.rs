@@ -1,0 +1,265 @@
+//! Whether `laggard run` over MPI and `laggard analyze` name what a machine really does to a rank
+//! or a host: a rank whose control group has a CPU quota, and a host behind a slow link; and whether
+//! they leave clean runs of the same shapes alone. Beds are those of `scripts/testbed.sh`.
+//!
+//! A trial is right if the one expected cause is found at the one expected culprit and nobody else
+//! is named; a clean one if nobody is named.
+//!
+//! Usage: `cluster_recall [--laggard FILE] [--mpi openmpi|mpich] [--trials N] [--seed N]
+//! [--csv FILE] [--require N]`; exits with 1 if fewer than N trials of a kind are right, with 77 if
+//! the machine cannot make such a bed.
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+
+use anyhow::{Context, Result, anyhow, bail};
+use laggard_stats::Rng;
+use serde_json::Value;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// Exit code of a script that cannot do its work on this machine.
+const SKIPPED: i32 = 77;
+/// Share of its processor that a quota leaves a rank, per cent.
+const QUOTA: std::ops::RangeInclusive<u32> = 40..=70;
+/// Rate of a slow host's link.
+const SLOW: &str = "100mbit";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Quota,
+    SlowLink,
+    /// The same ranks without a quota.
+    CleanHost,
+    /// The same hosts without a slow link.
+    CleanHosts,
+}
+
+const KINDS: [Kind; 4] = [
+    Kind::Quota,
+    Kind::SlowLink,
+    Kind::CleanHost,
+    Kind::CleanHosts,
+];
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Quota => "quota",
+            Self::SlowLink => "slow-link",
+            Self::CleanHost => "clean, one host",
+            Self::CleanHosts => "clean, four hosts",
+        }
+    }
+}
+
+/// One run, with what must be found in it.
+struct Plan {
+    kind: Kind,
+    bed: Vec<String>,
+    steps: u32,
+    expect: Option<(&'static str, Value)>,
+}
+
+impl Plan {
+    fn draw(kind: Kind, number: u32, options: &Options) -> Self {
+        let mut rng = Rng::for_stream(options.seed, (kind as u64) << 32 | u64::from(number));
+        let words = |text: String| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let one_host = "--hosts 1 --ranks-per-host 2";
+        let (bed, steps, expect) = match kind {
+            Kind::Quota => {
+                let rank = rng.below(2);
+                let range = (QUOTA.end() - QUOTA.start() + 1) as usize;
+                let per_cent = QUOTA.start() + rng.below(range) as u32;
+                let culprit = serde_json::json!({ "rank": rank });
+                let bed = format!("{one_host} --quota {rank}:{per_cent}");
+                (bed, 400, Some(("cpu_quota", culprit)))
+            }
+            Kind::SlowLink => {
+                let host = rng.below(4);
+                let culprit = serde_json::json!({ "host": host });
+                let bed = format!("--hosts 4 --slow-host {host}:{SLOW}");
+                (bed, 40, Some(("slow_link", culprit)))
+            }
+            Kind::CleanHost => (one_host.to_owned(), 400, None),
+            Kind::CleanHosts => ("--hosts 4".to_owned(), 200, None),
+        };
+        Self {
+            kind,
+            bed: words(bed),
+            steps,
+            expect,
+        }
+    }
+
+    /// Makes the run and analyses it; `None` if this machine cannot.
+    fn run(&self, options: &Options) -> Result<Option<Value>> {
+        let folder = tempfile::tempdir()?;
+        let record = folder.path().join("record");
+        let output = Command::new(scripts().join("testbed.sh"))
+            .args(["run", "--mpi", &options.mpi, "--timeout", "120"])
+            .args(&self.bed)
+            .arg("--")
+            .arg(&options.laggard)
+            .args([
+                "run",
+                "--quiet",
+                "--model",
+                "tiny",
+                "--micro-batch-sequences",
+                "3",
+            ])
+            .args(["--steps", &self.steps.to_string(), "-o"])
+            .arg(&record)
+            .output()?;
+        match output.status.code() {
+            Some(0) => {}
+            Some(SKIPPED) => return Ok(None),
+            code => bail!(
+                "the run ended with {code:?}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            ),
+        }
+        let output = Command::new(&options.laggard)
+            .args(["analyze", "--format", "json"])
+            .arg(&record)
+            .output()?;
+        let analysis = serde_json::from_slice(&output.stdout);
+        analysis.map(Some).with_context(|| {
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            format!("the analysis: {errors}")
+        })
+    }
+
+    fn is_right(&self, analysis: &Value) -> bool {
+        let named = named(analysis);
+        match &self.expect {
+            Some((cause, culprit)) => {
+                let is_it = |(found, at): &(String, Value)| found == cause && at == culprit;
+                named.iter().any(is_it) && named.iter().all(|(_, at)| at == culprit)
+            }
+            None => named.is_empty(),
+        }
+    }
+}
+
+/// Causes with culprits, of findings that have one.
+fn named(analysis: &Value) -> Vec<(String, Value)> {
+    let findings = analysis["findings"].as_array().into_iter().flatten();
+    let culprit = |it: &&Value| it["culprit"].is_object();
+    let pair = |it: &Value| {
+        let cause = it["cause"].as_str().unwrap_or_default().to_owned();
+        (cause, it["culprit"].clone())
+    };
+    findings.filter(culprit).map(pair).collect()
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts")
+}
+
+struct Options {
+    laggard: PathBuf,
+    mpi: String,
+    trials: u32,
+    seed: u64,
+    csv: Option<PathBuf>,
+    require: u32,
+}
+
+impl Options {
+    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let beside = std::env::current_exe()?.with_file_name("laggard");
+        let mut options = Self {
+            laggard: beside,
+            mpi: "openmpi".to_owned(),
+            trials: 20,
+            seed: 1,
+            csv: None,
+            require: 0,
+        };
+        while let Some(name) = arguments.next() {
+            let value = arguments
+                .next()
+                .ok_or_else(|| anyhow!("{name} needs a value"))?;
+            match name.as_str() {
+                "--laggard" => options.laggard = value.into(),
+                "--mpi" => options.mpi = value,
+                "--trials" => options.trials = value.parse().context(name)?,
+                "--seed" => options.seed = value.parse().context(name)?,
+                "--csv" => options.csv = Some(value.into()),
+                "--require" => options.require = value.parse().context(name)?,
+                _ => bail!("unknown option {name}"),
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let options = Options::from_arguments(std::env::args().skip(1))?;
+    let mut csv = options.csv.as_ref().map(File::create).transpose()?;
+    if let Some(file) = &mut csv {
+        writeln!(
+            file,
+            "kind,mpi,bed,expected,named,right,exposed_communication,basis"
+        )?;
+    }
+    let mut right = [0; KINDS.len()];
+    for number in 0..options.trials {
+        for (kind, right) in KINDS.into_iter().zip(&mut right) {
+            let plan = Plan::draw(kind, number, &options);
+            let Some(analysis) = plan.run(&options)? else {
+                println!("SKIPPED: this machine cannot make such a bed");
+                return Ok(ExitCode::from(SKIPPED as u8));
+            };
+            let is_right = plan.is_right(&analysis);
+            *right += u32::from(is_right);
+            let row = row(&plan, &options, &analysis, is_right);
+            if !is_right {
+                println!("wrong: {row}");
+            }
+            if let Some(file) = &mut csv {
+                writeln!(file, "{row}")?;
+                file.flush()?;
+            }
+        }
+    }
+    for (kind, right) in KINDS.into_iter().zip(right) {
+        println!("{:<18} {right:>3} of {:>3}", kind.name(), options.trials);
+    }
+    Ok(match right.iter().all(|right| *right >= options.require) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+fn row(plan: &Plan, options: &Options, analysis: &Value, is_right: bool) -> String {
+    let pair = |(cause, culprit): &(String, Value)| format!("{cause} {culprit}");
+    let found: Vec<String> = named(analysis).iter().map(pair).collect();
+    let expected = plan
+        .expect
+        .as_ref()
+        .map(|(cause, culprit)| format!("{cause} {culprit}"));
+    let terms = analysis["waterfall"].as_array().into_iter().flatten();
+    let exposed = terms
+        .filter(|term| term["level"] == "exposed_communication")
+        .find_map(|term| term["share"]["value"].as_f64());
+    let cells = [
+        plan.kind.name().to_owned(),
+        options.mpi.clone(),
+        plan.bed.join(" "),
+        expected.unwrap_or_default(),
+        found.join("; "),
+        is_right.to_string(),
+        exposed
+            .map(|share| format!("{share:.4}"))
+            .unwrap_or_default(),
+        analysis["subject"]["time_basis"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+    ];
+    let quoted = cells.map(|cell| format!("\"{}\"", cell.replace('"', "'")));
+    quoted.join(",")
+}
