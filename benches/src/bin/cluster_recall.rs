@@ -20,8 +20,9 @@ use std::process::{Command, ExitCode};
 
 /// Exit code of a script that cannot do its work on this machine.
 const SKIPPED: i32 = 77;
-/// Share of its processor that a quota leaves a rank, per cent.
-const QUOTA: std::ops::RangeInclusive<u32> = 40..=70;
+/// Share of its processor that a quota leaves a rank, per cent. A rank that waits for transfers
+/// a fifth of the time does not notice 70 % and more.
+const QUOTA: std::ops::RangeInclusive<u32> = 25..=45;
 /// Rate of a slow host's link.
 const SLOW: &str = "100mbit";
 
@@ -101,14 +102,7 @@ impl Plan {
             .args(&self.bed)
             .arg("--")
             .arg(&options.laggard)
-            .args([
-                "run",
-                "--quiet",
-                "--model",
-                "tiny",
-                "--micro-batch-sequences",
-                "3",
-            ])
+            .args(["run", "--quiet", "--model", "tiny", "--micro-batches", "4"])
             .args(["--steps", &self.steps.to_string(), "-o"])
             .arg(&record)
             .output()?;

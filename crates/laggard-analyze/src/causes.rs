@@ -58,12 +58,13 @@ pub(crate) fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
     let mut limited = outside::limits(evidence, &mut found);
     let contended = outside::contention(evidence, &limited, &mut found);
     outside::slow_links(evidence, &mut found);
-    shared::pauses(evidence, &contended, &mut found);
+    limited.extend(&contended);
+    shared::pauses(evidence, &limited, &mut found);
     shared::uneven_work(evidence, &mut found);
     shared::generations(evidence, &mut found);
     shared::stages(evidence, &mut found);
     let jittery = shared::jitter(evidence, &contended, &mut found);
-    limited.extend(contended.into_iter().chain(jittery));
+    limited.extend(jittery);
     persistent::slow_units(evidence, &limited, &mut found);
     found.sort_by(|a, b| b.loss.value.total_cmp(&a.loss.value));
     found
@@ -85,7 +86,15 @@ impl Evidence<'_> {
     /// Whether anybody waits for a rank: one that is slow among the fast may cost nothing.
     pub(crate) fn costs(&self, rank: usize) -> bool {
         let seconds = self.blame.total(rank) / self.lengths.measured.len() as f64;
-        seconds / self.waterfall.point.wall >= self.thresholds.loss / 2.0
+        seconds / self.waterfall.point.wall >= self.thresholds.loss
+    }
+
+    /// The rank with most of the time that goes into pauses, where that matters.
+    pub(crate) fn pausing_rank(&self) -> Option<usize> {
+        let seconds = |rank: usize| self.traits.pauses[rank].seconds;
+        let most = (0..self.ranks()).max_by(|&a, &b| seconds(a).total_cmp(&seconds(b)))?;
+        let matters = self.loss(Level::HostPauses).value >= self.thresholds.loss;
+        (matters && seconds(most) > 0.0).then_some(most)
     }
 
     /// Share of wall time that some ranks are charged, with its interval.

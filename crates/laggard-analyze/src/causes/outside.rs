@@ -106,7 +106,9 @@ pub(super) fn limits(evidence: &Evidence<'_>, found: &mut Vec<Finding>) -> Vec<u
     };
     let mut explained = Vec::new();
     for rank in 0..evidence.ranks() {
-        let is_slow = is_off(rank) || evidence.traits.excess[rank] >= evidence.thresholds.excess;
+        let is_slow = is_off(rank)
+            || evidence.traits.excess[rank] >= evidence.thresholds.excess
+            || evidence.pausing_rank() == Some(rank);
         let Some((cause, limit, advice)) = limit_of(evidence, rank).filter(|_| is_slow) else {
             continue;
         };
