@@ -1,6 +1,6 @@
 //! Whether `laggard run` over MPI and `laggard analyze` name what a machine really does to a rank
-//! or a host: a rank whose control group has a CPU quota, and a host behind a slow link; and whether
-//! they leave clean runs of the same shapes alone. Beds are those of `scripts/testbed.sh`.
+//! or a host: a rank whose control group has a CPU quota, and a host behind a slow link; and
+//! whether they leave clean runs of the same shapes alone. Beds are those of `scripts/testbed.sh`.
 //!
 //! A trial is right if the one expected cause is found at the one expected culprit and nobody else
 //! is named; a clean one if nobody is named.

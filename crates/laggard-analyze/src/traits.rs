@@ -251,9 +251,10 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// Host times and delays far beyond what is typical: above the median by six robust deviations, by a
-/// tenth of a step, and by a millisecond. What is shorter comes from waking threads up: a scheduler
-/// lets others finish their slice first, which is less than that where a processor is not shared.
+/// Host times and delays far beyond what is typical: above the median by six robust deviations, by
+/// a tenth of a step, and by a millisecond. What is shorter comes from waking threads up: a
+/// scheduler lets others finish their slice first, which is less than that where a processor is not
+/// shared.
 fn pauses(inputs: &Inputs<'_>, rank: usize) -> Pauses {
     const DEVIATIONS: f64 = 6.0;
     const STEP_SHARE: f64 = 0.1;
