@@ -99,4 +99,18 @@ cargo run --quiet --locked -p laggard-benches --bin recall -- \
 say "cargo doc"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --lib --no-deps --locked --quiet
 
+if [ "$with_mpi" = yes ]; then
+    for mpi in openmpi mpich; do
+        say "a CPU quota and a slow link over $mpi, three trials of each, of which one must be right"
+        status=0
+        cargo run --quiet --locked -p laggard-benches --bin cluster_recall -- \
+            --mpi "$mpi" --trials 3 --require 1 || status=$?
+        if [ "$status" -eq 77 ]; then
+            loud "SKIPPED: this machine cannot make several hosts (hint: run as root)"
+        elif [ "$status" -ne 0 ]; then
+            exit "$status"
+        fi
+    done
+fi
+
 say "all passed"

@@ -277,7 +277,8 @@ impl KnownJob {
         data_parallel(&layout, &layers).expect("one micro-batch per rank is a possible layout")
     }
 
-    fn manifest(&self) -> Manifest {
+    /// The manifest of its record.
+    pub fn manifest(&self) -> Manifest {
         let mut rates = self.rate.clone();
         rates.sort_by(f64::total_cmp);
         rates.dedup();

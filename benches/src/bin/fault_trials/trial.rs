@@ -59,6 +59,11 @@ impl Kind {
         Ok(kind)
     }
 
+    /// Launchers that lose a process or a daemon may end before they have passed on what ranks say.
+    fn may_silence_launcher(self) -> bool {
+        matches!(self, Self::KillRank | Self::KillHost)
+    }
+
     pub(crate) fn needs_hosts(self) -> bool {
         matches!(self, Self::KillHost | Self::CutHost)
     }
@@ -126,6 +131,14 @@ impl Plan {
             }
             Kind::KillLauncher => BTreeSet::new(),
         }
+    }
+
+    /// Whether a survivor's words name who is gone. Of the host of rank 0 only that rank can be named,
+    /// with its host: the others reported to nobody else.
+    fn is_named(&self, names: &BTreeSet<usize>, shape: &Shape) -> bool {
+        let culprits = self.culprits(shape);
+        let is_root = self.kind.needs_hosts() && self.host(shape) == 0;
+        *names == culprits || (is_root && *names == BTreeSet::from([0]))
     }
 
     fn strike(&self, bed: &Bed, setup: &Setup) -> Result<()> {
@@ -207,7 +220,8 @@ impl Outcome {
             let fault = Instant::now();
             outcome.plan.strike(&bed, setup)?;
             let left = outcome.watch(setup, &bed, &mut launch, fault)?;
-            outcome.recorded = closing_names(&record) == Some(outcome.plan.culprits(&setup.shape));
+            let names = |names: &_| outcome.plan.is_named(names, &setup.shape);
+            outcome.recorded = noted(&record).iter().any(names);
             outcome.judge(setup, &launch, &left);
             outcome.check_record(setup, &record);
         }
@@ -241,10 +255,11 @@ impl Outcome {
         launch: &mut Launch,
         fault: Instant,
     ) -> Result<Vec<Process>> {
-        let culprits = self.plan.culprits(&setup.shape);
+        let plan = self.plan.clone();
         let told = |launch: &Launch| {
             let lines = launch.said().into_iter();
-            let right = lines.filter(|(_, line)| named(line).as_ref() == Some(&culprits));
+            let is_right = |names| plan.is_named(&names, &setup.shape);
+            let right = lines.filter(|(_, line)| named(line).is_some_and(is_right));
             right
                 .map(|(at, _)| at.saturating_duration_since(fault))
                 .next()
@@ -275,7 +290,7 @@ impl Outcome {
         Ok(left)
     }
 
-    /// Whether the right ones were named in time, on stderr; where a host is lost, mpirun may not
+    /// Whether the right ones were named in time, on stderr; where processes die the launcher may not
     /// pass on what survivors say, and the record must do.
     fn judge(&mut self, setup: &Setup, launch: &Launch, left: &[Process]) {
         if !left.is_empty() {
@@ -290,7 +305,7 @@ impl Outcome {
         let in_time = self
             .named_after
             .is_some_and(|after| after <= setup.deadline());
-        let on_record = self.recorded && self.plan.kind == Kind::KillHost;
+        let on_record = self.recorded && self.plan.kind.may_silence_launcher();
         if !in_time && !on_record {
             let limit = setup.deadline().as_secs();
             self.wrong
@@ -427,9 +442,17 @@ fn has_samples(record: &Path) -> bool {
     })
 }
 
-/// Whom the record's closing calls gone.
-fn closing_names(record: &Path) -> Option<BTreeSet<usize>> {
-    let text = std::fs::read_to_string(record.join("closing.json")).ok()?;
-    let closing: serde_json::Value = serde_json::from_str(&text).ok()?;
-    named(closing.pointer("/status/failed/why")?.as_str()?)
+/// Whom the record calls gone: in its closing, and in what survivors have noted.
+fn noted(record: &Path) -> Vec<BTreeSet<usize>> {
+    let read = |file| std::fs::read_to_string(record.join(file)).unwrap_or_default();
+    let closing = serde_json::from_str(&read("closing.json")).into_iter();
+    let notes = read("failures.jsonl");
+    let notes = notes
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    let why = |value: serde_json::Value| {
+        let why = value.pointer("/status/failed/why").or(value.get("why"))?;
+        named(why.as_str()?)
+    };
+    closing.chain(notes).filter_map(why).collect()
 }
