@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 /// Beyond the run's own time limit, until a survivor has told who is gone.
 const SLACK: Duration = Duration::from_secs(2);
-/// From then on until no process is left.
-const CLEANUP: Duration = Duration::from_secs(3);
+/// From then on until no process is left. Open MPI 4.1 takes 2 s to kill what is left of a launch,
+/// and 3.1 s where it has to wake a stopped process first.
+const CLEANUP: Duration = Duration::from_secs(5);
 /// Longest wait for the manifest of a run.
 const START: Duration = Duration::from_secs(60);
 /// Between looks at what happens.

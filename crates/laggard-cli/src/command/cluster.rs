@@ -17,8 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the others may take to hear of a failure.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// How long the others may take to hear of a failure. One of them may be stopped and hear nothing.
+const FAREWELL: Duration = Duration::from_millis(300);
+/// How long a rank that says nothing of a failure leaves to those that do: a launcher ends all ranks
+/// when the first ends in failure.
+const SPEAKERS_FIRST: Duration = Duration::from_secs(1);
 /// How long a process that has failed may take to end.
 const END_WITHIN: Duration = Duration::from_secs(2);
 
@@ -28,8 +31,7 @@ pub(crate) fn run(args: &RunArgs, launch: &Launch, quiet: bool) -> Result<u8> {
         Ok(settings) => settings,
         Err(error) if launch.rank == 0 => return Err(error),
         Err(error) => {
-            // A launcher ends all when the first ends in failure: the one that speaks goes first.
-            std::thread::sleep(FAREWELL);
+            std::thread::sleep(SPEAKERS_FIRST);
             return Ok(failure::code(&error));
         }
     };
@@ -157,8 +159,7 @@ fn end(rank: Rank, speaks: bool, error: &anyhow::Error) -> ! {
     if speaks {
         talk(&format!("[rank {rank}] {}", failure::message(error)));
     } else {
-        // A launcher ends all when the first ends in failure: those that speak go first.
-        std::thread::sleep(FAREWELL);
+        std::thread::sleep(SPEAKERS_FIRST);
     }
     // What MPI does when a process ends must not keep it from ending.
     std::thread::spawn(|| {
