@@ -4,8 +4,8 @@
 //!
 //! Two parts: what the rank's own thread does within a step (its position, its arrivals at
 //! collectives, its samples), timed around just that; and the CPU time of the threads behind it
-//! (heartbeats, writing the record), which take it from the rank's processor. Together they are held
-//! against 0.1 % of the step.
+//! (heartbeats, writing the record), which take it from the rank's processor. Together they are
+//! held against 0.1 % of the step.
 //!
 //! `cargo run --release -p laggard-benches --bin step_overhead -- FILE.csv [STEPS]`
 #![expect(
@@ -113,7 +113,8 @@ fn rank(
     let mut costs = Vec::with_capacity(steps as usize);
     let begin = Instant::now();
     for step in 0..steps {
-        // The step itself; nobody computes, so that what is measured is not waiting for a processor.
+        // The step itself; nobody computes, so that what is measured is not waiting for a
+        // processor.
         std::thread::sleep((STEP * (step + 1)).saturating_sub(begin.elapsed()));
         let stamp = Stamp {
             start_ns: i64::from(step) * 10_000_000,

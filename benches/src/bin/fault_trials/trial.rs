@@ -134,8 +134,8 @@ impl Plan {
         }
     }
 
-    /// Whether a survivor's words name who is gone. Of the host of rank 0 only that rank can be named,
-    /// with its host: the others reported to nobody else.
+    /// Whether a survivor's words name who is gone. Of the host of rank 0 only that rank can be
+    /// named, with its host: the others reported to nobody else.
     fn is_named(&self, names: &BTreeSet<usize>, shape: &Shape) -> bool {
         let culprits = self.culprits(shape);
         let is_root = self.kind.needs_hosts() && self.host(shape) == 0;
@@ -291,8 +291,8 @@ impl Outcome {
         Ok(left)
     }
 
-    /// Whether the right ones were named in time, on stderr; where processes die the launcher may not
-    /// pass on what survivors say, and the record must do.
+    /// Whether the right ones were named in time, on stderr; where processes die the launcher may
+    /// not pass on what survivors say, and the record must do.
     fn judge(&mut self, setup: &Setup, launch: &Launch, left: &[Process]) {
         if !left.is_empty() {
             let left: Vec<_> = left.iter().map(Process::name).collect();

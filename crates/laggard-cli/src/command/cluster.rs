@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long the others may take to hear of a failure. One of them may be stopped and hear nothing.
 const FAREWELL: Duration = Duration::from_millis(300);
-/// How long a rank that says nothing of a failure leaves to those that do: a launcher ends all ranks
-/// when the first ends in failure.
+/// How long a rank that says nothing of a failure leaves to those that do: a launcher ends all
+/// ranks when the first ends in failure.
 const SPEAKERS_FIRST: Duration = Duration::from_secs(1);
 /// How long a process that has failed may take to end.
 const END_WITHIN: Duration = Duration::from_secs(2);
