@@ -188,7 +188,11 @@ pub(crate) struct CompareArgs {
 
 /// Options of `doctor`.
 #[derive(Debug, Args)]
-pub(crate) struct DoctorArgs {}
+pub(crate) struct DoctorArgs {
+    /// Look at one MPI library alone: two of them do not fit into one process.
+    #[arg(long, hide = true, value_name = "openmpi|mpich")]
+    pub(crate) only_mpi: Option<String>,
+}
 
 /// A limit against which a NaN would never fail.
 fn per_cent(text: &str) -> Result<f64, String> {

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Some(Command::Analyze(args)) => command::analyze::run(args),
         Some(Command::Import(args)) => command::import::run(args),
         Some(Command::Compare(args)) => command::compare::run(args),
-        Some(Command::Doctor(_)) => command::doctor::run(),
+        Some(Command::Doctor(args)) => command::doctor::run(args),
     };
     ExitCode::from(code.unwrap_or_else(|error| {
         output::talk(&failure::message(&error));

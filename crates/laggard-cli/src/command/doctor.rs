@@ -1,17 +1,26 @@
 //! `laggard doctor`: what this machine offers, and the line that fills each gap.
 
+use crate::args::DoctorArgs;
+use crate::failure::Usage;
 use crate::{exit_code, output};
 use anyhow::Result;
 use laggard_backend::measure_peak;
 use laggard_mpi::{Flavor, Mpi};
 use std::fmt::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long the peak is measured.
 const PEAK_TIME: Duration = Duration::from_millis(300);
 
-pub(crate) fn run() -> Result<u8> {
+pub(crate) fn run(args: &DoctorArgs) -> Result<u8> {
+    if let Some(id) = &args.only_mpi {
+        let flavor = Flavor::ALL.into_iter().find(|flavor| flavor.id() == id);
+        let flavor = flavor.ok_or_else(|| Usage(format!("no MPI is called `{id}`")))?;
+        output::result(&mpi(flavor), Path::new("-"))?;
+        return Ok(exit_code::DONE);
+    }
     let mut page = String::new();
     let mut line = |what: &str, found: String| {
         // Writing to a string cannot fail.
@@ -28,7 +37,7 @@ pub(crate) fn run() -> Result<u8> {
     line("other load", load());
     line("threads", "in-process ranks: ready".to_owned());
     for flavor in Flavor::ALL {
-        line(flavor.name(), mpi(flavor));
+        line(flavor.name(), mpi_alone(flavor)?);
     }
     line(
         "CUDA, NCCL",
@@ -36,6 +45,19 @@ pub(crate) fn run() -> Result<u8> {
     );
     output::result(&page, Path::new("-"))?;
     Ok(exit_code::DONE)
+}
+
+/// What a process of its own says of an MPI library.
+fn mpi_alone(flavor: Flavor) -> Result<String> {
+    let found = Command::new(std::env::current_exe()?)
+        .args(["doctor", "--only-mpi", flavor.id()])
+        .stdin(Stdio::null())
+        .output()?;
+    let words = match found.status.success() {
+        true => found.stdout,
+        false => found.stderr,
+    };
+    Ok(String::from_utf8_lossy(&words).trim_end().to_owned())
 }
 
 /// Whether runs can go over an MPI library, and over which version of it.

@@ -174,3 +174,17 @@ fn a_slow_rank_is_named() {
         );
     }
 }
+
+#[test]
+fn the_doctor_sees_every_mpi_that_is_there() {
+    let output = Command::new(env!("CARGO_BIN_EXE_laggard"))
+        .arg("doctor")
+        .output()
+        .expect("the binary starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    for flavor in Flavor::ALL.into_iter().filter(|it| launcher(*it).is_some()) {
+        let is_it =
+            |line: &str| line.starts_with(flavor.name()) && line.ends_with(&flavor.file_name());
+        assert!(text.lines().any(is_it), "{}: {text}", flavor.name());
+    }
+}
