@@ -8,7 +8,7 @@
 //! step `s + 1` only when everybody has heard it; nobody can be further than in step `s + 1` then.
 
 use crate::MeasureError;
-use crate::team::{END, END_HEARD, Team};
+use crate::team::{END, Team};
 use laggard_backend::BackendError;
 use laggard_types::Rank;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -84,7 +84,7 @@ impl LastStep {
         if is_due {
             self.heard.store(true, Ordering::Relaxed);
             return team
-                .hear_from_all(END_HEARD, Instant::now() + patience)
+                .all_have_heard(Instant::now() + patience)
                 .map_err(|(missing, waited)| MeasureError::Start {
                     rank: 0,
                     source: BackendError::Timeout {

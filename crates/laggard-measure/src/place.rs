@@ -33,21 +33,26 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Looks at the place of the calling process, for about a tenth of a second.
-    fn new() -> Result<Self, MeasureError> {
-        let allowed_cpus = processors::allowed()?;
-        Ok(Self {
+    /// What the calling process can tell of its place.
+    fn of(allowed_cpus: Vec<u32>, other_load: Option<f64>) -> Self {
+        let first = allowed_cpus.first();
+        Self {
             host: processors::host_name(),
             machine: processors::machine(),
             architecture: std::env::consts::ARCH.to_owned(),
             processor: laggard_backend::processor_name(),
             cpu_quota: cpu_quota::cpu_quota(),
-            numa_node: allowed_cpus
-                .first()
-                .and_then(|cpu| processors::numa_node(*cpu)),
-            other_load: telemetry::load(&allowed_cpus, WATCH_LOAD),
+            numa_node: first.and_then(|cpu| processors::numa_node(*cpu)),
+            other_load,
             allowed_cpus,
-        })
+        }
+    }
+
+    /// The same, after a look at the load for about a tenth of a second.
+    fn with_load() -> Result<Self, MeasureError> {
+        let allowed_cpus = processors::allowed()?;
+        let load = telemetry::load(&allowed_cpus, WATCH_LOAD);
+        Ok(Self::of(allowed_cpus, load))
     }
 }
 
@@ -68,7 +73,8 @@ impl Places {
         let start = |source| MeasureError::Start { rank, source };
         // Nobody computes while all look at the load.
         messenger::all_gather(messenger, &[], deadline).map_err(start)?;
-        let report = serde_json::to_vec(&Report::new()?).map_err(|error| unreadable(&error))?;
+        let report =
+            serde_json::to_vec(&Report::with_load()?).map_err(|error| unreadable(&error))?;
         let all = messenger::all_gather(messenger, &report, deadline).map_err(start)?;
         let read = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(|e| unreadable(&e));
         let reports = all.iter().map(read).collect::<Result<_, _>>()?;
@@ -146,20 +152,7 @@ fn seat<'a>(
 impl Settings {
     /// The reports of in-process ranks: all from this place, on as many hosts as are emulated.
     pub(crate) fn own_reports(&self, host_of_rank: &[u32]) -> Result<Vec<Report>, MeasureError> {
-        let mut report = Report {
-            host: processors::host_name(),
-            machine: processors::machine(),
-            architecture: std::env::consts::ARCH.to_owned(),
-            processor: laggard_backend::processor_name(),
-            allowed_cpus: processors::available()?,
-            cpu_quota: cpu_quota::cpu_quota(),
-            numa_node: None,
-            other_load: None,
-        };
-        report.numa_node = report
-            .allowed_cpus
-            .first()
-            .and_then(|cpu| processors::numa_node(*cpu));
+        let report = Report::of(processors::available()?, None);
         let named = |host: &u32| Report {
             host: match self.emulate_hosts {
                 1 => report.host.clone(),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// Kinds of messages of a run.
 pub(crate) const END: u8 = 1;
-pub(crate) const END_HEARD: u8 = 2;
+const END_HEARD: u8 = 2;
 const ASK_END: u8 = 3;
 /// Rows, from a rank to its host's writer, and the end of them.
 pub(crate) const ROWS: u8 = 4;
@@ -95,14 +95,9 @@ impl Team {
         told.map_err(|source| self.failed(source))
     }
 
-    /// Waits until every other rank has said something of a kind; else who has not, and how long
-    /// that took.
-    pub(crate) fn hear_from_all(
-        &self,
-        kind: u8,
-        deadline: Instant,
-    ) -> Result<(), (Vec<Rank>, Duration)> {
-        debug_assert_eq!(kind, END_HEARD, "the one kind that is waited for like this");
+    /// Waits until every other rank has heard of the last step; else who has not, and how long that
+    /// took.
+    pub(crate) fn all_have_heard(&self, deadline: Instant) -> Result<(), (Vec<Rank>, Duration)> {
         let begin = Instant::now();
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         let mut missing: BTreeSet<Rank> = (1..self.size()).collect();
