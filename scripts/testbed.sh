@@ -36,6 +36,8 @@ self=$(readlink -f "${BASH_SOURCE[0]}")
 inside=${self%/*}/testbed_inside.sh
 beds=/tmp/laggard-testbed.$UID
 subnet=10.77.0
+# shellcheck source=scripts/testbed_quotas.sh
+source "${self%/*}/testbed_quotas.sh"
 
 loud() { printf '\n!! testbed: %s\n' "$*" >&2; }
 failed() {
@@ -135,40 +137,6 @@ need_namespaces() {
     done
     unshare --net --uts --mount --ipc --pid --fork true 2>/dev/null ||
         skip "this machine allows no new namespaces, not even to root" "leave the container"
-}
-
-# Sets `cgroups`, the directory to make groups with a processor quota in, and `cgroup_version`.
-find_cgroups() {
-    cgroup_version=1
-    cgroups=$(awk '$3 == "cgroup" && $4 ~ /(^|,)cpu(,|$)/ { print $2; exit }' /proc/mounts)
-    if [ -z "$cgroups" ]; then
-        cgroup_version=2
-        cgroups=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts)
-    fi
-    [ -n "$cgroups" ]
-}
-
-# Makes a group per limited rank. Periods are short, so that a limited rank is slow evenly, but a
-# quota must be 1 ms at least.
-make_quotas() {
-    [ ${#quotas[@]} -gt 0 ] || return 0
-    local hint="run it as root, where cgroups can be written"
-    find_cgroups || skip "--quota: no cgroup with the cpu controller is mounted here" "$hint"
-    local given group percent period
-    for given in "${quotas[@]}"; do
-        group=$cgroups/laggard-testbed.$name.r${given%%:*}
-        percent=${given##*:}
-        period=$((percent < 10 ? 100000 : 10000))
-        mkdir "$group" 2>/dev/null || skip "--quota: no group can be made in $cgroups" "$hint"
-        if [ "$cgroup_version" = 1 ]; then
-            { echo $period >"$group/cpu.cfs_period_us" &&
-                echo $((percent * period / 100)) >"$group/cpu.cfs_quota_us"; } 2>/dev/null
-        else
-            { grep -qw cpu "$cgroups/cgroup.subtree_control" ||
-                echo +cpu >"$cgroups/cgroup.subtree_control"; } 2>/dev/null &&
-                echo "$((percent * period / 100)) $period" 2>/dev/null >"$group/cpu.max"
-        fi || skip "--quota: the quota of $group cannot be set" "$hint"
-    done
 }
 
 # --- processes of a bed -------------------------------------------------------------------------
@@ -285,19 +253,23 @@ LIMITED
         subnet | sed 's/^declare -[-a]* //' >"$state/settings"
 }
 
-own_by() { echo "$1 $(started "$1")" >"$state/owner"; }
+# Runs a step while no other script claims or removes a bed. Without this, who sweeps up a dead bed
+# could kill a new one that took its name meanwhile.
+alone() { (flock 9 && "$@") 9>"$beds.lock"; }
+
+claim() {
+    [ -d "$beds" ] || mkdir -m 700 "$beds"
+    mkdir "$state" 2>/dev/null || return
+    echo "$$ $(started $$)" >"$state/owner"
+}
 
 # Builds the bed. With `bound` it ends when this script does, whatever ends it.
 up() {
     find_mpirun
     [ "$hosts" -eq 1 ] || need_namespaces
-    mkdir -m 700 "$beds" 2>/dev/null || true
-    [ -O "$beds" ] || usage "$beds belongs to someone else"
+    [ ! -e "$beds" ] || [ -O "$beds" ] || usage "$beds belongs to someone else"
     sweep
-    # Another script may just have removed the empty folder of beds.
-    mkdir "$state" 2>/dev/null || { mkdir -m 700 "$beds" && mkdir "$state"; } 2>/dev/null ||
-        usage "there is a bed '$name' already" "testbed.sh down $name"
-    own_by $$
+    alone claim || usage "there is a bed '$name' already" "testbed.sh down $name"
     trap 'down_after_signal 130' INT
     trap 'down_after_signal 143' TERM HUP
     trap 'down || true' EXIT
@@ -327,11 +299,19 @@ up() {
 
 # Removes beds whose owner was killed.
 sweep() {
-    local left pid when
+    local left
     for left in "$beds"/*/owner; do
-        read -r pid when 2>/dev/null <"$left" || continue
-        lives "$pid" "$when" || "$self" down "$(basename "$(dirname "$left")")" || true
+        alone remove_dead "$left" || true
     done
+}
+
+remove_dead() {
+    local pid when
+    read -r pid when 2>/dev/null <"$1" || return 0
+    if ! lives "$pid" "$when"; then
+        set_name "$(basename "$(dirname "$1")")"
+        remove
+    fi
 }
 
 # A signal ends the script only after its bed.
@@ -340,20 +320,12 @@ down_after_signal() {
     exit "$1"
 }
 
+down() { alone remove; }
+
 # Kills the processes of a bed, also those of one that was left half built, and removes its traces.
-down() {
-    local group
+remove() {
     kill_marked
-    if find_cgroups; then
-        for group in "$cgroups/laggard-testbed.$name.r"*; do
-            [ -d "$group" ] || continue
-            for _ in {1..200}; do
-                rmdir "$group" 2>/dev/null && break
-                sleep 0.02
-            done
-            [ ! -d "$group" ] || failed "bed '$name': $group cannot be removed"
-        done
-    fi
+    remove_quotas
     rm -rf --one-file-system "$state"
     rmdir "$beds" 2>/dev/null || true
 }

@@ -303,6 +303,41 @@ fn nothing_is_left_after_signals() {
     }
 }
 
+/// Each script sweeps up beds whose owner was killed; between the look and the sweep, the next bed
+/// of the same name may have been made.
+#[test]
+fn a_name_can_be_used_again_while_others_sweep() {
+    let bed = Bed::new("again");
+    let user = text(&run(Command::new("id").arg("-u")));
+    let beds = format!("/tmp/laggard-testbed.{}", user.trim());
+    let owner = format!("{beds}/{}/owner", bed.name);
+    let mut lock = Command::new("flock")
+        .args([&format!("{beds}.lock"), "sh", "-c", "echo held; cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("flock of util-linux");
+    let mut held = BufReader::new(lock.stdout.take().expect("its output"));
+    held.read_line(&mut String::new()).expect("the lock");
+
+    fs::create_dir_all(Path::new(&owner).parent().expect("a folder")).expect("a bed");
+    fs::write(&owner, "1 0\n").expect("a dead owner");
+    let mut other = script()
+        .args(["run", "--hosts", "1", "--", "true"])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the script starts");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let stat = fs::read_to_string("/proc/self/stat").expect("this process");
+    let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+    let started = fields.split(' ').nth(19).expect("when it started");
+    fs::write(&owner, format!("{} {started}\n", std::process::id())).expect("a new owner");
+    drop(lock.stdin.take());
+    lock.wait().expect("its end");
+    other.wait().expect("its end");
+    assert!(Path::new(&owner).exists(), "a bed in use was swept up");
+}
+
 #[test]
 fn down_removes_what_a_killed_script_left() {
     for (mpi, hosts) in MPIS.into_iter().flat_map(|mpi| [(mpi, 1), (mpi, 3)]) {
