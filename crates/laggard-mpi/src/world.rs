@@ -209,7 +209,8 @@ impl Mpi {
     }
 
     /// Finalises MPI; collective. Returns `false` without doing so if operations were given up: it
-    /// would wait for ranks that may be gone. The process then simply ends.
+    /// would wait for ranks that may be gone, and MPICH over UCX sometimes for ever even if none is.
+    /// The process then simply ends.
     ///
     /// # Errors
     /// [`MpiError::InUse`] while worlds or messengers live; [`MpiError::Refused`] if MPI refuses.
@@ -217,15 +218,6 @@ impl Mpi {
         if self.started.get().is_none() || self.library.abandoned() > 0 {
             return Ok(false);
         }
-        self.finalize_all().map(|()| true)
-    }
-
-    /// Finalises MPI also if operations were given up; collective. For programs that outlive
-    /// aborts: every rank must be known to be alive and to do the same, or this waits for ever.
-    ///
-    /// # Errors
-    /// [`MpiError::InUse`] while worlds or messengers live; [`MpiError::Refused`] if MPI refuses.
-    pub fn finalize_all(self) -> Result<(), MpiError> {
         let in_use = || self.library.communicators().load(Ordering::SeqCst);
         let deadline = Instant::now() + LAST_MESSAGES;
         let free = wait_until(Pace::USUAL, deadline, || {
@@ -237,7 +229,8 @@ impl Mpi {
         }
         self.library
             .finalize()
-            .map_err(|e| self.refused("MPI_Finalize", e))
+            .map_err(|e| self.refused("MPI_Finalize", e))?;
+        Ok(true)
     }
 
     /// Has MPI end all processes of the job at once, this one included: the last resort when ranks
