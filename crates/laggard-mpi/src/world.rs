@@ -209,8 +209,8 @@ impl Mpi {
     }
 
     /// Finalises MPI; collective. Returns `false` without doing so if operations were given up: it
-    /// would wait for ranks that may be gone, and MPICH over UCX sometimes for ever even if none is.
-    /// The process then simply ends.
+    /// would wait for ranks that may be gone, and over UCX sometimes for ever even if none is. The
+    /// process then simply ends.
     ///
     /// # Errors
     /// [`MpiError::InUse`] while worlds or messengers live; [`MpiError::Refused`] if MPI refuses.
