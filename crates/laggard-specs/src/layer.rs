@@ -1,9 +1,12 @@
 //! A model cut into the units that a training step computes one after the other.
 
+mod parts;
+
 use serde::{Deserialize, Serialize};
 
 use crate::flop_count::Attention;
 use crate::model::Model;
+pub use parts::{LayerPart, LayerParts, PartFlop, layer_parts};
 
 /// What one layer computes and holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ pub use flop_count::{
     Attention, Pass, Recompute, flop_per_token, recompute_flop_per_token, training_flop,
     training_flop_per_token,
 };
-pub use layer::{LayerFlop, layer_flop};
+pub use layer::{LayerFlop, LayerPart, LayerParts, PartFlop, layer_flop, layer_parts};
 pub use model::{Experts, LatentAttention, Model, Norm};
 pub use tables::Tables;
 pub use training_rate::{ClassRate, RateBasis, RateSet, TrainingRate};

@@ -194,28 +194,51 @@ impl Model {
         self.heads as f64 * per_head
     }
 
-    fn is_expert_layer(&self, layer: u64) -> Option<&Experts> {
+    /// The experts of one transformer layer, if it has any.
+    pub(crate) fn experts_of_layer(&self, layer: u64) -> Option<&Experts> {
         self.experts
             .as_ref()
             .filter(|experts| layer >= experts.dense_layers)
     }
 
     fn attention_weights(&self) -> u64 {
+        self.qkv_weights() + self.output_weights()
+    }
+
+    /// Weights of the projections to queries, keys and values of one layer.
+    pub(crate) fn qkv_weights(&self) -> u64 {
         let (h, a, k, d) = (self.hidden, self.heads, self.kv_heads, self.head_dim);
         let Some(latent) = &self.latent_attention else {
-            return 2 * h * a * d + 2 * h * k * d;
+            return h * a * d + 2 * h * k * d;
         };
         let queries = h * latent.q_rank + latent.q_rank * a * (latent.nope_dim + latent.rope_dim);
         let keys_and_values = h * (latent.kv_rank + latent.rope_dim)
             + latent.kv_rank * a * (latent.nope_dim + latent.v_dim);
-        queries + keys_and_values + a * latent.v_dim * h
+        queries + keys_and_values
+    }
+
+    /// Weights of the output projection of one layer's attention.
+    pub(crate) fn output_weights(&self) -> u64 {
+        let latent = self.latent_attention.as_ref();
+        let width = latent.map_or(self.head_dim, |latent| latent.v_dim);
+        self.heads * width * self.hidden
+    }
+
+    /// Weights of one dense feed-forward part.
+    pub(crate) fn dense_ffn_weights(&self) -> u64 {
+        self.ffn_matrices * self.hidden * self.ffn_hidden
+    }
+
+    /// Weights of one expert.
+    pub(crate) fn expert_weights(&self, experts: &Experts) -> u64 {
+        self.ffn_matrices * self.hidden * experts.ffn_hidden
     }
 
     fn ffn_weights(&self, layer: u64, routed: impl Fn(&Experts) -> u64) -> u64 {
-        match self.is_expert_layer(layer) {
-            None => self.ffn_matrices * self.hidden * self.ffn_hidden,
+        match self.experts_of_layer(layer) {
+            None => self.dense_ffn_weights(),
             Some(experts) => {
-                let one = self.ffn_matrices * self.hidden * experts.ffn_hidden;
+                let one = self.expert_weights(experts);
                 (routed(experts) + experts.shared) * one + self.hidden * experts.count
             }
         }
@@ -238,7 +261,7 @@ impl Model {
     }
 
     fn ffn_biases(&self, layer: u64) -> u64 {
-        if !self.linear_bias || self.is_expert_layer(layer).is_some() {
+        if !self.linear_bias || self.experts_of_layer(layer).is_some() {
             return 0;
         }
         (self.ffn_matrices - 1) * self.ffn_hidden + self.hidden
