@@ -57,14 +57,6 @@ pub enum MeasureError {
         /// What is missing.
         why: String,
     },
-    /// The schedule does not reduce each gradient once.
-    #[error("the schedule reduces {reduced} gradients of a model of {parameters} parameters")]
-    WrongBuckets {
-        /// Gradients in all buckets.
-        reduced: usize,
-        /// Parameters of the model.
-        parameters: usize,
-    },
     /// The machine refused something before the first step.
     #[error("cannot start rank {rank}: {source}")]
     Start {

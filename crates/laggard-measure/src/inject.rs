@@ -72,7 +72,7 @@ pub(crate) struct World {
     pub steps: u32,
     /// Nominal tokens of a sequence.
     pub length: u32,
-    /// Micro-batches of each rank.
+    /// Micro-batches of each replica.
     pub micro_batches: Vec<u32>,
     /// Seed of the run.
     pub seed: u64,
@@ -100,7 +100,7 @@ impl Slowness {
     /// Factor on the arithmetic of a phase.
     pub(crate) fn factor(&self, phase: Phase) -> f64 {
         match phase {
-            Phase::Backward => self.compute * self.backward,
+            Phase::Backward | Phase::Recompute => self.compute * self.backward,
             _ => self.compute,
         }
     }
@@ -119,6 +119,14 @@ impl Injector {
             faults: faults.to_vec(),
             world,
         })
+    }
+
+    /// The same run without faults.
+    pub(crate) fn without_faults(&self) -> Self {
+        Self {
+            faults: Vec::new(),
+            world: self.world.clone(),
+        }
     }
 
     /// The faults as the record's manifest tells them.
@@ -185,16 +193,16 @@ impl Injector {
         slowness
     }
 
-    /// Tokens of each sequence of each of a rank's micro-batches in a step.
-    pub(crate) fn lengths(&self, rank: Rank, step: u32, lengths: &mut Vec<u32>) {
-        let share = self.world.micro_batches[rank as usize];
+    /// Tokens of each sequence of each of a replica's micro-batches in a step.
+    pub(crate) fn lengths(&self, replica: u32, step: u32, lengths: &mut Vec<u32>) {
+        let share = self.world.micro_batches[replica as usize];
         lengths.clear();
         lengths.resize(share as usize, self.world.length);
         for (index, fault) in self.faults.iter().enumerate() {
             if let Kind::Ragged { variation } = fault.kind
                 && step >= fault.from_step
             {
-                let mut rng = self.rng(index, rank, step);
+                let mut rng = self.rng(index, replica, step);
                 for length in lengths.iter_mut() {
                     *length = self.draw_length(variation, &mut rng);
                 }

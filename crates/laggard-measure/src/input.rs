@@ -24,27 +24,39 @@ impl Embedding {
         Self { hidden, rows, seed }
     }
 
-    /// Prepares one micro-batch in a network's memory. Its tokens depend on the step and on `index`
-    /// alone, its position among the micro-batches of all ranks: whoever works on a micro-batch
-    /// gets the same tokens.
+    /// Prepares a rank's part of one micro-batch in a network's memory. Its tokens depend on the
+    /// step and on the position of the micro-batch among those of all replicas alone: whoever works
+    /// on a micro-batch gets the same tokens.
     ///
     /// # Errors
     /// If work is using the memory.
     pub(crate) fn prepare(
         &self,
         network: &Network,
-        batch: Batch,
-        (step, index): (u32, u32),
+        batch: &Batch,
+        step: u32,
         scratch: &mut Vec<f32>,
     ) -> Result<(), BackendError> {
         let vocabulary = self.rows.len() / self.hidden;
-        let mut rng = generator(self.seed, Purpose::Tokens, step, index);
+        let tokens = &batch.tokens;
+        let mut rng = generator(self.seed, Purpose::Tokens, step, tokens.which);
+        let positions = tokens.positions();
+        let own = network.stream_range(batch);
         scratch.clear();
-        for _ in 0..batch.sequences * batch.length {
-            let row = rng.below(vocabulary) * self.hidden;
-            scratch.extend_from_slice(&self.rows[row..row + self.hidden]);
+        let mut at = 0;
+        for _ in 0..tokens.sequences {
+            for position in 0..tokens.length {
+                let row = rng.below(vocabulary) * self.hidden;
+                if positions.contains(&position) {
+                    if own.contains(&at) {
+                        scratch.extend_from_slice(&self.rows[row..row + self.hidden]);
+                    }
+                    at += 1;
+                }
+            }
         }
-        let buffer = network.memory().buffer(Region::Input, batch.micro_batch)?;
+        let index = (batch.micro_batch, 0);
+        let buffer = network.memory().buffer(Region::Input, index)?;
         Slice::new(buffer, 0..scratch.len())?.write_f32(scratch)
     }
 }

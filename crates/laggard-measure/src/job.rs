@@ -1,16 +1,18 @@
 //! Settings made ready: the schedule, who runs where, how fast and on what.
 
+use crate::batches::Batches;
 use crate::classes::class_of_rank;
 use crate::inject::{Injector, World};
 use crate::memory::{Capacity, Memory};
 use crate::place::{Report, assign};
+use crate::portion::Portion;
 use crate::processors;
-use crate::shape::{ELEMENT_BYTES, Shape};
+use crate::shape::{ELEMENT_BYTES, Experts, Shape};
 use crate::stream::MOST_FAULTS;
 use crate::{MeasureError, Settings};
 use laggard_record::TimeBasis;
-use laggard_schedule::{LayerWork, Schedule, data_parallel};
-use laggard_specs::{Attention, Model, layer_flop};
+use laggard_schedule::{LayerWork, ModelWork, Part, PartWork, Schedule, generate};
+use laggard_specs::{Attention, LayerPart, Model, layer_parts};
 use laggard_types::{Rank, format_bytes};
 use std::collections::BTreeMap;
 
@@ -19,6 +21,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Job {
     pub settings: Settings,
     pub shape: Shape,
+    work: ModelWork,
     pub schedule: Schedule,
     pub injector: Injector,
     /// Class of each rank: the emulated one, else its processor's model.
@@ -51,7 +54,8 @@ impl Job {
     pub(crate) fn at(settings: &Settings, reports: Vec<Report>) -> Result<Self, MeasureError> {
         settings.check()?;
         let shape = shape_of(&settings.model)?;
-        let schedule = data_parallel(&settings.layout, &layers(settings, &shape))?;
+        let work = work_of(settings, &shape);
+        let schedule = generate(&settings.layout, &work)?;
         let ranks = settings.ranks();
         let host_of_rank = order_of_appearance(reports.iter().map(|report| &report.host));
         if settings.faults.len() > MOST_FAULTS {
@@ -80,6 +84,7 @@ impl Job {
             },
             settings: settings.clone(),
             shape,
+            work,
             schedule,
             injector,
             host_of_rank,
@@ -131,38 +136,51 @@ impl Job {
             .collect()
     }
 
+    /// What a rank holds of the model.
+    ///
+    /// # Errors
+    /// If the layout does not fit the model.
+    pub(crate) fn portion(&self, rank: Rank) -> Result<Portion, MeasureError> {
+        Portion::new(self.shape, &self.settings.layout, &self.work, rank)
+    }
+
+    /// The micro-batches of a rank.
+    pub(crate) fn batches(&self, rank: Rank) -> Batches {
+        let settings = &self.settings;
+        let size = (settings.micro_batch_sequences, settings.sequence_length);
+        Batches::new(&settings.layout, rank, size)
+    }
+
+    /// Faults of a run that has none.
+    pub(crate) fn nominal(&self) -> Injector {
+        self.injector.without_faults()
+    }
+
     /// The largest micro-batch of a rank.
     pub(crate) fn capacity(&self, rank: Rank) -> Capacity {
+        let layout = &self.settings.layout;
+        let replica = layout.coordinates(rank).data as usize;
         Capacity {
-            micro_batches: self.settings.layout.micro_batches[rank as usize] as usize,
+            micro_batches: layout.micro_batches[replica] as usize,
             sequences: self.settings.micro_batch_sequences as usize,
             length: self.injector.longest() as usize,
         }
     }
 
-    /// Weight of each sequence of a micro-batch in a rank's gradients, so that the mean over ranks
-    /// is the mean over all sequences, however the micro-batches are shared out.
-    pub(crate) fn sequence_weight(&self) -> f32 {
-        let layout = &self.settings.layout;
-        let micro_batches: u64 = layout
-            .micro_batches
-            .iter()
-            .map(|share| u64::from(*share))
-            .sum();
-        let sequences = micro_batches as f64 * f64::from(self.settings.micro_batch_sequences);
-        (f64::from(layout.data_parallel) / sequences) as f32
-    }
-
     fn check_memory(&self) -> Result<(), MeasureError> {
+        // Every rank finds out here whether any of them cannot have its part.
+        self.portion(0)?;
         let Some(available) = processors::available_memory() else {
             return Ok(());
         };
-        let of_rank = |rank| Memory::bytes(&self.shape, self.capacity(rank));
         let here = processors::machine();
-        let needed: u64 = (0..self.settings.ranks())
-            .filter(|rank| self.reports[*rank as usize].machine == here)
-            .map(of_rank)
-            .fold(0, u64::saturating_add);
+        let mut needed = 0_u64;
+        for rank in 0..self.settings.ranks() {
+            if self.reports[rank as usize].machine == here {
+                let bytes = Memory::bytes(&self.portion(rank)?, self.capacity(rank));
+                needed = needed.saturating_add(bytes);
+            }
+        }
         if needed <= available {
             return Ok(());
         }
@@ -198,46 +216,78 @@ fn hosts(ranks: u32, hosts: u32) -> Vec<u32> {
 
 /// What is executed of a model: its matrices.
 fn shape_of(model: &Model) -> Result<Shape, MeasureError> {
-    if model.experts.is_some() || model.latent_attention.is_some() {
+    let mixed = |experts: &laggard_specs::Experts| experts.shared > 0 || experts.dense_layers > 0;
+    if model.experts.as_ref().is_some_and(mixed) || model.latent_attention.is_some() {
         return Err(MeasureError::Setting {
             what: "the model",
             value: model.id.clone(),
-            why: "mixtures of experts and latent attention cannot be executed".to_owned(),
-            hint: "choose a dense --model such as small".to_owned(),
+            why: "shared experts, layers with and without experts, and latent attention cannot be \
+                  executed"
+                .to_owned(),
+            hint: "choose another --model, such as small".to_owned(),
         });
     }
     // Dimensions are at most 2^24, which specs has checked.
+    let experts = model.experts.as_ref();
     Ok(Shape {
         layers: model.layers as usize,
         hidden: model.hidden as usize,
         heads: model.heads as usize,
         kv_heads: model.kv_heads as usize,
         head_dim: model.head_dim as usize,
-        ffn_hidden: model.ffn_hidden as usize,
+        ffn_hidden: experts.map_or(model.ffn_hidden, |experts| experts.ffn_hidden) as usize,
         gated: model.ffn_matrices == 3,
         vocabulary: model.vocab as usize,
+        experts: experts.map(|experts| Experts {
+            count: experts.count as usize,
+            per_token: experts.active as usize,
+            router: experts.count as usize,
+        }),
     })
 }
 
-/// The layers that compute, each with the gradients that are reduced for it: those of its matrices.
-/// The embedding is looked up by the host and not trained.
-fn layers(settings: &Settings, shape: &Shape) -> Vec<LayerWork> {
+/// What the schedule needs to know of the model. The embedding is looked up by the host and not
+/// trained.
+fn work_of(settings: &Settings, shape: &Shape) -> ModelWork {
     let length = f64::from(settings.sequence_length);
-    let sequences = f64::from(settings.micro_batch_sequences);
-    layer_flop(&settings.model, Attention::Causal)
-        .into_iter()
-        .filter(|layer| layer.forward_flop_per_token > 0.0)
-        .enumerate()
-        .map(|(index, layer)| LayerWork {
+    let tokens = f64::from(settings.micro_batch_sequences) * length;
+    let part = |part: &laggard_specs::PartFlop| PartWork {
+        part: match part.part {
+            LayerPart::Qkv => Part::Qkv,
+            LayerPart::Attention => Part::Attention,
+            LayerPart::FeedForward => Part::FeedForward,
+            LayerPart::Router => Part::Dispatch,
+            LayerPart::Experts | LayerPart::SharedExperts => Part::Experts,
+            LayerPart::Head => Part::Head,
+        },
+        forward_flop: part.forward_flop_per_token * tokens,
+        forward_attention_flop: part.forward_attention_flop_per_squared_token * length * tokens,
+        parameters: part.matrix_elements,
+    };
+    let layer = |layer: laggard_specs::LayerParts| {
+        let mut parts: Vec<PartWork> = layer.parts.iter().map(part).collect();
+        if parts.iter().any(|work| work.part == Part::Experts) {
+            parts.push(PartWork {
+                part: Part::Combine,
+                forward_flop: 0.0,
+                forward_attention_flop: 0.0,
+                parameters: 0,
+            });
+        }
+        LayerWork {
             name: layer.name,
-            forward_flop: layer.forward_flop_per_token * length * sequences,
-            forward_attention_flop: layer.forward_attention_flop_per_squared_token
-                * length
-                * length
-                * sequences,
-            gradient_bytes: shape.parameters(index) as u64 * ELEMENT_BYTES,
-        })
-        .collect()
+            parts,
+        }
+    };
+    let layers = layer_parts(&settings.model, Attention::Causal);
+    let rows = u64::from(settings.micro_batch_sequences) * u64::from(settings.sequence_length);
+    ModelWork {
+        layers: layers.into_iter().map(layer).collect(),
+        element_bytes: ELEMENT_BYTES,
+        stream_elements: rows * shape.hidden as u64,
+        key_value_elements: rows * 2 * shape.kv_width() as u64,
+        experts_per_token: shape.experts.map_or(1, |experts| experts.per_token as u32),
+    }
 }
 
 #[cfg(test)]
@@ -291,7 +341,7 @@ mod tests {
             "every wait would fail",
         );
         check(
-            &|s| s.model = testing::model("mixtral-8x7b"),
+            &|s| s.model = testing::model("deepseek-v3"),
             "cannot be executed",
         );
         #[cfg(target_os = "linux")]

@@ -11,11 +11,13 @@
 //! here knows the order of a step. Every step is recorded from the first on: where warm-up ends is
 //! for the analysis to say.
 
+mod batches;
 mod classes;
 mod clock_sync;
 mod cpu_quota;
 mod crew;
 mod error;
+mod groups;
 mod handover;
 mod inject;
 mod input;
@@ -27,6 +29,7 @@ mod member;
 mod memory;
 mod network;
 mod place;
+mod portion;
 mod processors;
 mod program;
 mod rank;
@@ -39,6 +42,7 @@ mod team;
 mod telemetry;
 #[cfg(test)]
 mod testing;
+mod tokens;
 
 pub use classes::ClassShare;
 pub use error::MeasureError;

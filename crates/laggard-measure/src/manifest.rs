@@ -7,7 +7,7 @@ use laggard_record::{
     Class, Clock, Communication, Host, Link, Manifest, Origin, Peak, PeakKind, RankPlace,
     SchemaVersion, TimeBasis, Workload,
 };
-use laggard_specs::{Attention, training_flop_per_token};
+use laggard_specs::{Attention, Recompute, recompute_flop_per_token, training_flop_per_token};
 use laggard_types::{Caveat, CaveatCode, ClockDomain, FlopPerSecond, Rank};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeSet;
@@ -101,7 +101,13 @@ fn workload(job: &Job) -> Workload {
         micro_batch_sequences: settings.micro_batch_sequences,
         flop_per_token_causal: per_token(Attention::Causal),
         flop_per_token_full: per_token(Attention::Full),
-        recompute_flop_per_token: 0.0,
+        recompute_flop_per_token: match settings.layout.recompute {
+            laggard_schedule::Recompute::None => 0.0,
+            laggard_schedule::Recompute::Layers => {
+                let (length, all) = (u64::from(settings.sequence_length), Recompute::Layers);
+                recompute_flop_per_token(&settings.model, length, Attention::Causal, all).0
+            }
+        },
     }
 }
 

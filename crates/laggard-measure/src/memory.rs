@@ -1,29 +1,44 @@
-//! The buffers of one rank: parameters with gradients and moments, and the activations of one
-//! micro-batch. Knows sizes and first values, no arithmetic.
+//! The buffers of one rank: parameters with gradients and moments, and the activations of the
+//! micro-batches under way. Knows sizes and first values, no arithmetic.
 
-use crate::shape::{ELEMENT_BYTES, Placement, Shape, Weight};
+mod needs;
+
+use crate::portion::Portion;
+use crate::shape::{ELEMENT_BYTES, Weight};
+use crate::stream::{Purpose, generator};
 use laggard_backend::{BackendError, Buffer, Device, Slice};
 use laggard_stats::Rng;
 use laggard_types::DataType;
+use needs::{Need, needs};
 use std::collections::BTreeMap;
 
-/// What a buffer is for. Most regions have one buffer per layer.
+/// What a buffer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Region {
     /// All weights, bucket by bucket.
     Parameters,
     /// Their gradients.
     Gradients,
+    /// This rank's shards of the parameters.
+    ParameterShards,
+    /// This rank's shards of the gradients.
+    GradientShards,
+    /// Shards of the gradients of a later micro-batch, before they are added.
+    GradientArrivals,
     /// Adam's first moments.
     FirstMoments,
     /// Adam's second moments.
     SecondMoments,
+    /// The squared norm of the gradients.
+    Norm,
     /// Activations that enter layer 0, per micro-batch.
     Input,
     /// Activations that enter a layer (from layer 1) or the head.
     Stream,
-    /// Queries, keys and values.
-    Qkv,
+    /// Queries.
+    Query,
+    /// Keys and values, of all ranks that share the sequences.
+    KeyValue,
     /// Attention scores, per sequence and head.
     Scores,
     /// Scores times values.
@@ -32,20 +47,50 @@ pub(crate) enum Region {
     Residual,
     /// The wide activations of the feed-forward part.
     FeedForward,
+    /// The router's outputs.
+    RouterLogits,
+    /// Tokens that came to this rank's experts.
+    ExpertInput,
+    /// The wide activations of the experts.
+    ExpertHidden,
     /// The head's outputs, and then their error.
     Logits,
     /// What the head should put out, negated, for one sequence.
     NegativeTargets,
+    /// All tokens of activations that ranks share.
+    Gathered,
+    /// All tokens of their gradient.
+    GatheredGradient,
+    /// This rank's addend of activations.
+    Partial,
+    /// This rank's addend of their gradient.
+    PartialGradient,
+    /// Keys and values of this rank's tokens.
+    KeyValueOwn,
+    /// Tokens sorted by expert, on their way there, or their gradients back.
+    Dispatched,
+    /// What experts made of them, or its gradient.
+    ExpertOutput,
+    /// The same, back where the tokens came from.
+    Combined,
     /// Gradient of the residual stream.
     StreamGradient,
     /// Gradient of the wide activations.
     FeedForwardGradient,
     /// Gradient of the context.
     ContextGradient,
-    /// Gradient of queries, keys and values.
-    QkvGradient,
+    /// Gradient of the queries.
+    QueryGradient,
+    /// Gradient of all keys and values.
+    KeyValueGradient,
+    /// Gradient of those of this rank's tokens.
+    KeyValueGradientOwn,
     /// Gradient of the scores of one head.
     ScoreGradient,
+    /// Gradient of the experts' wide activations.
+    ExpertHiddenGradient,
+    /// Gradient of the tokens that came to experts.
+    ExpertInputGradient,
 }
 
 /// The largest micro-batch that memory is made for.
@@ -59,14 +104,14 @@ pub(crate) struct Capacity {
     pub length: usize,
 }
 
+/// Which of a region's buffers: a layer (or piece, or micro-batch), and the slot of the micro-batch.
+pub(crate) type Index = (usize, usize);
+
 /// One rank's buffers.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    buffers: BTreeMap<(Region, usize), Buffer>,
+    buffers: BTreeMap<(Region, Index), Buffer>,
 }
-
-/// Region, first index, number of buffers, elements of each.
-type Need = (Region, usize, usize, usize);
 
 impl Memory {
     /// Zeroed buffers on a device.
@@ -75,22 +120,24 @@ impl Memory {
     /// If the memory cannot be had.
     pub(crate) fn allocate(
         device: &dyn Device,
-        shape: &Shape,
+        portion: &Portion,
         capacity: Capacity,
     ) -> Result<Self, BackendError> {
         let mut buffers = BTreeMap::new();
-        for (region, first, count, len) in needs(shape, capacity) {
-            for index in first..first + count {
-                buffers.insert((region, index), device.allocate(DataType::F32, len)?);
+        for need in needs(portion, capacity) {
+            for index in need.indices {
+                let buffer = device.allocate(DataType::F32, need.elements)?;
+                buffers.insert((need.region, index), buffer);
             }
         }
         Ok(Self { buffers })
     }
 
     /// Bytes that [`Memory::allocate`] takes.
-    pub(crate) fn bytes(shape: &Shape, capacity: Capacity) -> u64 {
-        let elements = |(_, _, count, len): Need| (count as u64).saturating_mul(len as u64);
-        let total = needs(shape, capacity)
+    pub(crate) fn bytes(portion: &Portion, capacity: Capacity) -> u64 {
+        let elements =
+            |need: Need| (need.indices.len() as u64).saturating_mul(need.elements as u64);
+        let total = needs(portion, capacity)
             .into_iter()
             .map(elements)
             .fold(0, u64::saturating_add);
@@ -101,100 +148,122 @@ impl Memory {
     ///
     /// # Errors
     /// [`BackendError::Unknown`] if there is none.
-    pub(crate) fn buffer(&self, region: Region, index: usize) -> Result<&Buffer, BackendError> {
+    pub(crate) fn buffer(&self, region: Region, index: Index) -> Result<&Buffer, BackendError> {
         self.buffers
             .get(&(region, index))
             .ok_or_else(|| BackendError::Unknown {
-                what: format!("buffer {region:?} {index}"),
+                what: format!("buffer {region:?} {index:?}"),
             })
     }
 
     /// All buffers.
     #[cfg(test)]
-    pub(crate) fn buffers(&self) -> &BTreeMap<(Region, usize), Buffer> {
+    pub(crate) fn buffers(&self) -> &BTreeMap<(Region, Index), Buffer> {
         &self.buffers
     }
 
-    /// Gives parameters and targets their first values, the same for the same seed on every rank:
-    /// uniform, so wide that activations keep about the size of the inputs (variance 1 / fan-in;
-    /// where a branch joins the residual stream also divided by the number of branches, as GPT-2
-    /// does: Radford et al. 2019, section 2.3).
+    /// Gives parameters and targets their first values: numbers of the whole model, of which each
+    /// rank takes its part, so that they are the same in every layout. They are uniform, so wide
+    /// that activations keep about the size of the inputs (variance 1 / fan-in; where a branch joins
+    /// the residual stream also divided by the number of branches, as GPT-2 does: Radford et al.
+    /// 2019, section 2.3).
     ///
     /// # Errors
     /// If work is using the buffers.
-    pub(crate) fn initialize(&self, placement: &Placement, seed: u64) -> Result<(), BackendError> {
-        let shape = placement.shape();
-        let mut rng = Rng::new(seed);
-        let parameters = self.buffer(Region::Parameters, 0)?;
-        for layer in 0..=shape.layers {
-            for weight in shape.weights(layer) {
-                let range = placement.weight(layer, *weight).unwrap_or_default();
-                let branches = match weight {
-                    Weight::Output | Weight::Down => 2 * shape.layers,
-                    _ => 1,
-                };
-                let variance = 1.0 / (shape.size(*weight).0 * branches) as f64;
-                fill(&Slice::new(parameters, range)?, variance, &mut rng)?;
+    pub(crate) fn initialize(&self, portion: &Portion, seed: u64) -> Result<(), BackendError> {
+        let parameters = self.buffer(Region::Parameters, (0, 0))?;
+        for (layer, weight, range) in portion.weights() {
+            let values = first_values(portion, (layer, weight), seed);
+            Slice::new(parameters, range)?.write_f32(&values)?;
+        }
+        for bucket in &portion.buckets {
+            if let Some(shard) = bucket.shard {
+                let len = bucket.sharded.len();
+                let start = bucket.range.start + shard.index * len;
+                let own = Slice::new(parameters, start..start + len)?;
+                let shards = self.buffer(Region::ParameterShards, (0, 0))?;
+                Slice::new(shards, bucket.sharded.clone())?.write_f32(&own.read_f32()?)?;
             }
         }
-        fill(
-            &Slice::whole(self.buffer(Region::NegativeTargets, 0)?),
-            1.0,
-            &mut rng,
-        )
+        let Ok(targets) = self.buffer(Region::NegativeTargets, (0, 0)) else {
+            return Ok(());
+        };
+        let mut rng = generator(seed, Purpose::Targets, 0, 0);
+        let (whole, own) = (portion.model.vocabulary, portion.own.vocabulary);
+        let columns = portion.tensor.index * own..(portion.tensor.index + 1) * own;
+        let rows = targets.len() / own;
+        let values = cut(
+            0..rows,
+            (rows, whole),
+            std::slice::from_ref(&columns),
+            || uniform(1.0, &mut rng),
+        );
+        Slice::whole(targets).write_f32(&values)
     }
 }
 
-/// Fills with uniform numbers of mean 0.
-fn fill(slice: &Slice, variance: f64, rng: &mut Rng) -> Result<(), BackendError> {
-    let values: Vec<f32> = (0..slice.len).map(|_| uniform(variance, rng)).collect();
-    slice.write_f32(&values)
+/// First values of this rank's part of a weight.
+fn first_values(portion: &Portion, (layer, weight): (usize, Weight), seed: u64) -> Vec<f32> {
+    let model = &portion.model;
+    let branches = match weight {
+        Weight::Output | Weight::Down | Weight::ExpertDown(_) => 2 * model.layers,
+        _ => 1,
+    };
+    let (rows, columns) = model.size(weight);
+    let variance = 1.0 / (rows * branches) as f64;
+    let mut rng = generator(
+        seed,
+        Purpose::Weights,
+        layer as u32,
+        number(portion, weight),
+    );
+    let (own_rows, own_columns) = portion.place_in_model(weight);
+    cut(own_rows, (rows, columns), &own_columns, || {
+        uniform(variance, &mut rng)
+    })
+}
+
+/// The number of a weight within its layer, the same on every rank.
+fn number(portion: &Portion, weight: Weight) -> u32 {
+    let expert = |own: usize, which: u32| {
+        let expert = portion.experts_of(portion.expert.index).start + own;
+        16 + 4 * expert as u32 + which
+    };
+    match weight {
+        Weight::Qkv => 0,
+        Weight::Output => 1,
+        Weight::Up => 2,
+        Weight::Gate => 3,
+        Weight::Down => 4,
+        Weight::Router => 5,
+        Weight::Head => 6,
+        Weight::ExpertUp(own) => expert(own, 0),
+        Weight::ExpertGate(own) => expert(own, 1),
+        Weight::ExpertDown(own) => expert(own, 2),
+    }
+}
+
+/// Draws a matrix row by row, and keeps some rows and columns of it.
+fn cut(
+    rows: std::ops::Range<usize>,
+    size: (usize, usize),
+    columns: &[std::ops::Range<usize>],
+    mut draw: impl FnMut() -> f32,
+) -> Vec<f32> {
+    let mut kept = Vec::new();
+    let mut line = vec![0.0; size.1];
+    for row in 0..size.0 {
+        line.iter_mut().for_each(|value| *value = draw());
+        if rows.contains(&row) {
+            columns
+                .iter()
+                .for_each(|range| kept.extend_from_slice(&line[range.clone()]));
+        }
+    }
+    kept
 }
 
 /// A uniform number of mean 0.
 pub(crate) fn uniform(variance: f64, rng: &mut Rng) -> f32 {
     ((2.0 * rng.uniform() - 1.0) * (3.0 * variance).sqrt()) as f32
-}
-
-/// What a shape and capacity need; what cannot be counted saturates, and cannot be had.
-fn needs(shape: &Shape, capacity: Capacity) -> Vec<Need> {
-    let Capacity {
-        micro_batches,
-        sequences,
-        length,
-    } = capacity;
-    let layers = shape.layers;
-    let square = length.saturating_mul(length);
-    let rows = |width: usize| sequences.saturating_mul(length).saturating_mul(width);
-    let parameters = (0..=layers).map(|layer| shape.parameters(layer)).sum();
-    vec![
-        (Region::Parameters, 0, 1, parameters),
-        (Region::Gradients, 0, 1, parameters),
-        (Region::FirstMoments, 0, 1, parameters),
-        (Region::SecondMoments, 0, 1, parameters),
-        (Region::Input, 0, micro_batches, rows(shape.hidden)),
-        (Region::Stream, 1, layers, rows(shape.hidden)),
-        (Region::Qkv, 0, layers, rows(shape.qkv_width())),
-        (
-            Region::Scores,
-            0,
-            layers,
-            square.saturating_mul(sequences).saturating_mul(shape.heads),
-        ),
-        (Region::Context, 0, layers, rows(shape.query_width())),
-        (Region::Residual, 0, layers, rows(shape.hidden)),
-        (Region::FeedForward, 0, layers, rows(shape.ffn_hidden)),
-        (Region::Logits, 0, 1, rows(shape.vocabulary)),
-        (
-            Region::NegativeTargets,
-            0,
-            1,
-            length.saturating_mul(shape.vocabulary),
-        ),
-        (Region::StreamGradient, 0, 1, rows(shape.hidden)),
-        (Region::FeedForwardGradient, 0, 1, rows(shape.ffn_hidden)),
-        (Region::ContextGradient, 0, 1, rows(shape.query_width())),
-        (Region::QkvGradient, 0, 1, rows(shape.qkv_width())),
-        (Region::ScoreGradient, 0, 1, square),
-    ]
 }

@@ -12,67 +12,60 @@
 //! x'      = r + u Wdown
 //! ```
 //!
-//! and after the last layer `loss = |x Whead - target|^2 / (2 length)` per sequence. Knows matrices
-//! and kernels; nothing of queues, schedules or time.
+//! and after the last layer `loss = |x Whead - target|^2 / (2 length)` per sequence. In a mixture of
+//! experts, `u` and what becomes of it are the mean over a token's experts, and the router's outputs
+//! add `|r Wrouter|^2 / (2 length)` to the loss.
+//!
+//! Ranks that share a layer hold parts of its matrices, of its tokens or of its experts; what they
+//! exchange is in `exchange.rs`. Where several ranks' addends make the residual stream, each adds
+//! the stream's old value for its own share of the rows, so that the sum has it once.
+//!
+//! Knows matrices and kernels; nothing of queues, schedules or time.
 
-use crate::memory::{Memory, Region};
-use crate::shape::{Placement, Shape, Weight};
-use laggard_backend::{BackendError, Kernel, Matrix, Slice, Transpose};
+mod attention;
+mod exchange;
+mod experts;
+mod feed_forward;
+mod gemm;
+mod head;
+
+use crate::memory::{Index, Memory, Region};
+use crate::portion::Portion;
+use crate::shape::Weight;
+use crate::tokens::{Tokens, share};
+pub(crate) use exchange::{next, previous};
+use gemm::{Gemm, No, Yes, added, gemm};
+use laggard_backend::{BackendError, Kernel, Matrix, Slice};
+use laggard_schedule::{Part, Phase};
 use std::ops::Range;
 
 /// Kernels, or why a matrix does not fit its memory.
 type Kernels = Result<Vec<Kernel>, BackendError>;
 
 /// One micro-batch as far as kernels depend on it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Batch {
     /// Position within the step.
     pub micro_batch: usize,
-    /// Sequences.
-    pub sequences: usize,
-    /// Tokens of each sequence.
-    pub length: usize,
+    /// This rank's tokens.
+    pub tokens: Tokens,
+    /// Tokens of the ranks that share the experts, this one included.
+    pub peers: Vec<Tokens>,
     /// Weight of each of its sequences in the gradient.
     pub weight: f32,
-}
-
-impl Batch {
-    fn tokens(&self) -> usize {
-        self.sequences * self.length
-    }
 }
 
 /// The model on one rank's memory.
 #[derive(Debug)]
 pub(crate) struct Network {
-    placement: Placement,
+    portion: Portion,
     memory: Memory,
 }
 
-/// `c = scale * op(a) * op(b)`, or `c += ...`.
-struct Gemm {
-    a: (Matrix, Transpose),
-    b: (Matrix, Transpose),
-    c: Matrix,
-    scale: f32,
-    accumulate: bool,
-}
-
-/// The matrices of one head of one sequence.
-struct Head {
-    query: Matrix,
-    key: Matrix,
-    value: Matrix,
-    scores: Matrix,
-    context: Matrix,
-}
-
-use Transpose::{No, Yes};
-
 impl Network {
     /// A network on memory that fits it.
-    pub(crate) fn new(placement: Placement, memory: Memory) -> Self {
-        Self { placement, memory }
+    pub(crate) fn new(portion: Portion, memory: Memory) -> Self {
+        Self { portion, memory }
     }
 
     /// The rank's memory.
@@ -80,222 +73,232 @@ impl Network {
         &self.memory
     }
 
-    /// Where parameters lie.
-    pub(crate) fn placement(&self) -> &Placement {
-        &self.placement
+    /// What the rank holds.
+    pub(crate) fn portion(&self) -> &Portion {
+        &self.portion
     }
 
-    /// Forward of one layer; layer `layers` is the head.
-    pub(crate) fn forward(&self, layer: usize, batch: Batch) -> Kernels {
-        let (tokens, shape) = (batch.tokens(), self.shape());
-        let stream = self.stream(layer, batch)?;
-        if layer == shape.layers {
-            let logits = self.rows(Region::Logits, 0, tokens, shape.vocabulary)?;
-            return Ok(vec![product(
-                stream,
-                self.parameter(layer, Weight::Head)?,
-                logits,
-            )]);
-        }
-        let qkv = self.rows(Region::Qkv, layer, tokens, shape.qkv_width())?;
-        let context = self.rows(Region::Context, layer, tokens, shape.query_width())?;
-        let residual = self.rows(Region::Residual, layer, tokens, shape.hidden)?;
-        let ffn = self.rows(Region::FeedForward, layer, tokens, shape.ffn_hidden)?;
-        let next = self.rows(Region::Stream, layer + 1, tokens, shape.hidden)?;
-        let weight = |weight| self.parameter(layer, weight);
-
-        let mut kernels = vec![product(stream.clone(), weight(Weight::Qkv)?, qkv)];
-        let scale = score_scale(shape, batch);
-        for head in self.heads(layer, batch, (Region::Qkv, Region::Context))? {
-            let Head {
-                query,
-                key,
-                value,
-                scores,
-                context,
-            } = head;
-            kernels.push(scaled((query, No), (key, Yes), scores.clone(), scale));
-            kernels.push(product(scores, value, context));
-        }
-        kernels.push(Kernel::Copy {
-            from: stream.slice,
-            to: residual.slice.clone(),
-        });
-        kernels.push(added(
-            (context, No),
-            (weight(Weight::Output)?, No),
-            residual.clone(),
-        ));
-        kernels.push(product(residual.clone(), weight(Weight::Up)?, ffn.clone()));
-        if shape.gated {
-            let gate = weight(Weight::Gate)?;
-            kernels.push(added((residual.clone(), No), (gate, No), ffn.clone()));
-        }
-        kernels.push(Kernel::Copy {
-            from: residual.slice,
-            to: next.slice.clone(),
-        });
-        kernels.push(added((ffn, No), (weight(Weight::Down)?, No), next));
-        Ok(kernels)
-    }
-
-    /// Backward of one layer, after that of the layer above: turns the gradient of the layer's
-    /// output into that of its input, and adds to the gradients of its weights.
-    pub(crate) fn backward(&self, layer: usize, batch: Batch) -> Kernels {
-        if layer == self.shape().layers {
-            return self.head_backward(batch);
-        }
-        let (tokens, shape) = (batch.tokens(), self.shape());
-        let stream = self.stream(layer, batch)?;
-        let residual = self.rows(Region::Residual, layer, tokens, shape.hidden)?;
-        let context = self.rows(Region::Context, layer, tokens, shape.query_width())?;
-        let ffn = self.rows(Region::FeedForward, layer, tokens, shape.ffn_hidden)?;
-        let d_stream = self.rows(Region::StreamGradient, 0, tokens, shape.hidden)?;
-        let d_ffn = self.rows(Region::FeedForwardGradient, 0, tokens, shape.ffn_hidden)?;
-        let d_context = self.rows(Region::ContextGradient, 0, tokens, shape.query_width())?;
-        let d_qkv = self.rows(Region::QkvGradient, 0, tokens, shape.qkv_width())?;
-        let weight = |weight| self.parameter(layer, weight);
-        let gradient = |weight, input: &Matrix, output: &Matrix| {
-            self.gradient((layer, weight), batch, (input, output), 1.0)
+    /// The arithmetic of some parts of a layer, given in the order of forward; none means all.
+    /// Layer `layers` is the head. Backward comes after that of the layer above: it turns the
+    /// gradient of the layer's output into that of its input, and adds to the gradients of weights.
+    pub(crate) fn kernels(
+        &self,
+        phase: Phase,
+        layer: usize,
+        parts: &[Part],
+        batch: &Batch,
+    ) -> Kernels {
+        let all;
+        let parts = match parts.is_empty() {
+            true => {
+                all = self.parts(layer);
+                &all
+            }
+            false => parts,
         };
-
-        let mut kernels = vec![gradient(Weight::Down, &ffn, &d_stream)?];
-        let down = weight(Weight::Down)?;
-        kernels.push(scaled(
-            (d_stream.clone(), No),
-            (down, Yes),
-            d_ffn.clone(),
-            1.0,
-        ));
-        for name in shape.weights(layer) {
-            if matches!(name, Weight::Up | Weight::Gate) {
-                kernels.push(gradient(*name, &residual, &d_ffn)?);
-                let back = (weight(*name)?, Yes);
-                kernels.push(added((d_ffn.clone(), No), back, d_stream.clone()));
+        let mut kernels = Vec::new();
+        match phase {
+            Phase::Backward => {
+                for part in parts.iter().rev() {
+                    kernels.extend(self.backward(*part, layer, batch)?);
+                }
+            }
+            _ => {
+                for part in parts {
+                    kernels.extend(self.forward(*part, layer, batch)?);
+                }
             }
         }
-        kernels.push(gradient(Weight::Output, &context, &d_stream)?);
-        let output = weight(Weight::Output)?;
-        kernels.push(scaled(
-            (d_stream.clone(), No),
-            (output, Yes),
-            d_context,
-            1.0,
-        ));
-        kernels.extend(self.attention_backward(layer, batch)?);
-        kernels.push(gradient(Weight::Qkv, &stream, &d_qkv)?);
-        kernels.push(added((d_qkv, No), (weight(Weight::Qkv)?, Yes), d_stream));
         Ok(kernels)
     }
 
-    /// One update of all parameters.
+    /// The parts of a layer, in the order of forward.
+    pub(crate) fn parts(&self, layer: usize) -> Vec<Part> {
+        let model = &self.portion.model;
+        if layer == model.layers {
+            return vec![Part::Head];
+        }
+        let (qkv, attention) = (Part::Qkv, Part::Attention);
+        match model.experts {
+            None => vec![qkv, attention, Part::FeedForward],
+            Some(_) => vec![qkv, attention, Part::Dispatch, Part::Experts, Part::Combine],
+        }
+    }
+
+    fn forward(&self, part: Part, layer: usize, batch: &Batch) -> Kernels {
+        match part {
+            Part::Qkv => self.qkv_forward(layer, batch),
+            Part::Attention => self.attention_forward(layer, batch),
+            Part::FeedForward => self.feed_forward(layer, batch),
+            Part::Dispatch => self.dispatch_forward(layer, batch),
+            Part::Experts => self.experts_forward(layer, batch),
+            Part::Combine => self.combine_forward(layer, batch),
+            Part::Head => self.head_forward(layer, batch),
+        }
+    }
+
+    fn backward(&self, part: Part, layer: usize, batch: &Batch) -> Kernels {
+        match part {
+            Part::Qkv => self.qkv_backward(layer, batch),
+            Part::Attention => self.attention_backward(layer, batch),
+            Part::FeedForward => self.feed_forward_backward(layer, batch),
+            Part::Dispatch => self.dispatch_backward(layer, batch),
+            Part::Experts => self.experts_backward(layer, batch),
+            Part::Combine => self.combine_backward(layer, batch),
+            Part::Head => self.head_backward(layer, batch),
+        }
+    }
+
+    /// One update of all parameters that this rank updates.
     pub(crate) fn optimizer(&self, learning_rate: f32) -> Kernels {
-        let whole = |region| Ok(Slice::whole(self.memory.buffer(region, 0)?));
-        Ok(vec![Kernel::Adam {
-            parameters: whole(Region::Parameters)?,
-            gradients: whole(Region::Gradients)?,
-            first_moments: whole(Region::FirstMoments)?,
-            second_moments: whole(Region::SecondMoments)?,
-            learning_rate,
+        let of_bucket = |bucket: &crate::portion::PlacedBucket| {
+            let (parameters, gradients, range) = match bucket.shard {
+                Some(_) => (
+                    Region::ParameterShards,
+                    Region::GradientShards,
+                    &bucket.sharded,
+                ),
+                None => (Region::Parameters, Region::Gradients, &bucket.range),
+            };
+            Ok(Kernel::Adam {
+                parameters: self.flat(parameters, range.clone())?,
+                gradients: self.flat(gradients, range.clone())?,
+                first_moments: self.flat(Region::FirstMoments, bucket.moments.clone())?,
+                second_moments: self.flat(Region::SecondMoments, bucket.moments.clone())?,
+                learning_rate,
+            })
+        };
+        self.portion.buckets.iter().map(of_bucket).collect()
+    }
+
+    /// The squared norm of the gradients that this rank updates with.
+    pub(crate) fn norm(&self) -> Kernels {
+        let norm = self.matrix(Region::Norm, (0, 0), 1, 1)?;
+        let mut kernels = Vec::new();
+        for (index, bucket) in self.portion.buckets.iter().enumerate() {
+            let slice = match bucket.shard {
+                Some(_) => self.flat(Region::GradientShards, bucket.sharded.clone())?,
+                None => self.flat(Region::Gradients, bucket.range.clone())?,
+            };
+            let (rows, columns) = (slice.len, 1);
+            let gradients = Matrix {
+                slice,
+                rows,
+                columns,
+                row_stride: columns,
+            };
+            kernels.push(gemm(Gemm {
+                a: (gradients.clone(), Yes),
+                b: (gradients, No),
+                c: norm.clone(),
+                scale: 1.0,
+                accumulate: index > 0,
+            }));
+        }
+        Ok(kernels)
+    }
+
+    /// Adds the shard of a later micro-batch's gradients to that of earlier ones.
+    pub(crate) fn accumulate(&self, bucket: usize) -> Kernels {
+        let range = || self.portion.buckets[bucket].sharded.clone();
+        Ok(vec![Kernel::Add {
+            from: self.flat(Region::GradientArrivals, range())?,
+            to: self.flat(Region::GradientShards, range())?,
         }])
     }
 
-    /// A range of the gradients, such as a bucket.
-    ///
-    /// # Errors
-    /// If the range is not within the gradients.
-    pub(crate) fn gradients(&self, range: Range<usize>) -> Result<Slice, BackendError> {
-        Slice::new(self.memory.buffer(Region::Gradients, 0)?, range)
-    }
-
-    fn shape(&self) -> &Shape {
-        self.placement.shape()
-    }
-
-    fn head_backward(&self, batch: Batch) -> Kernels {
-        let (tokens, shape) = (batch.tokens(), self.shape());
-        let layer = shape.layers;
-        let stream = self.stream(layer, batch)?;
-        let error = self.rows(Region::Logits, 0, tokens, shape.vocabulary)?;
-        let d_stream = self.rows(Region::StreamGradient, 0, tokens, shape.hidden)?;
-        let scale = batch.weight / batch.length as f32;
-        // Every sequence has the same target, whichever rank works on it.
-        let sequence = batch.length * shape.vocabulary;
-        let target = self.memory.buffer(Region::NegativeTargets, 0)?;
-        let target = Slice::new(target, 0..sequence)?;
-        let mut kernels = Vec::new();
-        for first in (0..batch.sequences).map(|index| index * sequence) {
-            let to = error.slice.part(first..first + sequence)?;
-            kernels.push(Kernel::Add {
-                from: target.clone(),
-                to,
-            });
+    /// `output = input + addends`, where `addends` are kernels that write to, or add to, a matrix
+    /// of all tokens. Where ranks share the layer, this makes this rank's addend of the sum.
+    fn join(
+        &self,
+        (input, output): (Matrix, Matrix),
+        batch: &Batch,
+        addends: impl FnOnce(Matrix, bool) -> Vec<Kernel>,
+    ) -> Kernels {
+        if self.portion.tensor.of == 1 {
+            let mut kernels = vec![Kernel::Copy {
+                from: input.slice,
+                to: output.slice.clone(),
+            }];
+            kernels.extend(addends(output, true));
+            return Ok(kernels);
         }
-        kernels.push(self.gradient((layer, Weight::Head), batch, (&stream, &error), scale)?);
-        let head = self.parameter(layer, Weight::Head)?;
-        kernels.push(scaled((error, No), (head, Yes), d_stream, scale));
+        let (own, to) = (
+            self.own_rows(batch),
+            match self.portion.sequence_parallel {
+                true => self.tokens_of(Region::Partial, batch)?,
+                false => output,
+            },
+        );
+        let mut kernels = addends(to.clone(), false);
+        kernels.extend(self.add_own_rows(input, to, own)?);
         Ok(kernels)
     }
 
-    fn attention_backward(&self, layer: usize, batch: Batch) -> Kernels {
-        let shape = self.shape();
-        let scale = score_scale(shape, batch);
-        let of_output = (Region::QkvGradient, Region::ContextGradient);
-        let gradients = self.heads_of(layer, 0, batch, of_output)?;
-        let values = self.heads(layer, batch, (Region::Qkv, Region::Context))?;
-        let d_scores = self.rows(Region::ScoreGradient, 0, batch.length, batch.length)?;
-        let heads_per_kv = shape.heads / shape.kv_heads;
+    /// The gradient of a block's input: that of its output, and addends `a b^T`.
+    fn back(&self, layer: usize, batch: &Batch, addends: Vec<(Matrix, Matrix)>) -> Kernels {
+        let d_stream = self.stream_gradient(layer, batch)?;
+        if self.portion.tensor.of == 1 {
+            let add = |(a, b)| added((a, No), (b, Yes), d_stream.clone());
+            return Ok(addends.into_iter().map(add).collect());
+        }
+        let to = self.tokens_of(Region::PartialGradient, batch)?;
         let mut kernels = Vec::new();
-        for (index, (value, gradient)) in values.into_iter().zip(gradients).enumerate() {
-            // Query heads that share a key head add up in its gradient.
-            let accumulate = !index.is_multiple_of(heads_per_kv);
-            let context = gradient.context;
-            let d_score = || d_scores.clone();
-            kernels.push(scaled(
-                (context.clone(), No),
-                (value.value, Yes),
-                d_score(),
-                1.0,
-            ));
+        for (index, (a, b)) in addends.into_iter().enumerate() {
             kernels.push(gemm(Gemm {
-                a: (value.scores, Yes),
-                b: (context, No),
-                c: gradient.value,
+                a: (a, No),
+                b: (b, Yes),
+                c: to.clone(),
                 scale: 1.0,
-                accumulate,
-            }));
-            kernels.push(scaled(
-                (d_score(), No),
-                (value.key, No),
-                gradient.query,
-                scale,
-            ));
-            kernels.push(gemm(Gemm {
-                a: (d_score(), Yes),
-                b: (value.query, No),
-                c: gradient.key,
-                scale,
-                accumulate,
+                accumulate: index > 0,
             }));
         }
+        kernels.extend(self.add_own_rows(d_stream, to, self.own_rows(batch))?);
         Ok(kernels)
     }
 
-    /// `dW (+)= scale * input^T output`: the first micro-batch replaces, later ones add.
+    /// Adds this rank's share of the residual stream's rows to a matrix of all tokens.
+    fn add_own_rows(&self, from: Matrix, to: Matrix, own: Range<usize>) -> Kernels {
+        if own.is_empty() {
+            return Ok(Vec::new());
+        }
+        let width = self.portion.model.hidden;
+        let elements = own.start * width..own.end * width;
+        Ok(vec![Kernel::Add {
+            from: match self.portion.sequence_parallel {
+                true => from.slice,
+                false => from.slice.part(elements.clone())?,
+            },
+            to: to.slice.part(elements)?,
+        }])
+    }
+
+    /// Rows of all tokens that are this rank's among those that share each matrix.
+    fn own_rows(&self, batch: &Batch) -> Range<usize> {
+        let tensor = self.portion.tensor;
+        share(batch.tokens.count(), tensor.of, tensor.index)
+    }
+
+    /// `dW (+)= scale * input^T output`.
     fn gradient(
         &self,
-        of: (usize, Weight),
-        batch: Batch,
+        (layer, weight): (usize, Weight),
+        batch: &Batch,
         (input, output): (&Matrix, &Matrix),
         scale: f32,
     ) -> Result<Kernel, BackendError> {
         Ok(gemm(Gemm {
             a: (input.clone(), Yes),
             b: (output.clone(), No),
-            c: self.weight_in(Region::Gradients, of.0, of.1)?,
+            c: self.weight_in(Region::Gradients, layer, weight)?,
             scale,
-            accumulate: batch.micro_batch > 0,
+            accumulate: self.adds_up((layer, weight), batch),
         }))
+    }
+
+    /// Whether a micro-batch's gradients are added to what is there.
+    fn adds_up(&self, (layer, weight): (usize, Weight), batch: &Batch) -> bool {
+        batch.micro_batch > 0 && self.portion.accumulates(layer, weight)
     }
 
     fn parameter(&self, layer: usize, weight: Weight) -> Result<Matrix, BackendError> {
@@ -308,31 +311,123 @@ impl Network {
         layer: usize,
         weight: Weight,
     ) -> Result<Matrix, BackendError> {
-        let range = self.placement.weight(layer, weight).unwrap_or_default();
-        let (rows, columns) = self.shape().size(weight);
-        let slice = Slice::new(self.memory.buffer(region, 0)?, range)?;
+        let unknown = || BackendError::Unknown {
+            what: format!("{weight:?} of layer {layer}"),
+        };
+        let range = self.portion.weight(layer, weight).ok_or_else(unknown)?;
+        let (rows, columns) = self.portion.own.size(weight);
         Ok(Matrix {
-            slice,
+            slice: self.flat(region, range)?,
             rows,
             columns,
             row_stride: columns,
         })
     }
 
-    /// The residual stream that enters a layer.
-    fn stream(&self, layer: usize, batch: Batch) -> Result<Matrix, BackendError> {
-        let (tokens, hidden) = (batch.tokens(), self.shape().hidden);
-        match layer {
-            0 => self.rows(Region::Input, batch.micro_batch, tokens, hidden),
-            _ => self.rows(Region::Stream, layer, tokens, hidden),
+    /// What a block computes on: the stream, of all tokens.
+    fn block_input(&self, stream: Matrix, batch: &Batch) -> Result<Matrix, BackendError> {
+        match self.portion.sequence_parallel {
+            true => self.tokens_of(Region::Gathered, batch),
+            false => Ok(stream),
         }
     }
 
-    /// The first rows of a dense matrix.
-    fn rows(
+    /// Gradient of what a block puts out, of all tokens.
+    fn output_gradient(&self, layer: usize, batch: &Batch) -> Result<Matrix, BackendError> {
+        match self.portion.sequence_parallel {
+            true => self.tokens_of(Region::GatheredGradient, batch),
+            false => self.stream_gradient(layer, batch),
+        }
+    }
+
+    /// The residual stream that enters a layer.
+    fn stream(&self, layer: usize, batch: &Batch) -> Result<Matrix, BackendError> {
+        let (region, index) = match layer {
+            0 => (Region::Input, (batch.micro_batch, 0)),
+            // A piece's output is in the slots of the layer below.
+            _ => (Region::Stream, (layer, self.slot_below(layer, batch))),
+        };
+        let rows = self.stream_range(batch).len();
+        self.matrix(region, index, rows, self.portion.model.hidden)
+    }
+
+    fn stream_gradient(&self, layer: usize, batch: &Batch) -> Result<Matrix, BackendError> {
+        let chunk = self.portion.chunk_of(layer);
+        let index = (chunk, batch.micro_batch % self.portion.slots[chunk]);
+        let rows = self.stream_range(batch).len();
+        self.matrix(
+            Region::StreamGradient,
+            index,
+            rows,
+            self.portion.model.hidden,
+        )
+    }
+
+    /// Which of this rank's tokens are rows of its residual stream.
+    pub(crate) fn stream_range(&self, batch: &Batch) -> Range<usize> {
+        match self.portion.sequence_parallel {
+            true => self.own_rows(batch),
+            false => 0..batch.tokens.count(),
+        }
+    }
+
+    /// A matrix of residual rows that backward needs.
+    fn kept_rows(
         &self,
         region: Region,
-        index: usize,
+        layer: usize,
+        batch: &Batch,
+    ) -> Result<Matrix, BackendError> {
+        let rows = self.stream_range(batch).len();
+        let index = self.kept(layer, batch);
+        self.matrix(region, index, rows, self.portion.model.hidden)
+    }
+
+    fn wide(&self, region: Region, layer: usize, batch: &Batch) -> Result<Matrix, BackendError> {
+        let index = match region {
+            Region::FeedForward => self.kept(layer, batch),
+            _ => (0, 0),
+        };
+        let rows = batch.tokens.count();
+        self.matrix(region, index, rows, self.portion.own.ffn_hidden)
+    }
+
+    fn logits(&self, batch: &Batch) -> Result<Matrix, BackendError> {
+        let (rows, columns) = (batch.tokens.count(), self.portion.own.vocabulary);
+        self.matrix(Region::Logits, (0, 0), rows, columns)
+    }
+
+    /// A matrix of one row of the stream's width per token.
+    fn tokens_of(&self, region: Region, batch: &Batch) -> Result<Matrix, BackendError> {
+        let rows = batch.tokens.count();
+        self.matrix(region, (0, 0), rows, self.portion.model.hidden)
+    }
+
+    /// Where activations that backward needs are kept.
+    fn kept(&self, layer: usize, batch: &Batch) -> Index {
+        match self.portion.recompute {
+            true => (0, 0),
+            false => {
+                let chunk = self.portion.chunk_of(layer);
+                (layer, batch.micro_batch % self.portion.slots[chunk])
+            }
+        }
+    }
+
+    /// The slot of what enters a layer: also the layer above a piece has one.
+    fn slot_below(&self, layer: usize, batch: &Batch) -> usize {
+        let chunks = &self.portion.chunks;
+        let chunk = chunks
+            .iter()
+            .position(|range| (range.start..=range.end).contains(&layer));
+        batch.micro_batch % self.portion.slots[chunk.unwrap_or(0)]
+    }
+
+    /// The first rows of a dense matrix.
+    fn matrix(
+        &self,
+        region: Region,
+        index: Index,
         rows: usize,
         columns: usize,
     ) -> Result<Matrix, BackendError> {
@@ -345,109 +440,9 @@ impl Network {
         })
     }
 
-    fn heads(
-        &self,
-        layer: usize,
-        batch: Batch,
-        regions: (Region, Region),
-    ) -> Result<Vec<Head>, BackendError> {
-        self.heads_of(layer, layer, batch, regions)
-    }
-
-    /// All heads of all sequences, with `layer`'s scores and entry `index` of the regions.
-    fn heads_of(
-        &self,
-        layer: usize,
-        index: usize,
-        batch: Batch,
-        (qkv, context): (Region, Region),
-    ) -> Result<Vec<Head>, BackendError> {
-        let (shape, length) = (self.shape(), batch.length);
-        let heads_per_kv = shape.heads / shape.kv_heads;
-        let part = |region, index, width: usize, sequence: usize, column: usize| {
-            let start = sequence * length * width + column;
-            let end = start + (length - 1) * width + shape.head_dim;
-            let slice = Slice::new(self.memory.buffer(region, index)?, start..end)?;
-            Ok::<_, BackendError>(Matrix {
-                slice,
-                rows: length,
-                columns: shape.head_dim,
-                row_stride: width,
-            })
-        };
-        let mut heads = Vec::with_capacity(batch.sequences * shape.heads);
-        for sequence in 0..batch.sequences {
-            for head in 0..shape.heads {
-                let width = shape.qkv_width();
-                let key = shape.query_width() + head / heads_per_kv * shape.head_dim;
-                let value = key + shape.kv_width();
-                let square = (sequence * shape.heads + head) * length * length;
-                let scores = self.memory.buffer(Region::Scores, layer)?;
-                let column = head * shape.head_dim;
-                heads.push(Head {
-                    query: part(qkv, index, width, sequence, column)?,
-                    key: part(qkv, index, width, sequence, key)?,
-                    value: part(qkv, index, width, sequence, value)?,
-                    scores: Matrix {
-                        slice: Slice::new(scores, square..square + length * length)?,
-                        rows: length,
-                        columns: length,
-                        row_stride: length,
-                    },
-                    context: part(context, index, shape.query_width(), sequence, column)?,
-                });
-            }
-        }
-        Ok(heads)
-    }
-}
-
-/// Scores of unit queries and keys are so small that the sum over a sequence, which no softmax
-/// normalizes here, stays bounded.
-fn score_scale(shape: &Shape, batch: Batch) -> f32 {
-    1.0 / (batch.length as f32 * (shape.head_dim as f32).sqrt())
-}
-
-fn product(a: Matrix, b: Matrix, c: Matrix) -> Kernel {
-    scaled((a, No), (b, No), c, 1.0)
-}
-
-fn scaled(a: (Matrix, Transpose), b: (Matrix, Transpose), c: Matrix, scale: f32) -> Kernel {
-    gemm(Gemm {
-        a,
-        b,
-        c,
-        scale,
-        accumulate: false,
-    })
-}
-
-fn added(a: (Matrix, Transpose), b: (Matrix, Transpose), c: Matrix) -> Kernel {
-    gemm(Gemm {
-        a,
-        b,
-        c,
-        scale: 1.0,
-        accumulate: true,
-    })
-}
-
-fn gemm(gemm: Gemm) -> Kernel {
-    let Gemm {
-        a: (a, transpose_a),
-        b: (b, transpose_b),
-        c,
-        scale,
-        accumulate,
-    } = gemm;
-    Kernel::Gemm {
-        a,
-        transpose_a,
-        b,
-        transpose_b,
-        c,
-        scale,
-        accumulate,
+    /// A range of a region that has one buffer.
+    fn flat(&self, region: Region, range: Range<usize>) -> Result<Slice, BackendError> {
+        Slice::new(self.memory.buffer(region, (0, 0))?, range)
     }
 }
 

@@ -2,19 +2,19 @@
 //! schedule's order, waits for the last and hands the stamps to the recorder.
 
 use crate::MeasureError;
+use crate::batches::Batches;
+use crate::groups::Groups;
 use crate::inject::Slowness;
 use crate::input::Embedding;
 use crate::job::Job;
 use crate::memory::Memory;
 use crate::network::{Batch, Network};
-use crate::program::{Action, Item, Program, average, layer_kernels};
-use crate::shape::Placement;
+use crate::program::{Action, Item, Program, Work};
 use laggard_backend::{
     BackendError, Call, Kernel, Launch, QueueId, Reading, TaggedStamp, Task, Token, World,
     bind_thread, burn,
 };
 use laggard_record::{RankRecorder, Sample, StepWork};
-use laggard_schedule::Phase;
 use laggard_types::{FlopPerSecond, Rank};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,10 +36,12 @@ pub(crate) struct RankRunner<'a> {
     /// Rate at which pauses are counted in FLOP.
     peak: FlopPerSecond,
     class_scale: f64,
-    /// Position of this rank's first micro-batch among those of all ranks.
-    first_micro_batch: u32,
-    /// Tokens of the sequences of each micro-batch of the step at hand.
-    lengths: Vec<u32>,
+    groups: Groups,
+    batches: Batches,
+    /// The micro-batches of the step at hand.
+    batch: Vec<Batch>,
+    /// Whether their lengths are those that the program was made for.
+    nominal: bool,
     /// Tokens of the items issued so far; `None` for work of the host.
     tokens: Vec<Option<Token>>,
     after: Vec<Token>,
@@ -63,21 +65,16 @@ impl<'a> RankRunner<'a> {
     ) -> Result<Self, MeasureError> {
         let start = |source| MeasureError::Start { rank, source };
         bind_thread(job.processor_of(rank)).map_err(start)?;
-        let placement = Placement::new(job.shape, &job.schedule, rank)?;
+        let portion = job.portion(rank)?;
         let device = world.device.as_ref();
-        let memory = Memory::allocate(device, &job.shape, job.capacity(rank)).map_err(start)?;
+        let memory = Memory::allocate(device, &portion, job.capacity(rank)).map_err(start)?;
         memory
-            .initialize(&placement, job.settings.seed)
+            .initialize(&portion, job.settings.seed)
             .map_err(start)?;
-        let network = Network::new(placement, memory);
-        let nominal = Batch {
-            micro_batch: 0,
-            sequences: job.settings.micro_batch_sequences as usize,
-            length: job.settings.sequence_length as usize,
-            weight: job.sequence_weight(),
-        };
-        let program = Program::new(&job.schedule, rank, &network, device, nominal)?;
-        let shares = &job.settings.layout.micro_batches[..rank as usize];
+        let network = Network::new(portion, memory);
+        let batches = job.batches(rank);
+        let (nominal, _) = batches.of_step(&job.nominal(), 0);
+        let program = Program::new(&job.schedule, rank, &network, device, &nominal)?;
         let mut runner = Self {
             job,
             rank,
@@ -85,8 +82,10 @@ impl<'a> RankRunner<'a> {
             embedding,
             peak,
             class_scale: job.class_scale(rank),
-            first_micro_batch: shares.iter().sum(),
-            lengths: Vec::new(),
+            groups: Groups::new(&job.schedule, rank, &world)?,
+            batches,
+            batch: nominal,
+            nominal: true,
             tokens: Vec::with_capacity(program.items.len()),
             after: Vec::new(),
             stamps: Vec::with_capacity(program.items.len()),
@@ -108,9 +107,7 @@ impl<'a> RankRunner<'a> {
         recorder: &mut RankRecorder,
     ) -> Result<(), MeasureError> {
         let slowness = self.job.injector.slowness(self.rank, step);
-        let mut lengths = std::mem::take(&mut self.lengths);
-        self.job.injector.lengths(self.rank, step, &mut lengths);
-        self.lengths = lengths;
+        (self.batch, self.nominal) = self.batches.of_step(&self.job.injector, step);
         self.tokens.clear();
         for position in 0..self.program.items.len() {
             let token = self
@@ -129,7 +126,7 @@ impl<'a> RankRunner<'a> {
             });
         }
         let sequences = i64::from(self.job.settings.micro_batch_sequences);
-        let lengths = || self.lengths.iter().map(|length| i64::from(*length));
+        let lengths = || self.batch.iter().map(|batch| batch.tokens.length as i64);
         recorder.push_step(StepWork {
             rank: self.rank,
             step,
@@ -157,10 +154,11 @@ impl<'a> RankRunner<'a> {
         let item = &self.program.items[position];
         self.after
             .extend(item.after.iter().filter_map(|before| self.tokens[*before]));
+        let changed = (!self.nominal).then_some(item.micro_batch).flatten();
         match &item.action {
             Action::Input => {
+                let operation = item.operation;
                 let stamp = self.prepare(step, slowness)?;
-                let operation = self.program.items[position].operation;
                 recorder.push(Sample {
                     rank: self.rank,
                     step,
@@ -169,37 +167,39 @@ impl<'a> RankRunner<'a> {
                 });
                 Ok(None)
             }
-            Action::Layer {
+            Action::Compute {
                 queue,
-                phase,
-                layer,
-                micro_batch,
+                work,
                 kernels,
             } => {
-                let batch = self.batch(*micro_batch);
-                let kernels = match batch.length == self.job.settings.sequence_length as usize {
-                    true => Arc::clone(kernels),
-                    false => layer_kernels(&self.network, *phase, *layer, batch)?,
+                let kernels = match (work, changed) {
+                    (Work::Optimizer, _) => self.network.optimizer(learning_rate(step))?.into(),
+                    (_, None) => Arc::clone(kernels),
+                    (_, Some(changed)) => work.kernels(&self.network, &self.batch[changed])?,
                 };
-                self.launch(item, *queue, kernels, slowness.factor(*phase))
+                self.launch(item, *queue, kernels, slowness.factor(item.phase))
                     .map(Some)
             }
-            Action::Optimizer { queue } => {
-                let kernels = self.network.optimizer(learning_rate(step))?;
-                let factor = slowness.factor(Phase::Optimizer);
-                self.launch(item, *queue, kernels.into(), factor).map(Some)
-            }
-            Action::Reduce { queue, gradients } => {
-                let tag = u64::from(item.operation);
+            Action::Meet {
+                queue,
+                axis,
+                exchange,
+                call,
+            } => {
+                let call = match changed {
+                    None => call.clone(),
+                    Some(changed) => exchange.call(&self.network, &self.batch[changed])?,
+                };
                 let launch = Launch {
                     queue: *queue,
                     after: &self.after,
-                    tag,
+                    tag: u64::from(item.operation),
                 };
-                self.world
-                    .data
-                    .enqueue(average(gradients), launch)
-                    .map(Some)
+                let group = self.groups.on(*axis, &self.world);
+                let group = group.ok_or_else(|| BackendError::Unknown {
+                    what: format!("rank {}'s group on axis {axis}", self.rank),
+                })?;
+                group.enqueue(call, launch).map(Some)
             }
         }
     }
@@ -234,23 +234,20 @@ impl<'a> RankRunner<'a> {
             self.world.device.wait(*token, self.job.settings.timeout)?;
         }
         let begin = Reading::begin()?;
-        for micro_batch in 0..self.lengths.len() {
-            let batch = self.batch(micro_batch);
-            let which = (step, self.first_micro_batch + micro_batch as u32);
-            self.embedding
-                .prepare(&self.network, batch, which, &mut self.input)?;
+        if self
+            .network
+            .portion()
+            .chunks
+            .iter()
+            .any(|layers| layers.start == 0)
+        {
+            for batch in &self.batch {
+                self.embedding
+                    .prepare(&self.network, batch, step, &mut self.input)?;
+            }
         }
         burn((self.peak.0 * slowness.pause_s) as u64);
         begin.end()
-    }
-
-    fn batch(&self, micro_batch: usize) -> Batch {
-        Batch {
-            micro_batch,
-            sequences: self.job.settings.micro_batch_sequences as usize,
-            length: self.lengths[micro_batch] as usize,
-            weight: self.job.sequence_weight(),
-        }
     }
 
     /// Waits for the end of the step, and collects its stamps.

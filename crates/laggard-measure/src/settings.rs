@@ -75,7 +75,7 @@ impl Settings {
 
     /// Ranks of the run.
     pub fn ranks(&self) -> u32 {
-        self.layout.data_parallel
+        u32::try_from(self.layout.world_size()).unwrap_or(u32::MAX)
     }
 
     /// Refuses what no run can be.

@@ -10,6 +10,10 @@ pub(crate) enum Purpose {
     Tokens,
     /// The embedding table.
     Embedding,
+    /// First values of a weight; its layer takes the place of the step.
+    Weights,
+    /// What the head should put out.
+    Targets,
     /// One injected fault, by its position.
     Fault(u8),
 }
@@ -22,6 +26,8 @@ pub(crate) fn generator(seed: u64, purpose: Purpose, step: u32, index: u32) -> R
     let purpose = match purpose {
         Purpose::Tokens => 0,
         Purpose::Embedding => 1,
+        Purpose::Weights => 2,
+        Purpose::Targets => 3,
         Purpose::Fault(position) => MOST_FAULTS as u64 + u64::from(position),
     };
     Rng::for_stream(

@@ -1,10 +1,7 @@
 //! Small jobs for this crate's tests.
 
 use crate::Settings;
-use crate::job::Job;
-use crate::shape::Shape;
-use laggard_schedule::{Layout, Schedule};
-use laggard_specs::{Model, Tables};
+use laggard_specs::{Experts, Model, Tables};
 use std::path::PathBuf;
 
 /// A model of the tables.
@@ -37,10 +34,16 @@ pub(crate) fn settings(ranks: u32, steps: u32) -> Settings {
     settings
 }
 
-/// Shape and schedule of such a run.
-pub(crate) fn tiny_job(layout: &Layout) -> (Shape, Schedule) {
-    let mut settings = settings(layout.data_parallel, 1);
-    settings.layout = layout.clone();
-    let job = Job::new(&settings).unwrap();
-    (job.shape, job.schedule)
+/// The same with a mixture of four experts, of which each token uses two.
+pub(crate) fn tiny_mixture() -> Model {
+    Model {
+        experts: Some(Experts {
+            count: 4,
+            active: 2,
+            shared: 0,
+            ffn_hidden: 8,
+            dense_layers: 0,
+        }),
+        ..tiny_model()
+    }
 }

@@ -1,6 +1,6 @@
 //! What a training step does, in which order, on which rank and stream: pure data.
 
-use crate::Layout;
+use crate::{Layout, Part};
 use laggard_types::{Collective, Rank};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,12 @@ pub enum Stream {
     Host,
     /// Kernels.
     Compute,
-    /// Collectives.
+    /// Collectives over gradients.
     Communication,
+    /// Gathers of sharded parameters.
+    Gather,
+    /// Collectives between ranks that share a layer: tensor, context and expert parallel.
+    ModelCommunication,
     /// Activations sent to the next pipeline stage.
     SendForward,
     /// Activations received from the stage before.
@@ -29,7 +33,7 @@ pub enum Stream {
 
 impl Stream {
     /// How many streams a rank can have.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = 9;
 }
 
 /// What an operation is, which decides how it is timed.
@@ -69,6 +73,8 @@ pub enum Phase {
     Forward,
     /// Backward pass.
     Backward,
+    /// Forward done again during backward, because its activations were not kept.
+    Recompute,
     /// Reduction of gradients over replicas.
     GradientReduce,
     /// Gathering of sharded parameters.
@@ -88,6 +94,7 @@ impl Phase {
             Self::Input => "input",
             Self::Forward => "forward",
             Self::Backward => "backward",
+            Self::Recompute => "recompute",
             Self::GradientReduce => "gradient reduce",
             Self::ParameterGather => "parameter gather",
             Self::PipelineTransfer => "pipeline transfer",
@@ -95,6 +102,20 @@ impl Phase {
             Self::Housekeeping => "housekeeping",
         }
     }
+}
+
+/// What a collective between ranks that share a layer moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Payload {
+    /// What goes into the part; for attention its keys and values.
+    Input,
+    /// What comes out of it.
+    Output,
+    /// Gradient of what goes in.
+    InputGradient,
+    /// Gradient of what comes out.
+    OutputGradient,
 }
 
 /// One operation of a step. Its position in [`Schedule::operations`] is its id, to which samples
@@ -117,6 +138,13 @@ pub struct Operation {
     /// The model layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<u32>,
+    /// The parts of the layer that are computed, in the order of forward, or whose data are moved;
+    /// empty for the whole layer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+    /// For collectives between ranks that share a layer: what of the part is moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Payload>,
     /// The micro-batch, from 0 within the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_batch: Option<u32>,
@@ -133,10 +161,11 @@ pub struct Operation {
     /// Bytes of the collective, as nccl-tests counts them.
     #[serde(default)]
     pub bytes: u64,
-    /// Model FLOP that grow with the number of tokens, at the nominal micro-batch.
+    /// FLOP that grow with the number of tokens, at the nominal micro-batch. They are model FLOP in
+    /// all phases but [`Phase::Recompute`].
     #[serde(default)]
     pub flop: f64,
-    /// Model FLOP of attention, which grow with the sum of squared sequence lengths, at the nominal
+    /// FLOP of attention, which grow with the sum of squared sequence lengths, at the nominal
     /// micro-batch.
     #[serde(default)]
     pub attention_flop: f64,
@@ -148,7 +177,8 @@ pub struct Operation {
 pub struct Axis {
     /// `dp`, `pp 0-1`, ...
     pub name: String,
-    /// The groups; a rank is in at most one of them.
+    /// The groups; a rank is in at most one of them. A send goes to the next member of the group,
+    /// a receive comes from the one before; the first follows the last.
     pub groups: Vec<Vec<Rank>>,
 }
 

@@ -1,12 +1,27 @@
 //! The one description of a training step: `measure` executes it, `analyze` replays it with
 //! measured durations. Knows nothing of where durations come from.
+//!
+//! | to | use |
+//! |---|---|
+//! | say how ranks share a model | [`Layout`] |
+//! | get the step of a layout | [`generate`], of each layer's [`LayerWork`] |
+//! | know what lies together in memory | [`buckets`], [`chunks`], [`slots`] |
+//! | evaluate a step | [`Replay`] |
 
-mod data_parallel;
+mod buckets;
+mod generate;
 mod graph;
 mod layout;
+mod passes;
 mod replay;
+mod work;
 
-pub use data_parallel::{LayerWork, data_parallel};
-pub use graph::{Axis, Operation, OperationKind, Phase, Program, Schedule, ScheduleOrigin, Stream};
-pub use layout::{Layout, LayoutError};
+pub use buckets::{Bucket, buckets, chunks};
+pub use generate::{GRADIENT_NORM, generate};
+pub use graph::{
+    Axis, Operation, OperationKind, Payload, Phase, Program, Schedule, ScheduleOrigin, Stream,
+};
+pub use layout::{Coordinates, Layout, LayoutError, Recompute, Zero};
+pub use passes::{Pass, passes, slots};
 pub use replay::{Durations, Node, Replay, ReplayError, Times};
+pub use work::{LayerWork, ModelWork, Part, PartWork};

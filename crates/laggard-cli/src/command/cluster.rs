@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use laggard_backend::control::{ControlOptions, ControlPlane};
 use laggard_backend::{Abort, CpuOptions};
 use laggard_measure::{Member, Places, Settings, Summary, run_member};
-use laggard_mpi::{Mpi, MpiError, Place, WorldOptions};
+use laggard_mpi::{Flavor, Mpi, MpiError, Place, WorldOptions};
 use laggard_record::Communication;
 use laggard_types::Rank;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &RunArgs, launch: &Launch, quiet: bool) -> Result<u8> {
     started.off();
     let (process, member) = match joined {
         Ok(joined) => joined,
-        Err(error) => end(launch.rank, true, &error),
+        Err(error) => end(launch.rank, true, &error, || ()),
     };
     let quiet = quiet || launch.rank != 0;
     let outcome = watched(&settings, args.time_limit, quiet, |hooks| {
@@ -59,7 +59,8 @@ pub(crate) fn run(args: &RunArgs, launch: &Launch, quiet: bool) -> Result<u8> {
         Err(error) => {
             // Only so that the others hear why; it waits for nobody.
             _ = process.control.leave(FAREWELL);
-            end(launch.rank, process.speaks(&error), &error)
+            let speaks = process.speaks(&error);
+            end(launch.rank, speaks, &error, || process.end_job(&error))
         }
     }
 }
@@ -138,6 +139,21 @@ impl Process {
         !failure::is_shared(error) || self.control.is_first_left()
     }
 
+    /// Has MPICH end the job after a loss, once those who tell of it have: its launcher waits for
+    /// ranks that neither end nor answer.
+    fn end_job(&self, error: &anyhow::Error) {
+        if self.mpi.flavor() == Flavor::Mpich
+            && failure::is_shared(error)
+            && self.control.is_first_left()
+        {
+            let code = i32::from(failure::code(error));
+            std::thread::sleep(SPEAKERS_FIRST);
+            if let Err(error) = self.mpi.kill_job(code) {
+                tracing::warn!(%error, "the job was not ended");
+            }
+        }
+    }
+
     /// Ends in order, together with the others.
     fn leave(self, patience: Duration) {
         if let Err(error) = self.control.leave(patience) {
@@ -154,7 +170,7 @@ impl Process {
     clippy::exit,
     reason = "threads may wait in MPI for ranks that are gone"
 )]
-fn end(rank: Rank, speaks: bool, error: &anyhow::Error) -> ! {
+fn end(rank: Rank, speaks: bool, error: &anyhow::Error, last: impl FnOnce()) -> ! {
     let code = failure::code(error);
     if speaks {
         talk(&format!("[rank {rank}] {}", failure::message(error)));
@@ -166,6 +182,7 @@ fn end(rank: Rank, speaks: bool, error: &anyhow::Error) -> ! {
         std::thread::sleep(END_WITHIN);
         std::process::abort();
     });
+    last();
     std::process::exit(i32::from(code))
 }
 
@@ -184,7 +201,7 @@ impl Alarm {
                      hint: raise --init-timeout, or see which process or host hangs",
                     patience.as_secs()
                 );
-                end(rank, true, &error.context(failure::NotStarted));
+                end(rank, true, &error.context(failure::NotStarted), || ());
             }
         });
         Self(off)

@@ -12,12 +12,21 @@ use laggard_schedule::Phase;
 use laggard_stats::Rng;
 use std::time::Duration;
 
-const BATCH: Batch = Batch {
-    micro_batch: 0,
-    sequences: 2,
-    length: 12,
-    weight: 0.5,
-};
+fn batch(micro_batch: usize, weight: f32) -> Batch {
+    let tokens = Tokens {
+        sequences: 2,
+        length: 12,
+        parts: 1,
+        part: 0,
+        which: micro_batch as u32,
+    };
+    Batch {
+        micro_batch,
+        peers: vec![tokens.clone()],
+        tokens,
+        weight,
+    }
+}
 
 /// A one-rank network that executes kernels at once.
 struct Bench {
@@ -31,13 +40,13 @@ impl Bench {
         let job = Job::new(settings).unwrap();
         let device = CpuDevice::new(CpuOptions::default());
         let queue = device.create_queue("test").unwrap();
-        let placement = Placement::new(job.shape, &job.schedule, 0).unwrap();
-        let memory = Memory::allocate(&device, &job.shape, job.capacity(0)).unwrap();
-        memory.initialize(&placement, 5).unwrap();
+        let portion = job.portion(0).unwrap();
+        let memory = Memory::allocate(&device, &portion, job.capacity(0)).unwrap();
+        memory.initialize(&portion, 5).unwrap();
         let bench = Self {
             device,
             queue,
-            network: Network::new(placement, memory),
+            network: Network::new(portion, memory),
         };
         bench.write_input(3);
         bench
@@ -66,33 +75,45 @@ impl Bench {
     }
 
     fn forward(&self) {
-        (0..=self.network.shape().layers)
-            .for_each(|layer| self.execute(self.network.forward(layer, BATCH)));
+        (0..=self.network.portion().model.layers)
+            .for_each(|layer| self.execute(self.pass(Phase::Forward, layer, &batch(0, 0.5))));
     }
 
-    fn backward(&self, batch: Batch) {
-        (0..=self.network.shape().layers)
+    fn pass(&self, phase: Phase, layer: usize, batch: &Batch) -> Kernels {
+        self.network.kernels(phase, layer, &[], batch)
+    }
+
+    fn backward(&self, batch: &Batch) {
+        (0..=self.network.portion().model.layers)
             .rev()
-            .for_each(|layer| self.execute(self.network.backward(layer, batch)));
+            .for_each(|layer| self.execute(self.pass(Phase::Backward, layer, batch)));
     }
 
     /// The loss, from outputs and targets, in `f64`.
     fn loss(&self) -> f64 {
         self.forward();
+        let batch = batch(0, 0.5);
+        let (model, tokens) = (self.network.portion().model, &batch.tokens);
         let logits = self.whole(Region::Logits, 0).read_f32().unwrap();
         let target = self.whole(Region::NegativeTargets, 0).read_f32().unwrap();
-        let per_sequence = BATCH.length * self.network.shape().vocabulary;
-        let squares: f64 = logits[..BATCH.sequences * per_sequence]
+        let per_sequence = tokens.length * model.vocabulary;
+        let mut squares: f64 = logits[..tokens.sequences * per_sequence]
             .iter()
             .enumerate()
             .map(|(index, logit)| f64::from(*logit) + f64::from(target[index % per_sequence]))
             .map(|error| error * error)
             .sum();
-        squares * f64::from(BATCH.weight) / (2.0 * BATCH.length as f64)
+        if model.experts.is_some() {
+            for layer in 0..model.layers {
+                let logits = self.whole(Region::RouterLogits, layer).read_f32().unwrap();
+                squares += logits.iter().map(|x| f64::from(x * x)).sum::<f64>();
+            }
+        }
+        squares * f64::from(batch.weight) / (2.0 * tokens.length as f64)
     }
 
-    fn whole(&self, region: Region, index: usize) -> Slice {
-        Slice::whole(self.network.memory().buffer(region, index).unwrap())
+    fn whole(&self, region: Region, layer: usize) -> Slice {
+        Slice::whole(self.network.memory().buffer(region, (layer, 0)).unwrap())
     }
 
     fn gradients(&self) -> Vec<f32> {
@@ -100,27 +121,24 @@ impl Bench {
     }
 }
 
-/// Every weight, with where it lies.
-fn weights(network: &Network) -> Vec<(usize, Weight, Range<usize>)> {
-    let placement = network.placement();
-    let of_layer = |layer: usize| {
-        let range = move |weight: &Weight| placement.weight(layer, *weight).unwrap();
-        let weights = placement.shape().weights(layer).iter();
-        weights.map(move |weight| (layer, *weight, range(weight)))
-    };
-    (0..=placement.shape().layers).flat_map(of_layer).collect()
-}
-
 #[test]
 fn gradients_are_the_slopes_of_the_loss() {
-    let bench = Bench::new(&testing::settings(1, 1));
+    slopes(testing::tiny_model());
+    slopes(testing::tiny_mixture());
+}
+
+fn slopes(model: laggard_specs::Model) {
+    let bench = Bench::new(&Settings {
+        model,
+        ..testing::settings(1, 1)
+    });
     bench.forward();
-    bench.backward(BATCH);
+    bench.backward(&batch(0, 0.5));
     let gradients = bench.gradients();
     let parameters = bench.whole(Region::Parameters, 0);
     let original = parameters.read_f32().unwrap();
     let mut rng = Rng::new(8);
-    for (layer, weight, range) in weights(&bench.network) {
+    for (layer, weight, range) in bench.network.portion().weights() {
         // Along the gradient of this weight alone, disturbed, so that the slope is large against
         // rounding and every element counts.
         let size = gradients[range.clone()]
@@ -166,6 +184,7 @@ fn kernels_do_the_flop_that_the_schedule_says() {
         testing::tiny_model(),
         testing::model("tiny"),
         testing::model("small"),
+        testing::tiny_mixture(),
     ] {
         let job = Job::new(&Settings {
             model,
@@ -175,10 +194,7 @@ fn kernels_do_the_flop_that_the_schedule_says() {
         let bench = Bench::new(&job.settings);
         let passes = job.schedule.operations.iter().filter_map(|operation| {
             let layer = operation.layer? as usize;
-            let kernels = match operation.phase {
-                Phase::Backward => bench.network.backward(layer, BATCH),
-                _ => bench.network.forward(layer, BATCH),
-            };
+            let kernels = bench.pass(operation.phase, layer, &batch(0, 0.5));
             Some((operation, kernels.unwrap()))
         });
         for (operation, kernels) in passes {
@@ -203,17 +219,23 @@ fn values_stay_bounded_and_normal() {
     for step in 0..400 {
         bench.write_input(100 + u64::from(step));
         bench.forward();
-        bench.backward(BATCH);
+        bench.backward(&batch(0, 0.5));
         bench.execute(bench.network.optimizer(learning_rate(step)));
     }
     for ((region, index), buffer) in bench.network.memory().buffers() {
         let values = Slice::whole(buffer).read_f32().unwrap();
         let odd = |x: &f32| *x != 0.0 && !x.is_normal();
-        assert!(!values.iter().any(odd), "{region:?} {index} has odd values");
+        assert!(
+            !values.iter().any(odd),
+            "{region:?} {index:?} has odd values"
+        );
+        if *region == Region::Norm {
+            continue;
+        }
         let largest = values.iter().fold(0.0f32, |most, x| most.max(x.abs()));
         assert!(
             largest > 0.0 && largest < 100.0,
-            "{region:?} {index} reaches {largest}"
+            "{region:?} {index:?} reaches {largest}"
         );
     }
 }

@@ -4,10 +4,11 @@ use super::*;
 use crate::{ClassShare, testing};
 use laggard_backend::{BackendError, Call, Communicator, Launch, Task, Token};
 use laggard_record::{ClosingStatus, Record, RecordError, StepWork};
-use laggard_schedule::{Layout, OperationKind, Phase};
+use laggard_schedule::{Layout, OperationKind, Phase, Recompute, Zero};
+use laggard_stats::Rng;
 use laggard_types::Rank;
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -135,6 +136,63 @@ fn every_operation_of_the_schedule_is_recorded_once() {
             (sequences * 12, sequences * 144)
         );
     }
+}
+
+/// A layout of at most so many ranks, and a model for it.
+fn random_layout(rng: &mut Rng, most: u64) -> Settings {
+    loop {
+        let mut pick = |choices: &[u32]| choices[rng.below(choices.len())];
+        let mut settings = testing::settings(1, 2);
+        let mut layout = Layout {
+            data_parallel: pick(&[1, 2, 3, 4]),
+            tensor_parallel: pick(&[1, 1, 2]),
+            pipeline_parallel: pick(&[1, 2, 4]),
+            virtual_stages: pick(&[1, 1, 2]),
+            context_parallel: pick(&[1, 1, 2]),
+            expert_parallel: pick(&[1, 1, 2]),
+            bucket_bytes: u64::from(pick(&[1000, 3000, 100_000])),
+            ..Layout::data_parallel(1, 1)
+        };
+        layout.sequence_parallel = layout.tensor_parallel > 1 && pick(&[0, 1]) == 1;
+        layout.zero = match pick(&[0, 1, 2, 3]) {
+            0 => Zero::None,
+            1 => Zero::Optimizer,
+            2 => Zero::Gradients,
+            _ => Zero::Parameters,
+        };
+        if pick(&[0, 1]) == 1 {
+            layout.recompute = Recompute::Layers;
+        }
+        let shares: Vec<u32> = (0..layout.data_parallel)
+            .map(|_| pick(&[1, 2, 4]))
+            .collect();
+        layout.micro_batches = match pick(&[0, 1]) {
+            0 => shares,
+            _ => vec![shares[0]; shares.len()],
+        };
+        if layout.expert_parallel > 1 {
+            settings.model = testing::tiny_mixture();
+        }
+        settings.model.layers = 8;
+        if layout.world_size() <= most && layout.check(layout.world_size() as u32).is_ok() {
+            settings.layout = layout;
+            return settings;
+        }
+    }
+}
+
+#[test]
+fn every_operation_of_random_layouts_is_recorded_once() {
+    let mut rng = Rng::new(4);
+    let (mut sizes, mut forms) = (Vec::new(), BTreeSet::new());
+    for _ in 0..16 {
+        let settings = random_layout(&mut rng, 64);
+        sizes.push(settings.ranks());
+        forms.insert(settings.layout.to_string());
+        ran(&settings, &QUIET).assert_complete();
+    }
+    assert!(sizes.iter().any(|ranks| *ranks >= 32), "{sizes:?}");
+    assert!(forms.len() > 12, "{forms:?}");
 }
 
 #[test]
