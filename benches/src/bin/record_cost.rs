@@ -292,19 +292,6 @@ fn manifest(ranks: u32) -> Manifest {
 }
 
 fn operation(id: u32) -> Operation {
-    Operation {
-        name: format!("compute {id}"),
-        kind: OperationKind::Compute,
-        phase: Phase::Forward,
-        stream: Stream::Compute,
-        after: Vec::new(),
-        layer: None,
-        micro_batch: None,
-        bucket: None,
-        axis: None,
-        sequence: None,
-        bytes: 0,
-        flop: 0.0,
-        attention_flop: 0.0,
-    }
+    let name = format!("compute {id}");
+    Operation::new(name, OperationKind::Compute, Phase::Forward, Stream::Compute)
 }

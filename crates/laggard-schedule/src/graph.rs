@@ -171,6 +171,29 @@ pub struct Operation {
     pub attention_flop: f64,
 }
 
+impl Operation {
+    /// An operation without any detail.
+    pub fn new(name: String, kind: OperationKind, phase: Phase, stream: Stream) -> Self {
+        Self {
+            name,
+            kind,
+            phase,
+            stream,
+            after: Vec::new(),
+            layer: None,
+            parts: Vec::new(),
+            payload: None,
+            micro_batch: None,
+            bucket: None,
+            axis: None,
+            sequence: None,
+            bytes: 0,
+            flop: 0.0,
+            attention_flop: 0.0,
+        }
+    }
+}
+
 /// A partition of ranks into groups that communicate, such as all data-parallel groups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -268,19 +268,16 @@ fn operation_of(row: &Row, sequence: u32) -> Operation {
         OpType::ParamsAllGather | OpType::GradsReduceScatter
     );
     Operation {
-        name: format!("{} {}", row.kind.name(), row.sequence),
-        kind,
-        phase,
-        stream,
-        after: Vec::new(),
-        layer: None,
         micro_batch: row.micro_batch,
         bucket: is_bucket.then_some(row.sequence),
         axis,
         sequence: meeting,
-        bytes: 0,
-        flop: 0.0,
-        attention_flop: 0.0,
+        ..Operation::new(
+            format!("{} {}", row.kind.name(), row.sequence),
+            kind,
+            phase,
+            stream,
+        )
     }
 }
 

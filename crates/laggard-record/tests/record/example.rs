@@ -213,19 +213,5 @@ fn schedule(world: u32) -> Schedule {
 }
 
 fn operation(name: &str, kind: OperationKind, phase: Phase) -> Operation {
-    Operation {
-        name: name.into(),
-        kind,
-        phase,
-        stream: Stream::Compute,
-        after: Vec::new(),
-        layer: None,
-        micro_batch: None,
-        bucket: None,
-        axis: None,
-        sequence: None,
-        bytes: 0,
-        flop: 0.0,
-        attention_flop: 0.0,
-    }
+    Operation::new(name.into(), kind, phase, Stream::Compute)
 }

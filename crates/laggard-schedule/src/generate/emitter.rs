@@ -1,6 +1,6 @@
 //! Writing down one rank's operations.
 
-use crate::graph::{Operation, OperationKind, Phase, Stream};
+use crate::graph::{Operation, Stream};
 use std::collections::BTreeMap;
 
 /// One rank's operations so far.
@@ -59,26 +59,5 @@ impl Emitter {
 
     fn stream_of(&self, id: u32) -> Stream {
         self.operations[(id - self.first) as usize].stream
-    }
-}
-
-/// An operation without any detail.
-pub(super) fn blank(name: String, kind: OperationKind, phase: Phase, stream: Stream) -> Operation {
-    Operation {
-        name,
-        kind,
-        phase,
-        stream,
-        after: Vec::new(),
-        layer: None,
-        parts: Vec::new(),
-        payload: None,
-        micro_batch: None,
-        bucket: None,
-        axis: None,
-        sequence: None,
-        bytes: 0,
-        flop: 0.0,
-        attention_flop: 0.0,
     }
 }

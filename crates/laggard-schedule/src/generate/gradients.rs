@@ -1,7 +1,6 @@
 //! Reducing gradients, gathering parameters, and the update.
 
 use super::axes::Dimension;
-use super::emitter::blank;
 use super::step::Step;
 use crate::Zero;
 use crate::graph::{Operation, OperationKind, Phase, Stream};
@@ -47,7 +46,7 @@ impl Step<'_> {
             let added = Operation {
                 bucket: Some(bucket as u32),
                 micro_batch: Some(micro_batch),
-                ..blank(name, kind, phase, Stream::Communication)
+                ..Operation::new(name, kind, phase, Stream::Communication)
             };
             let added = self.emit.push(added, &[]);
             self.reductions.push(Some(added));
@@ -113,7 +112,7 @@ impl Step<'_> {
             needs = vec![Some(self.norm(axis, &needs))];
         }
         let kind = OperationKind::Compute;
-        let optimizer = blank(
+        let optimizer = Operation::new(
             "optimizer".to_owned(),
             kind,
             Phase::Optimizer,
@@ -136,7 +135,7 @@ impl Step<'_> {
     /// without.
     fn norm(&mut self, axis: u32, needs: &[Option<u32>]) -> u32 {
         let phase = Phase::Optimizer;
-        let own = blank(
+        let own = Operation::new(
             GRADIENT_NORM.to_owned(),
             OperationKind::Compute,
             phase,
@@ -148,7 +147,7 @@ impl Step<'_> {
             axis: Some(axis),
             sequence: Some(self.emit.next_sequence(axis)),
             bytes: self.work.element_bytes,
-            ..blank(
+            ..Operation::new(
                 format!("{GRADIENT_NORM} all_reduce"),
                 kind,
                 phase,
@@ -183,7 +182,7 @@ impl Step<'_> {
             axis: Some(axis),
             sequence: Some(self.emit.next_sequence(axis)),
             bytes: self.buckets[bucket].elements * self.work.element_bytes,
-            ..blank(
+            ..Operation::new(
                 format!("bucket {bucket} {}", collective.name()),
                 kind,
                 phase,

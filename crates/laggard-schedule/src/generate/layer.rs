@@ -1,6 +1,5 @@
 //! One pass of one layer.
 
-use super::emitter::blank;
 use super::segments::{Meet, Segment, backward, forward};
 use super::step::Step;
 use crate::graph::{Operation, OperationKind, Phase, Stream};
@@ -70,7 +69,7 @@ impl Step<'_> {
             },
             flop: share * sum(|work| work.forward_flop),
             attention_flop: share * sum(|work| work.forward_attention_flop),
-            ..blank(name, OperationKind::Compute, phase, Stream::Compute)
+            ..Operation::new(name, OperationKind::Compute, phase, Stream::Compute)
         }
     }
 
@@ -100,7 +99,7 @@ impl Step<'_> {
             axis: Some(axis),
             sequence: Some(self.emit.next_sequence(axis)),
             bytes: elements * self.work.element_bytes,
-            ..blank(name, kind, phase, Stream::ModelCommunication)
+            ..Operation::new(name, kind, phase, Stream::ModelCommunication)
         })
     }
 }

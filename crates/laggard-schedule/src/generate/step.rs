@@ -1,7 +1,7 @@
 //! One pipeline stage's step.
 
 use super::axes::{Axes, Dimension};
-use super::emitter::{Emitter, blank};
+use super::emitter::Emitter;
 use crate::graph::{Operation, OperationKind, Phase, Stream};
 use crate::{
     Bucket, Layout, LayoutError, ModelWork, Pass, Recompute, buckets, chunks, passes, slots,
@@ -74,7 +74,7 @@ impl<'a> Step<'a> {
 
     pub(super) fn operations(mut self) -> Vec<Operation> {
         let input = "input".to_owned();
-        let input = blank(input, OperationKind::Host, Phase::Input, Stream::Host);
+        let input = Operation::new(input, OperationKind::Host, Phase::Input, Stream::Host);
         self.emit.push(input, &[]);
         for pass in passes(self.layout, self.stage, self.share) {
             match pass.phase {
@@ -194,7 +194,7 @@ impl<'a> Step<'a> {
             axis: self.axes.of(dimension),
             sequence: Some(sender * self.share + pass.micro_batch),
             bytes: elements * self.work.element_bytes,
-            ..blank(name, kind, Phase::PipelineTransfer, stream)
+            ..Operation::new(name, kind, Phase::PipelineTransfer, stream)
         }
     }
 }
