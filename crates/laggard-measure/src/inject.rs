@@ -17,6 +17,7 @@ use laggard_types::Rank;
 /// |---|---|
 /// | `slow-rank:RANK:FACTOR` | all compute of a rank does FACTOR times the arithmetic |
 /// | `slow-host:HOST:FACTOR` | the same for all ranks of a host |
+/// | `slow-stage:STAGE:FACTOR` | the same for all ranks of a pipeline stage |
 /// | `slow-backward:RANK:FACTOR` | the same for backward of a rank only |
 /// | `jitter:SIGMA[@RANK]` | 1 + SIGMA * abs(normal) times the arithmetic, drawn each step |
 /// | `pause:STEPS:MS[@RANK]` | in one of STEPS steps a host computes MS longer in `input` |
@@ -38,6 +39,10 @@ enum Kind {
     },
     SlowHost {
         host: u32,
+        factor: f64,
+    },
+    SlowStage {
+        stage: u32,
         factor: f64,
     },
     SlowBackward {
@@ -68,6 +73,8 @@ pub(crate) const LONGEST_OVER_NOMINAL: u32 = 4;
 pub(crate) struct World {
     /// Host of each rank.
     pub host_of_rank: Vec<u32>,
+    /// Pipeline stage of each rank.
+    pub stage_of_rank: Vec<u32>,
     /// Steps of the run.
     pub steps: u32,
     /// Nominal tokens of a sequence.
@@ -110,7 +117,7 @@ impl Injector {
     /// Faults for a run.
     ///
     /// # Errors
-    /// [`MeasureError::Fault`] for a rank, host or step that the run does not have.
+    /// [`MeasureError::Fault`] for a rank, host, stage or step that the run does not have.
     pub(crate) fn new(faults: &[Fault], world: World) -> Result<Self, MeasureError> {
         for fault in faults {
             fault.check(&world)?;
@@ -171,9 +178,9 @@ impl Injector {
                 continue;
             }
             match fault.kind {
-                Kind::SlowRank { factor, .. } | Kind::SlowHost { factor, .. } => {
-                    slowness.compute *= factor;
-                }
+                Kind::SlowRank { factor, .. }
+                | Kind::SlowHost { factor, .. }
+                | Kind::SlowStage { factor, .. } => slowness.compute *= factor,
                 Kind::SlowBackward { factor, .. } => slowness.backward *= factor,
                 Kind::Jitter { sigma, .. } => {
                     slowness.compute *= 1.0 + sigma * self.rng(index, rank, step).normal().abs();
@@ -233,6 +240,7 @@ impl Injector {
         match fault.kind {
             Kind::SlowRank { rank: one, .. } | Kind::SlowBackward { rank: one, .. } => one == rank,
             Kind::SlowHost { host, .. } => self.world.host_of_rank[rank as usize] == host,
+            Kind::SlowStage { stage, .. } => self.world.stage_of_rank[rank as usize] == stage,
             Kind::Jitter { rank: one, .. } | Kind::Pause { rank: one, .. } => {
                 one.is_none_or(|one| one == rank)
             }
@@ -246,6 +254,7 @@ impl Kind {
         match self {
             Self::SlowRank { .. } => "slow_rank",
             Self::SlowHost { .. } => "slow_host",
+            Self::SlowStage { .. } => "slow_stage",
             Self::SlowBackward { .. } => "slow_backward",
             Self::Jitter { .. } => "jitter",
             Self::Pause { .. } => "pause",
@@ -258,6 +267,7 @@ impl Kind {
         match *self {
             Self::SlowRank { factor, .. }
             | Self::SlowHost { factor, .. }
+            | Self::SlowStage { factor, .. }
             | Self::SlowBackward { factor, .. } => factor,
             Self::Jitter { sigma, .. } => sigma,
             Self::Pause { milliseconds, .. } => milliseconds,
@@ -269,7 +279,7 @@ impl Kind {
         match *self {
             Self::SlowRank { rank, .. } | Self::SlowBackward { rank, .. } => Some(rank),
             Self::Jitter { rank, .. } | Self::Pause { rank, .. } => rank,
-            Self::SlowHost { .. } | Self::Ragged { .. } => None,
+            Self::SlowHost { .. } | Self::SlowStage { .. } | Self::Ragged { .. } => None,
         }
     }
 }
@@ -277,19 +287,30 @@ impl Kind {
 impl Fault {
     fn check(&self, world: &World) -> Result<(), MeasureError> {
         let ranks = world.host_of_rank.len() as u32;
-        let hosts = world.host_of_rank.iter().max().map_or(0, |last| last + 1);
         if let Some(rank) = self.kind.rank().filter(|rank| *rank >= ranks) {
             let why = format!("there is no rank {rank}");
             return Err(self.refused(why, format!("ranks are 0 to {}", ranks - 1)));
         }
-        if let Kind::SlowHost { host, .. } = self.kind
-            && host >= hosts
+        let count = |of_rank: &[u32]| of_rank.iter().max().map_or(0, |last| last + 1);
+        let group = match self.kind {
+            Kind::SlowHost { host, .. } => {
+                let alone = "group the ranks into hosts with --emulate-hosts";
+                Some(("host", host, count(&world.host_of_rank), alone))
+            }
+            Kind::SlowStage { stage, .. } => {
+                let alone = "give a --layout with a pipeline, such as pp2";
+                Some(("stage", stage, count(&world.stage_of_rank), alone))
+            }
+            _ => None,
+        };
+        if let Some((name, number, all, alone)) = group
+            && number >= all
         {
-            let hint = match hosts {
-                1 => "group the ranks into hosts with --emulate-hosts".to_owned(),
-                _ => format!("hosts are 0 to {}", hosts - 1),
+            let hint = match all {
+                1 => alone.to_owned(),
+                _ => format!("{name}s are 0 to {}", all - 1),
             };
-            return Err(self.refused(format!("there is no host {host}"), hint));
+            return Err(self.refused(format!("there is no {name} {number}"), hint));
         }
         if self.from_step >= world.steps {
             let why = format!("step {} never comes", self.from_step);

@@ -70,6 +70,7 @@ impl Job {
             &settings.faults,
             World {
                 host_of_rank: host_of_rank.clone(),
+                stage_of_rank: schedule.stage_of_rank.clone(),
                 steps: settings.steps,
                 length: settings.sequence_length,
                 micro_batches: settings.layout.micro_batches.clone(),

@@ -6,8 +6,9 @@ use laggard_types::Rank;
 use std::str::FromStr;
 
 /// The forms that there are, for hints.
-const FORMS: &str = "slow-rank:RANK:FACTOR, slow-host:HOST:FACTOR, slow-backward:RANK:FACTOR, \
-                     jitter:SIGMA[@RANK], pause:STEPS:MILLISECONDS[@RANK], ragged:CV";
+const FORMS: &str = "slow-rank:RANK:FACTOR, slow-host:HOST:FACTOR, slow-stage:STAGE:FACTOR, \
+                     slow-backward:RANK:FACTOR, jitter:SIGMA[@RANK], \
+                     pause:STEPS:MILLISECONDS[@RANK], ragged:CV";
 /// The form of one kind that `--help` shows too.
 const FROM: &str = "let a fault begin later with +from=STEP at its end, such as \
                     slow-rank:1:1.3+from=100";
@@ -46,6 +47,11 @@ fn read(spec: &str) -> Result<Fault, Refusal> {
             let (host, factor) = slow(rest, "slow-host:HOST:FACTOR, such as slow-host:0:1.2")?;
             Kind::SlowHost { host, factor }
         }
+        "slow-stage" => {
+            let form = "slow-stage:STAGE:FACTOR, such as slow-stage:1:1.3";
+            let (stage, factor) = slow(rest, form)?;
+            Kind::SlowStage { stage, factor }
+        }
         "slow-backward" => {
             let form = "slow-backward:RANK:FACTOR, such as slow-backward:1:1.3";
             let (rank, factor) = slow(rest, form)?;
@@ -83,10 +89,10 @@ fn read(spec: &str) -> Result<Fault, Refusal> {
 
 fn slow(rest: &str, form: &str) -> Result<(u32, f64), Refusal> {
     let (who, factor) = rest.split_once(':').ok_or_else(|| too_short(form))?;
-    let what = if form.starts_with("slow-host") {
-        "the host"
-    } else {
-        "the rank"
+    let what = match form.split_once(':').map(|(name, _)| name) {
+        Some("slow-host") => "the host",
+        Some("slow-stage") => "the stage",
+        _ => "the rank",
     };
     let who = whole(who, what, form)?;
     let factor = positive(factor, "the factor", form)?;

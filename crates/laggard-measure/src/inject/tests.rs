@@ -6,6 +6,7 @@ use std::str::FromStr;
 fn world() -> World {
     World {
         host_of_rank: vec![0, 0, 1, 1],
+        stage_of_rank: vec![0, 1, 0, 1],
         steps: 200,
         length: 128,
         micro_batches: vec![2, 2, 1, 3],
@@ -40,6 +41,7 @@ fn factors_reach_who_they_are_for_and_when() {
     };
     check("slow-rank:2:1.5+from=10", &[2], (1.5, 1.5, 1.5));
     check("slow-host:1:2+from=10", &[2, 3], (2.0, 2.0, 2.0));
+    check("slow-stage:1:2+from=10", &[1, 3], (2.0, 2.0, 2.0));
     check("slow-backward:0:3+from=10", &[0], (1.0, 3.0, 1.0));
     let both = ["slow-rank:3:1.5", "slow-backward:3:2"];
     assert_eq!(factors(&both, 3, 0), (1.5, 3.0, 1.5));
@@ -98,7 +100,12 @@ fn ragged_lengths_keep_their_mean_and_limits() {
 
 #[test]
 fn the_truth_says_what_was_injected() {
-    let truth = injector(&["slow-host:1:1.25+from=3", "pause:50:200@2"]).truth();
+    let truth = injector(&[
+        "slow-host:1:1.25+from=3",
+        "pause:50:200@2",
+        "slow-stage:0:2",
+    ])
+    .truth();
     assert_eq!(truth[0].ranks, [2, 3]);
     assert_eq!(
         (truth[0].kind.as_str(), truth[0].size, truth[0].from_step),
@@ -107,6 +114,10 @@ fn the_truth_says_what_was_injected() {
     assert_eq!(
         (truth[1].spec.as_str(), truth[1].ranks.as_slice()),
         ("pause:50:200@2", &[2][..])
+    );
+    assert_eq!(
+        (truth[2].kind.as_str(), truth[2].ranks.as_slice()),
+        ("slow_stage", &[0, 2][..])
     );
 }
 
@@ -125,6 +136,9 @@ fn faults_that_cannot_be_say_why() {
     check("slow-rank:4:1.5", "no rank 4");
     check("slow-rank:4:1.5", "ranks are 0 to 3");
     check("slow-host:2:1.5", "no host 2");
+    check("slow-stage:2:1.5", "no stage 2");
+    check("slow-stage:2:1.5", "stages are 0 to 1");
+    check("slow-stage:x:1.5", "the stage `x` is not a whole number");
     check("jitter:0.1@9", "no rank 9");
     check("slow-rank:1:1.5+from=200", "step 200 never comes");
     check("slow-rank:1:0.5", "below 1");
