@@ -58,7 +58,11 @@ fn launchers() -> Vec<(&'static str, Command)> {
 fn start(launcher: &mut Command, ranks: u32, args: &[&str]) -> Child {
     launcher
         .args(["-n", &ranks.to_string(), env!("CARGO_BIN_EXE_laggard")])
-        .args(["run", "--model", "tiny"])
+        .args(if args.contains(&"--model") {
+            &["run"][..]
+        } else {
+            &["run", "--model", "tiny"]
+        })
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -122,6 +126,29 @@ fn a_run_is_the_same_job_under_every_launcher() {
             let analysis = analyze(&record, &Options::default()).expect("an analysis");
             let rest = &analysis.waterfall[0];
             assert!(rest.share.value.abs() < 0.05, "{name}, {ranks}: {rest:?}");
+        }
+    }
+}
+
+#[test]
+fn layouts_run_under_every_launcher() {
+    for layout in ["pp2", "tp2,sp", "cp2,zero3", "dp2,pp2,zero1", "dp2,ep2,tp2"] {
+        for (name, mut launcher) in launchers() {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = dir.path().join("record");
+            let path_text = path.to_string_lossy();
+            let ranks = if layout.starts_with("dp2") { 4 } else { 2 };
+            let model = if layout.contains("ep") {
+                "tiny-moe"
+            } else {
+                "tiny"
+            };
+            let job = ["--layout", layout, "--micro-batches", "2", "--model", model];
+            let args = [&["--steps", "12", "--quiet", "-o", &path_text], &job[..]].concat();
+            let output = end(start(&mut launcher, ranks, &args));
+            let said = errors(&output);
+            assert!(output.status.success(), "{name}, {layout}: {said}");
+            check_record(&path, ranks, 12);
         }
     }
 }
