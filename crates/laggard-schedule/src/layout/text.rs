@@ -3,12 +3,15 @@
 use super::{Layout, LayoutError, Recompute, Zero};
 use std::fmt;
 
+/// The largest degree that is taken for meant: a layout lists its replicas.
+const LARGEST_DEGREE: u32 = 1 << 20;
+
 impl Layout {
     /// Reads the text form, in any order, separated by `,`, `-` or `x`; `=` may stand before a
     /// number. What is not given is 1 or off, and each replica gets one micro-batch.
     ///
     /// # Errors
-    /// For what is unknown, zero, or given twice.
+    /// For what is unknown, zero, absurdly large, or given twice.
     pub fn parse(text: &str) -> Result<Self, LayoutError> {
         let fail = |why: String| LayoutError::Unreadable {
             text: text.to_owned(),
@@ -41,8 +44,12 @@ impl Layout {
                         ))
                     })?;
                     *degree = match number.parse() {
-                        Ok(value) if value > 0 => value,
-                        _ => return Err(fail(format!("`{part}` needs a number from 1"))),
+                        Ok(value) if (1..=LARGEST_DEGREE).contains(&value) => value,
+                        _ => {
+                            return Err(fail(format!(
+                                "`{part}` needs a number from 1 to {LARGEST_DEGREE}"
+                            )));
+                        }
                     };
                 }
             }
