@@ -42,6 +42,9 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(before_help = "Examples:
   laggard run -o first
+  laggard run --layout pp2,vp2 --steps 100 -o pipeline
+  laggard run --layout dp2,tp2,pp2,zero1,sp --model tiny --inject slow-stage:1:1.3 -o stage
+  laggard run --layout dp2,ep2 --model tiny-moe -o experts
   laggard run --classes h100:2,h200:1,gb200:1 -o mixed
   laggard run --ranks 8 --emulate-hosts 2 --inject slow-host:1:1.2+from=100 -o host
   mpirun -n 4 laggard run -o cluster        one rank per process; srun likewise")]
@@ -55,12 +58,19 @@ pub(crate) struct RunArgs {
     /// Model preset; a wrong name lists all, the smallest first.
     #[arg(long, default_value = "small", value_name = "NAME")]
     pub(crate) model: String,
-    /// Parallel layout: `dpN`.
+    /// Parallel layout, any of: dpN replicas, tpN tensor, ppN pipeline, vpN pieces of each stage,
+    /// cpN context and epN expert parallel, zero1 to zero3, sp (sequence parallel), recompute;
+    /// such as `dp2,tp2,pp2,zero1,sp` [default: dp with all ranks].
     #[arg(long, value_name = "LAYOUT")]
     pub(crate) layout: Option<String>,
-    /// Micro-batches per step: one number, or one for each replica (`3,3,2`).
-    #[arg(long, default_value = "1", value_name = "N[,N...]")]
-    pub(crate) micro_batches: String,
+    /// Micro-batches per step: one number, or one for each replica (`3,3,2`) [default: 1; in a
+    /// pipeline 2 for each stage].
+    #[arg(long, value_name = "N[,N...]")]
+    pub(crate) micro_batches: Option<String>,
+    /// Layers of each pipeline stage (`3,3,2`); with vp, of each piece, in the order of the model
+    /// [default: as even as they can be].
+    #[arg(long, value_name = "N[,N...]")]
+    pub(crate) stage_layers: Option<String>,
     /// Tokens of one sequence [default: the model's].
     #[arg(long, value_name = "N")]
     pub(crate) sequence_length: Option<u32>,
@@ -80,8 +90,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N")]
     pub(crate) emulate_hosts: Option<u32>,
     /// A fault to put in, repeatable: slow-rank:RANK:FACTOR, slow-host:HOST:FACTOR,
-    /// slow-backward:RANK:FACTOR, jitter:SIGMA[@RANK], pause:EVERY_STEPS:MS[@RANK], ragged:CV; each
-    /// may end in `+from=STEP`.
+    /// slow-stage:STAGE:FACTOR, slow-backward:RANK:FACTOR, jitter:SIGMA[@RANK],
+    /// pause:EVERY_STEPS:MS[@RANK], ragged:CV; each may end in `+from=STEP`.
     #[arg(long, value_name = "FAULT")]
     pub(crate) inject: Vec<String>,
     /// Seed of everything random.

@@ -134,7 +134,6 @@ fn measure_code(error: &MeasureError) -> u8 {
         | MeasureError::Layout(_)
         | MeasureError::Unsupported { .. } => exit_code::USAGE,
         MeasureError::Record(error) => record_code(error),
-        MeasureError::WrongBuckets { .. } => exit_code::INTERNAL,
         _ => exit_code::BACKEND,
     }
 }

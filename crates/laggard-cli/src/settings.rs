@@ -30,13 +30,13 @@ pub(crate) fn of_run(args: &RunArgs, launch: Option<&Launch>) -> Result<Settings
             .map_err(|error| naming_all(error, &tables))?,
         None => Vec::new(),
     };
-    let ranks = ranks(args, &classes, launch)?;
+    let layout = layout(args, &classes, launch)?;
     let record = args
         .output
         .clone()
         .unwrap_or_else(|| free_name(Path::new(".")));
-    let mut settings = Settings::new(model, ranks, record);
-    settings.layout = layout(args, ranks)?;
+    let mut settings = Settings::new(model, 1, record);
+    settings.layout = layout;
     settings.classes = classes;
     settings.steps = args.steps;
     settings.seed = args.seed;
@@ -77,33 +77,62 @@ fn naming_all(error: MeasureError, tables: &Tables) -> MeasureError {
     MeasureError::Specs(SpecsError::UnknownName { kind, name, hint })
 }
 
-/// The number of ranks that the options agree on.
-fn ranks(args: &RunArgs, classes: &[ClassShare], launch: Option<&Launch>) -> Result<u32> {
-    let layout = args
-        .layout
-        .as_deref()
-        .map(Layout::parse_degrees)
-        .transpose();
-    let layout = layout.map_err(MeasureError::from)?;
-    let from_classes = (!classes.is_empty()).then(|| {
-        classes
-            .iter()
-            .fold(0, |sum: u32, c| sum.saturating_add(c.ranks))
-    });
-    if let (Some(layout), Some(text)) = (layout, &args.layout) {
-        let given = args.ranks.or(from_classes);
-        if let Some(ranks) = given.filter(|ranks| *ranks != layout) {
-            let error = LayoutError::WrongWorldSize {
-                layout: text.clone(),
-                needed: layout,
-                ranks,
-            };
-            return Err(MeasureError::from(error).into());
-        }
+/// The layout that is asked for, of as many ranks as the other options agree on.
+fn layout(args: &RunArgs, classes: &[ClassShare], launch: Option<&Launch>) -> Result<Layout> {
+    let layout = match &args.layout {
+        Some(text) => Some(Layout::parse(text).map_err(MeasureError::from)?),
+        None => None,
+    };
+    let ranks = ranks(args, layout.as_ref(), classes, launch)?;
+    let layout = layout.unwrap_or_else(|| Layout::data_parallel(ranks, 1));
+    let bucket_bytes = parse_bytes(&args.bucket_bytes)
+        .map_err(|error| Usage(format!("--bucket-bytes: {error}\nhint: for example `1M`")))?;
+    if bucket_bytes == 0 {
+        let hint = "hint: for example `--bucket-bytes 1M`";
+        return Err(Usage(format!("--bucket-bytes is 0: no gradient fits\n{hint}")).into());
     }
+    let stage_layers = match &args.stage_layers {
+        Some(text) => numbers(
+            "--stage-layers",
+            "give one whole number for each stage",
+            text,
+        )?,
+        None => Vec::new(),
+    };
+    Ok(Layout {
+        micro_batches: micro_batches(args, &layout)?,
+        stage_layers,
+        bucket_bytes,
+        overlap: !args.no_overlap,
+        ..layout
+    })
+}
+
+/// The number of ranks that the options agree on.
+fn ranks(
+    args: &RunArgs,
+    layout: Option<&Layout>,
+    classes: &[ClassShare],
+    launch: Option<&Launch>,
+) -> Result<u32> {
+    let of_layout = layout.map(Layout::world_size);
+    let ranks_of = |class: &ClassShare| u64::from(class.ranks);
+    let from_classes = (!classes.is_empty()).then(|| classes.iter().map(ranks_of).sum());
+    if let Some(layout) = layout
+        && let Some(ranks) = args.ranks.map(u64::from).or(from_classes)
+        && ranks != layout.world_size()
+    {
+        let error = LayoutError::WrongWorldSize {
+            layout: layout.to_string(),
+            needed: layout.world_size(),
+            ranks: ranks.try_into().unwrap_or(u32::MAX),
+        };
+        return Err(MeasureError::from(error).into());
+    }
+    let given = args.ranks.map(u64::from).or(of_layout).or(from_classes);
     if let Some(launch) = launch {
-        let given = args.ranks.or(layout).or(from_classes);
-        if given.is_some_and(|ranks| ranks != launch.size) || args.emulate_hosts.is_some() {
+        let other = given.is_some_and(|ranks| ranks != u64::from(launch.size));
+        if other || args.emulate_hosts.is_some() {
             let (launcher, size) = (launch.launcher, launch.size);
             return Err(Usage(format!(
                 "{launcher} has started {size} ranks on hosts of their own\n\
@@ -115,18 +144,48 @@ fn ranks(args: &RunArgs, classes: &[ClassShare], launch: Option<&Launch>) -> Res
         return Ok(launch.size);
     }
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let default = processors.min(RANKS_MAX) as u32;
-    let ranks = args.ranks.or(layout).or(from_classes).unwrap_or(default);
-    // Checked here already because a layout lists its ranks.
+    let ranks = given.unwrap_or(processors.min(RANKS_MAX) as u64);
+    // Checked here already because a layout lists its replicas.
     let most = Settings::MOST_RANKS;
-    if !(1..=most).contains(&ranks) {
+    let fits = u32::try_from(ranks)
+        .ok()
+        .filter(|ranks| (1..=most).contains(ranks));
+    fits.ok_or_else(|| {
         let hint = format!("hint: give a number of ranks from 1 to {most}");
-        return Err(Usage(format!(
+        Usage(format!(
             "the number of ranks is {ranks}: too few or too many\n{hint}"
         ))
-        .into());
-    }
-    Ok(ranks)
+        .into()
+    })
+}
+
+/// Micro-batches of a pipeline stage where nothing is said: stages idle for less than a third of a
+/// step with these, and pieces of stages can be interleaved.
+const MICRO_BATCHES_PER_STAGE: u32 = 2;
+
+/// Micro-batches of each replica.
+fn micro_batches(args: &RunArgs, layout: &Layout) -> Result<Vec<u32>, Usage> {
+    let all = |share| vec![share; layout.data_parallel as usize];
+    let Some(text) = &args.micro_batches else {
+        return Ok(match layout.pipeline_parallel {
+            1 => all(1),
+            stages => all(stages * MICRO_BATCHES_PER_STAGE),
+        });
+    };
+    let hint = "give one whole number, or one for each replica";
+    Ok(match numbers("--micro-batches", hint, text)?[..] {
+        [share] => all(share),
+        ref shares => shares.to_vec(),
+    })
+}
+
+/// Whole numbers with commas between them.
+fn numbers(flag: &str, hint: &str, text: &str) -> Result<Vec<u32>, Usage> {
+    let read = |part: &str| {
+        let number = part.trim().parse();
+        number.map_err(|_| Usage(format!("cannot read {flag} `{part}`\nhint: {hint}")))
+    };
+    text.split(',').map(read).collect()
 }
 
 /// Ranks that start within one more second.
@@ -137,40 +196,6 @@ pub(crate) fn init_timeout(args: &RunArgs, launch: Option<&Launch>) -> Duration 
     let ranks = launch.map_or(1, |launch| u64::from(launch.size));
     let usual = Settings::DEFAULT_TIMEOUT.as_secs() + ranks / RANKS_PER_SECOND;
     Duration::from_secs(args.init_timeout.unwrap_or(usual))
-}
-
-fn layout(args: &RunArgs, ranks: u32) -> Result<Layout> {
-    let usage = |what: &str, text: &str| {
-        Usage(format!(
-            "cannot read {what} `{text}`\nhint: give one whole number, or one per rank"
-        ))
-    };
-    let shares: Result<Vec<u32>, Usage> = args
-        .micro_batches
-        .split(',')
-        .map(|share| {
-            share
-                .trim()
-                .parse()
-                .map_err(|_| usage("--micro-batches", share))
-        })
-        .collect();
-    let shares = match shares?[..] {
-        [share] => vec![share; ranks as usize],
-        ref shares => shares.to_vec(),
-    };
-    let bucket_bytes = parse_bytes(&args.bucket_bytes)
-        .map_err(|error| Usage(format!("--bucket-bytes: {error}\nhint: for example `1M`")))?;
-    if bucket_bytes == 0 {
-        let hint = "hint: for example `--bucket-bytes 1M`";
-        return Err(Usage(format!("--bucket-bytes is 0: no gradient fits\n{hint}")).into());
-    }
-    Ok(Layout {
-        data_parallel: ranks,
-        micro_batches: shares,
-        bucket_bytes,
-        overlap: !args.no_overlap,
-    })
 }
 
 /// The first of `laggard-run-1`, `laggard-run-2`, ... that is not there yet.

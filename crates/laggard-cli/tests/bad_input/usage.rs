@@ -16,7 +16,6 @@ fn what_cannot_be_run_is_refused() {
         &["--ranks", "3", "--layout", "dp2"],
         &["`dp2`", "there are 3"],
     );
-    check(&["--layout", "tp2"], &["`tp2`", "dpN"]);
     check(
         &["--ranks", "2", "--micro-batches", "1,2,3"],
         &["3 micro-batch shares"],
@@ -34,14 +33,20 @@ fn what_cannot_be_run_is_refused() {
         &["--ranks", "4294967295"],
         &["ranks is 4294967295", "1 to 4096"],
     );
-    check(&["--layout", "dp4294967295"], &["ranks is 4294967295"]);
+    check(
+        &["--layout", "dp4294967295"],
+        &["`dp4294967295`", "1 to 1048576"],
+    );
     check(&["--steps", "0"], &["steps is 0"]);
     check(&["--bucket-bytes", "much"], &["--bucket-bytes"]);
     check(&["--bucket-bytes", "0"], &["--bucket-bytes is 0"]);
-    check(&["--classes", "h100:4294967295,h200:2"], &["4294967295"]);
+    check(
+        &["--classes", "h100:4294967295,h200:2"],
+        &["ranks is 4294967297"],
+    );
     check(
         &["--model", "nope"],
-        &["'nope'", "tiny, small", "llama3-405b"],
+        &["'nope'", "tiny, tiny-moe, small", "llama3-405b"],
     );
     check(&["--model", "smal"], &["'smal'", "close names: small"]);
     check(&["--classes", "zz:2"], &["'zz'", "h100-sxm5-80gb"]);
@@ -56,6 +61,78 @@ fn what_cannot_be_run_is_refused() {
     check(
         &["--ranks", "2", "--inject", "slow-host:3:1.2"],
         &["`slow-host:3:1.2`", "host 3"],
+    );
+    check(
+        &["--layout", "pp2", "--inject", "slow-stage:2:1.2"],
+        &["`slow-stage:2:1.2`", "stage 2", "0 to 1"],
+    );
+    check(
+        &["--ranks", "2", "--inject", "slow-stage:1:1.2"],
+        &["`slow-stage:1:1.2`", "--layout"],
+    );
+}
+
+#[test]
+fn layouts_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let record = folder.path().join("record");
+    let check = |line: &str, says: &[&str]| {
+        let args: Vec<&str> = line.split_whitespace().collect();
+        let run = ["run", "-q", "-o", text(&record), "--model"];
+        refused(&[&run, &args[..]].concat(), 2, says);
+        assert!(!record.exists(), "{line} has written a record");
+    };
+    check("tiny --layout tq2", &["`tq2`", "dp, tp, pp, vp, cp and ep"]);
+    check("tiny --layout dp2,dp2", &["`dp` is given twice"]);
+    check("tiny --layout zero4", &["zero is 0, 1, 2 or 3"]);
+    check(
+        "tiny --layout dp2,tp2 --ranks 2",
+        &["`dp2,tp2` needs 4 ranks", "there are 2", "--ranks 4"],
+    );
+    check(
+        "tiny --layout tp2 --classes h100:3",
+        &["needs 2 ranks", "there are 3"],
+    );
+    check(
+        "tiny --layout dp65536,tp65536",
+        &["ranks is 4294967296", "1 to 4096"],
+    );
+    check("tiny --layout tp3", &["tp3", "heads"]);
+    check("tiny --layout dp2,sp", &["tp2 or more"]);
+    check("tiny --layout vp2", &["virtual stages need a pipeline"]);
+    check(
+        "small --layout pp2,vp2 --micro-batches 3",
+        &["cannot be interleaved", "multiples of pp"],
+    );
+    check("tiny --layout pp8", &["has no layer", "smaller pp"]);
+    check(
+        "tiny --layout pp2 --stage-layers 1,2",
+        &["have 3 layers", "the model has 2", "--stage-layers"],
+    );
+    check(
+        "tiny --layout pp2 --stage-layers 1",
+        &["1 numbers of layers for 2"],
+    );
+    check(
+        "tiny --layout pp2 --stage-layers 1,x",
+        &["--stage-layers `x`", "each stage"],
+    );
+    check(
+        "tiny --layout dp2 --micro-batches 1,x",
+        &["--micro-batches `x`", "each replica"],
+    );
+    check(
+        "tiny --layout dp2,ep2",
+        &["no experts", "mixture of experts"],
+    );
+    check("tiny-moe --layout dp3,ep2", &["ep that divides dp x cp"]);
+    check(
+        "tiny --layout dp2,zero2 --no-overlap",
+        &["--no-overlap", "zero1"],
+    );
+    check(
+        "tiny --layout dp2,zero3 --micro-batches 1,2",
+        &["equal --micro-batches"],
     );
 }
 
