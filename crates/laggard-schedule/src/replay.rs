@@ -13,6 +13,7 @@ use laggard_types::Rank;
 use thiserror::Error;
 
 mod build;
+mod critical_path;
 
 /// A schedule that cannot be evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -167,19 +168,13 @@ impl Replay {
         };
         for &item in &self.order {
             lane.ready.fill(0.0);
-            match item {
-                Item::Node(node) => {
-                    self.raise_to_ready(node, durations, &times.end, &mut lane);
-                    self.finish_node(node, durations, &lane.ready, times);
-                }
-                Item::Meeting(meeting) => {
-                    for &node in &self.meetings[meeting as usize] {
-                        self.raise_to_ready(node, durations, &times.end, &mut lane);
-                    }
-                    for &node in &self.meetings[meeting as usize] {
-                        self.finish_node(node, durations, &lane.ready, times);
-                    }
-                }
+            let mut single = [NONE];
+            let members = self.members_of(item, &mut single);
+            for &node in members {
+                self.raise_to_ready(node, durations, &times.end, &mut lane);
+            }
+            for &node in members {
+                self.finish_node(node, durations, &lane.ready, times);
             }
         }
     }
@@ -187,8 +182,8 @@ impl Replay {
     /// Length of the step if only `rank` had `durations` and everybody else those that `base` was
     /// evaluated with: the rank's own nodes are walked, and its meeting points start no earlier
     /// than in `base`. `own` and `delay` are indexed by position in [`Replay::nodes_of_rank`].
-    /// Exact where others do not wait within the step for what this rank delays (data
-    /// parallelism); a lower bound elsewhere. Writes one length per lane to `finish`.
+    /// Exact where others do not wait within the step for what this rank delays (data parallelism,
+    /// [`Replay::is_exact_alone`]); a lower bound elsewhere. Writes one length per lane to `finish`.
     pub fn evaluate_alone(
         &self,
         rank: Rank,
@@ -221,6 +216,17 @@ impl Replay {
             add(&mut ready, &durations.own[local * lanes..][..lanes]);
             end[local * lanes..][..lanes].copy_from_slice(&ready);
             raise(finish, &ready);
+        }
+    }
+
+    /// The nodes that start together; `single` holds one that meets nobody.
+    fn members_of<'a>(&'a self, item: Item, single: &'a mut [u32; 1]) -> &'a [u32] {
+        match item {
+            Item::Meeting(meeting) => &self.meetings[meeting as usize],
+            Item::Node(node) => {
+                *single = [node];
+                single
+            }
         }
     }
 

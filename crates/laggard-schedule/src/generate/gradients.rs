@@ -141,7 +141,11 @@ impl Step<'_> {
             phase,
             Stream::Compute,
         );
-        let own = self.emit.push(own, needs);
+        // Nobody else needs the input gradient of the first layer; without it the step could not be
+        // cut at the norm.
+        let mut needs = needs.to_vec();
+        needs.push(self.emit.last_on(Stream::ModelCommunication));
+        let own = self.emit.push(own, &needs);
         let kind = OperationKind::Collective(Collective::AllReduce);
         let all = Operation {
             axis: Some(axis),

@@ -252,17 +252,8 @@ impl Replay {
             reached[node as usize] = true;
         }
         for &item in &self.order {
-            let (single, many);
-            let nodes: &[u32] = match item {
-                Item::Node(node) => {
-                    single = [node];
-                    &single
-                }
-                Item::Meeting(meeting) => {
-                    many = &self.meetings[meeting as usize];
-                    many
-                }
-            };
+            let mut single = [NONE];
+            let nodes = self.members_of(item, &mut single);
             let needs = |node: &u32| {
                 self.predecessors(*node)
                     .iter()

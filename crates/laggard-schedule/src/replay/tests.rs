@@ -1,19 +1,37 @@
 //! Closed forms that an evaluation must meet.
 
 use super::*;
-use crate::{LayerWork, Layout, Phase, Schedule, data_parallel};
+use crate::{LayerWork, Layout, ModelWork, Part, PartWork, Phase, Schedule, generate};
 use proptest::prelude::*;
 
-fn schedule(replicas: u32, layers: usize) -> Schedule {
-    let layers: Vec<LayerWork> = (0..layers)
-        .map(|index| LayerWork {
-            name: format!("layer {index}"),
+/// Equal layers of one part, and a head that is as one of them.
+pub(super) fn model(layers: u32) -> ModelWork {
+    let layer = |index: u32| LayerWork {
+        name: format!("layer {index}"),
+        parts: vec![PartWork {
+            part: if index == layers {
+                Part::Head
+            } else {
+                Part::FeedForward
+            },
             forward_flop: 1.0,
             forward_attention_flop: 0.0,
-            gradient_bytes: 1 << 20,
-        })
-        .collect();
-    data_parallel(&Layout::data_parallel(replicas, 1), &layers).expect("a possible layout")
+            parameters: 1 << 18,
+        }],
+    };
+    ModelWork {
+        layers: (0..=layers).map(layer).collect(),
+        element_bytes: 4,
+        stream_elements: 64,
+        key_value_elements: 64,
+        experts_per_token: 1,
+    }
+}
+
+/// A data-parallel step with a bucket for each of `layers`, the head being one.
+fn schedule(replicas: u32, layers: u32) -> Schedule {
+    let layout = Layout::data_parallel(replicas, 1);
+    generate(&layout, &model(layers - 1)).expect("a possible layout")
 }
 
 /// Durations from a function of rank and operation.
@@ -63,6 +81,31 @@ fn the_slowest_rank_sets_the_step_and_communication_hides_behind_backward() {
     assert!((length(&replay, &cost(0.125)) - (want + 0.125)).abs() < 1e-12);
     // Communication-bound: 4 buckets one after the other, the first ready after one backward.
     assert!((length(&replay, &cost(10.0)) - (0.5 + 0.25 + 12.0 + 2.0 + 40.0)).abs() < 1e-12);
+}
+
+#[test]
+fn steps_of_every_layout_are_independent() {
+    for text in [
+        "dp2",
+        "dp2,zero1",
+        "dp2,zero2",
+        "dp2,zero3",
+        "dp1,tp2",
+        "dp2,tp2,sp",
+        "dp1,cp2",
+        "dp1,pp2",
+        "dp2,tp2,cp2,pp2,vp2,sp,zero1,recompute",
+    ] {
+        let layout = Layout::parse(text).expect("readable");
+        let micro_batches = vec![2; layout.data_parallel as usize];
+        let layout = Layout {
+            micro_batches,
+            ..layout
+        };
+        let schedule = generate(&layout, &model(layout.pieces())).expect("a possible layout");
+        let replay = Replay::new(&schedule).expect("a sound schedule");
+        assert!(replay.is_cut(), "{text}");
+    }
 }
 
 #[test]
