@@ -191,7 +191,7 @@ pub(super) fn slow_links(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
             summary: format!(
                 "communication of host {name} is slow: its links reach {} of what the others do; \
                  exposed communication costs {cost} of wall time",
-                percent(slow.ratio)
+                percent(1.0 / slow.ratio)
             ),
             loss,
             excess: None,
