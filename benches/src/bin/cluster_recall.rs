@@ -5,8 +5,8 @@
 //! A trial is right if the one expected cause is found at the one expected culprit and nobody else
 //! is named; a clean one if nobody is named.
 //!
-//! Usage: `cluster_recall [--laggard FILE] [--mpi openmpi|mpich] [--trials N] [--seed N]
-//! [--csv FILE] [--require N]`; exits with 1 if fewer than N trials of a kind are right, with 77 if
+//! Usage: `cluster_recall [--laggard FILE] [--mpi openmpi|mpich] [--layouts dp|all] [--trials N]
+//! [--seed N] [--csv FILE] [--require N]`; trials take turns with the layouts. Exits with 1 if fewer than N trials of a kind are right, with 77 if
 //! the machine cannot make such a bed.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
@@ -25,6 +25,19 @@ const SKIPPED: i32 = 77;
 const QUOTA: std::ops::RangeInclusive<u32> = 25..=45;
 /// Rate of a slow host's link.
 const SLOW: &str = "100mbit";
+
+/// Layouts of the two ranks of one host, and of the four of four hosts; plain data parallel first.
+const LAYOUTS: [&[&str]; 2] = [
+    &["dp2", "pp2", "tp2,sp", "cp2", "dp2,zero3"],
+    &[
+        "dp4",
+        "dp2,pp2",
+        "dp2,tp2",
+        "dp2,cp2",
+        "dp4,zero3",
+        "dp2,tp2,sp,zero1",
+    ],
+];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -58,6 +71,7 @@ impl Kind {
 struct Plan {
     kind: Kind,
     bed: Vec<String>,
+    layout: &'static str,
     steps: u32,
     expect: Option<(&'static str, Value)>,
 }
@@ -85,9 +99,19 @@ impl Plan {
             Kind::CleanHost => (one_host.to_owned(), 400, None),
             Kind::CleanHosts => ("--hosts 4".to_owned(), 200, None),
         };
+        let layouts = match kind {
+            Kind::Quota | Kind::CleanHost => LAYOUTS[0],
+            Kind::SlowLink | Kind::CleanHosts => LAYOUTS[1],
+        };
+        let turns = if options.all_layouts {
+            layouts.len()
+        } else {
+            1
+        };
         Self {
             kind,
             bed: words(bed),
+            layout: layouts[number as usize % turns],
             steps,
             expect,
         }
@@ -103,6 +127,7 @@ impl Plan {
             .arg("--")
             .arg(&options.laggard)
             .args(["run", "--quiet", "--model", "tiny", "--micro-batches", "4"])
+            .args(["--layout", self.layout])
             .args(["--steps", &self.steps.to_string(), "-o"])
             .arg(&record)
             .output()?;
@@ -155,6 +180,7 @@ fn scripts() -> PathBuf {
 struct Options {
     laggard: PathBuf,
     mpi: String,
+    all_layouts: bool,
     trials: u32,
     seed: u64,
     csv: Option<PathBuf>,
@@ -167,6 +193,7 @@ impl Options {
         let mut options = Self {
             laggard: beside,
             mpi: "openmpi".to_owned(),
+            all_layouts: false,
             trials: 20,
             seed: 1,
             csv: None,
@@ -179,6 +206,13 @@ impl Options {
             match name.as_str() {
                 "--laggard" => options.laggard = value.into(),
                 "--mpi" => options.mpi = value,
+                "--layouts" => {
+                    options.all_layouts = match value.as_str() {
+                        "dp" => false,
+                        "all" => true,
+                        _ => bail!("--layouts is dp or all, not {value}"),
+                    }
+                }
                 "--trials" => options.trials = value.parse().context(name)?,
                 "--seed" => options.seed = value.parse().context(name)?,
                 "--csv" => options.csv = Some(value.into()),
@@ -196,7 +230,7 @@ fn main() -> Result<ExitCode> {
     if let Some(file) = &mut csv {
         writeln!(
             file,
-            "kind,mpi,bed,expected,named,right,exposed_communication,basis"
+            "kind,mpi,bed,layout,expected,named,right,exposed_communication,basis"
         )?;
     }
     let mut right = [0; KINDS.len()];
@@ -243,6 +277,7 @@ fn row(plan: &Plan, options: &Options, analysis: &Value, is_right: bool) -> Stri
         plan.kind.name().to_owned(),
         options.mpi.clone(),
         plan.bed.join(" "),
+        plan.layout.to_owned(),
         expected.unwrap_or_default(),
         found.join("; "),
         is_right.to_string(),
