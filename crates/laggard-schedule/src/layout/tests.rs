@@ -15,7 +15,17 @@ fn text_reads_or_says_why_not() {
     }
     assert_eq!(Layout::parse("tp=2xdp=3").map(|l| l.world_size()), Ok(6));
     for bad in [
-        "", "dp0", "dpx", "zz3", "4", "dp2,dp2", "zero4", "zero", "sp2", "dp", "dp4294967295",
+        "",
+        "dp0",
+        "dpx",
+        "zz3",
+        "4",
+        "dp2,dp2",
+        "zero4",
+        "zero",
+        "sp2",
+        "dp",
+        "dp4294967295",
     ] {
         assert!(Layout::parse(bad).is_err(), "{bad}");
     }
