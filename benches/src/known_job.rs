@@ -2,13 +2,10 @@
 //! truth. The times are laid out by a few lines of arithmetic of their own, not by laggard's
 //! replay, so that one checks the other.
 
-use laggard_record::{
-    Class, Clock, Closing, ClosingStatus, Host, Manifest, Origin, Peak, PeakKind, RankPlace,
-    RecordError, Sample, SchemaVersion, StepWork, TableRows, TimeBasis, Workload, write_record,
-};
-use laggard_schedule::{LayerWork, Layout, Schedule, data_parallel};
+use crate::known_manifest::{Placement, manifest, sample, write};
+use laggard_record::{Manifest, RecordError, Sample, StepWork};
+use laggard_schedule::{LayerWork, Layout, ModelWork, Part, PartWork, Schedule, generate};
 use laggard_stats::Rng;
-use laggard_types::{ClockDomain, Stamp};
 use std::path::Path;
 
 /// Peak of the fastest class, FLOP/s.
@@ -132,22 +129,7 @@ impl KnownJob {
             .flat_map(|step| layout.step(step))
             .collect::<Vec<_>>();
         let steps = if self.ragged > 0.0 { layout.work } else { work };
-        let rows = TableRows {
-            samples,
-            steps,
-            telemetry: Vec::new(),
-        };
-        let closing = Closing {
-            status: ClosingStatus::Finished,
-            steps_completed: self.steps,
-            samples: 0,
-            steps: 0,
-            telemetry: 0,
-            writer_lags: 0,
-            parts: Vec::new(),
-        };
-        write_record(dir, &manifest, rows, closing)?;
-        Ok(())
+        write(dir, &manifest, samples, steps)
     }
 
     /// Expected waterfall, from the laws: the expectations of maxima from many draws, all else by
@@ -263,88 +245,43 @@ impl KnownJob {
     }
 
     fn schedule(&self) -> Schedule {
+        // The head is as the layers before it.
         let layer = |index: usize| LayerWork {
             name: format!("layer {index}"),
-            forward_flop: EFFICIENCY * PEAK * FORWARD,
-            forward_attention_flop: 0.0,
-            gradient_bytes: 1 << 20,
+            parts: vec![PartWork {
+                part: if index + 1 == LAYERS {
+                    Part::Head
+                } else {
+                    Part::FeedForward
+                },
+                forward_flop: EFFICIENCY * PEAK * FORWARD,
+                forward_attention_flop: 0.0,
+                parameters: 1 << 18,
+            }],
         };
-        let layers: Vec<LayerWork> = (0..LAYERS).map(layer).collect();
+        let work = ModelWork {
+            layers: (0..LAYERS).map(layer).collect(),
+            element_bytes: 4,
+            stream_elements: 1,
+            key_value_elements: 1,
+            experts_per_token: 1,
+        };
         let layout = Layout {
             bucket_bytes: 2 << 20,
             ..Layout::data_parallel(self.ranks() as u32, 1)
         };
-        data_parallel(&layout, &layers).expect("one micro-batch per rank is a possible layout")
+        generate(&layout, &work).expect("one micro-batch per rank is a possible layout")
     }
 
     /// The manifest of its record.
     pub fn manifest(&self) -> Manifest {
-        let mut rates = self.rate.clone();
-        rates.sort_by(f64::total_cmp);
-        rates.dedup();
-        let class = |rate: &f64| Class {
-            name: format!("class-{rate:.2}"),
-            emulated: false,
-            relative_rate: *rate,
-            rate_source: "stated".to_owned(),
-            peak: Some(Peak {
-                flop_per_s: PEAK * rate,
-                kind: PeakKind::Datasheet,
-                source: "stated".to_owned(),
-            }),
+        let place = Placement {
+            rate: &self.rate,
+            host: &self.host,
+            peak_flop_per_s: PEAK,
+            tokens: TOKENS as u32,
         };
-        let host = |index: usize| Host {
-            name: format!("node{index}"),
-            architecture: "none".to_owned(),
-            processor: "none".to_owned(),
-            cpus: 1,
-            emulated: false,
-            machine: index as u32,
-        };
-        let place = |rank: usize| RankPlace {
-            host: self.host[rank],
-            class: rates.partition_point(|rate| *rate < self.rate[rank] - 1e-12) as u32,
-            device: "drawn".to_owned(),
-            cpus: Vec::new(),
-            allowed_cpus: Vec::new(),
-            cpu_quota: None,
-            numa_node: None,
-            other_load: None,
-        };
-        Manifest {
-            schema_version: SchemaVersion::CURRENT,
-            laggard_version: env!("CARGO_PKG_VERSION").to_owned(),
-            created_unix_ns: 0,
-            command_line: Vec::new(),
-            origin: Origin::Predicted,
-            hosts: (0..self.host_excess.len()).map(host).collect(),
-            classes: rates.iter().map(class).collect(),
-            ranks: (0..self.ranks()).map(place).collect(),
-            clock: Clock {
-                domain: ClockDomain::HostMonotonic,
-                resolution_ns: 1,
-                common_to_all_ranks: true,
-                thread_cpu_time: false,
-                basis: TimeBasis::Wall,
-            },
-            workload: Workload {
-                model: "drawn".to_owned(),
-                synthetic: true,
-                data_type: "f32".to_owned(),
-                parameters: 1.0,
-                sequence_length: TOKENS as u32,
-                micro_batch_sequences: 1,
-                flop_per_token_causal: None,
-                flop_per_token_full: None,
-                recompute_flop_per_token: 0.0,
-            },
-            schedule: self.schedule(),
-            seed: self.seed,
-            communication: None,
-            links: Vec::new(),
-            caveats: Vec::new(),
-            truth: Vec::new(),
-        }
+        manifest(&place, self.schedule(), self.seed)
     }
 }
 
@@ -425,21 +362,5 @@ impl<'a> Timeline<'a> {
             samples.push(sample(rank, step, program[9], second_end, end));
             self.free[rank] = end;
         }
-    }
-}
-
-fn sample(rank: usize, step: u32, operation: u32, start: f64, end: f64) -> Sample {
-    let nanos = |seconds: f64| (seconds * 1e9).round() as i64;
-    let stamp = Stamp {
-        start_ns: nanos(start),
-        end_ns: nanos(end),
-        cpu_start_ns: 0,
-        cpu_end_ns: 0,
-    };
-    Sample {
-        rank: rank as u32,
-        step,
-        operation,
-        stamp,
     }
 }

@@ -2,3 +2,5 @@
 //! prints raw figures and the limit that it is held against.
 
 pub mod known_job;
+pub mod known_layout;
+mod known_manifest;

@@ -1,16 +1,20 @@
 //! The whole analysis of one record, from samples to verdict.
 
+use crate::bins::{Sums, sums};
 use crate::causes::{Evidence, Thresholds, findings};
-use crate::cells::Cells;
+use crate::cells::{Cells, Slot};
 use crate::contention::Contention;
 use crate::intake::{Intake, Measurements};
 use crate::levels::{Draw, Settings, Waterfall, waterfall};
 use crate::own_time::{OwnTime, WorkShare};
 use crate::per_step::{Inputs, Lengths, RankBlame, Typical, replay_steps};
+use crate::shrinkage::{Noise, healthy};
 use crate::traits::{Chance, Traits, chance};
+use crate::transfers::Transfers;
+use crate::what_if::what_if;
 use crate::{
-    Analysis, AnalyzeError, BlameEntry, Charged, Confidence, Culprit, Finding, Level, NullTest,
-    Subject, Utilisation, figures,
+    Analysis, AnalyzeError, BlameEntry, Charged, Confidence, Finding, Level, NullTest, Subject,
+    Utilisation, doubts, figures, stage_split,
 };
 use laggard_record::{Manifest, Origin, PeakKind, Record, TimeBasis};
 use laggard_schedule::{Replay, ScheduleOrigin};
@@ -28,13 +32,6 @@ pub struct Options {
 
 /// Version of the published format of an analysis.
 pub const ANALYSIS_VERSION: u32 = 1;
-
-/// Steps that intervals and tests need.
-const ENOUGH_STEPS: usize = 30;
-/// Largest share of the step time that the replay may miss.
-const REPLAY_ERROR: f64 = 0.05;
-/// Share of the processors that others may use before the run counts as contended.
-const CONTENDED: f64 = 0.1;
 
 /// Analyses a record.
 ///
@@ -57,7 +54,7 @@ pub(crate) fn analyze_with_series(
 ) -> Result<Analyzed, AnalyzeError> {
     let manifest = &record.manifest;
     let replay = Replay::new(&manifest.schedule)?;
-    let cells = Cells::new(manifest, &replay)?;
+    let mut cells = Cells::new(manifest, &replay)?;
     let mut caveats = record.caveats.clone();
     let mut intake = Intake::new(manifest, &replay);
     let reading = record.samples(|batch| intake.add(batch))?;
@@ -70,17 +67,25 @@ pub(crate) fn analyze_with_series(
     let mut measured = intake.finish()?;
     let recorded = measured.steps();
     let warm_up = drop_warm_up(&mut measured, &mut caveats);
+    let typical = Typical::new(&measured, &cells);
+    let split = stage_split::expected(manifest, &replay, &measured, &cells, &typical);
+    if let Some(expected) = split {
+        cells.join_stages(expected);
+    }
     let own = OwnTime::new(&measured, &cells);
     let work = WorkShare::new(manifest, &measured, &cells, &own);
-    let typical = Typical::new(&measured, &cells);
-    let inputs = Inputs {
+    let mut inputs = Inputs {
         replay: &replay,
         measured: &measured,
         cells: &cells,
         own: &own,
         work: &work,
         typical: &typical,
+        healthy: vec![[1.0; Slot::COUNT]; cells.members.len()],
     };
+    let sums = sums(&inputs);
+    let noise = Noise::of(&sums, &cells);
+    inputs.healthy = healthy(&noise, &sums, &cells);
     let contention = Contention::new(manifest, &telemetry.rows);
     let (lengths, blame) = replay_steps(&inputs);
     let step_times = match manifest.clock.basis {
@@ -91,11 +96,13 @@ pub(crate) fn analyze_with_series(
         lengths: &lengths,
         blame: &blame,
         step_times: &step_times,
+        sums: &sums,
+        noise: &noise,
     };
     let mut result = assess(manifest, &inputs, &replayed, contention.as_ref(), options);
     result.subject.steps_recorded = recorded as u32;
     result.subject.steps_warm_up = warm_up as u32;
-    add_data_caveats(&measured, &mut caveats);
+    doubts::add_of_data(&measured, &mut caveats);
     caveats.append(&mut result.caveats);
     caveats.dedup();
     result.caveats = caveats;
@@ -110,6 +117,8 @@ struct Replayed<'a> {
     lengths: &'a Lengths,
     blame: &'a RankBlame,
     step_times: &'a [f64],
+    sums: &'a [Sums],
+    noise: &'a Noise,
 }
 
 /// Forgets the warm-up, at most half of the steps.
@@ -130,29 +139,6 @@ fn drop_warm_up(measured: &mut Measurements, caveats: &mut Vec<Caveat>) -> usize
     end
 }
 
-fn add_data_caveats(measured: &Measurements, caveats: &mut Vec<Caveat>) {
-    let mut add = |code, message: String| caveats.push(Caveat::new(code, message));
-    if measured.incomplete > 0 {
-        let text = format!(
-            "{} steps with missing samples were left out",
-            measured.incomplete
-        );
-        add(CaveatCode::MissingSamples, text);
-    }
-    if measured.duplicates > 0 {
-        let text = format!(
-            "{} samples came twice; the first was used",
-            measured.duplicates
-        );
-        add(CaveatCode::DroppedSamples, text);
-    }
-    if measured.steps() < ENOUGH_STEPS {
-        let steps = measured.steps();
-        let text = format!("only {steps} steps: intervals and tests need {ENOUGH_STEPS}");
-        add(CaveatCode::TooFewSteps, text);
-    }
-}
-
 /// Everything after the tables are filled.
 fn assess(
     manifest: &Manifest,
@@ -165,13 +151,18 @@ fn assess(
         lengths,
         blame,
         step_times,
+        sums,
+        noise,
     } = replayed;
     let block = noise_block(&lengths.measured);
     let settings = Settings {
+        sums,
+        noise,
         basis: manifest.clock.basis,
         peak_sum: peak_sum(manifest),
         block_length: block,
         seed: options.seed,
+        transfers: Transfers::new(manifest, inputs.replay),
     };
     let water = waterfall(inputs, lengths, &settings);
     let traits = Traits::new(inputs, manifest);
@@ -189,12 +180,12 @@ fn assess(
         seed: options.seed,
     };
     let mut found = findings(&evidence);
-    let mut caveats = caveats(&evidence);
+    let mut caveats = doubts::against_findings(&evidence);
     if evidence.is_wall() {
         // CPU time, which drives the virtual clock, does not count what others use.
-        withhold(&mut found, &caveats, &evidence);
+        doubts::withhold(&mut found, &caveats, &evidence);
     }
-    caveats.extend(basis_caveats(manifest));
+    caveats.extend(doubts::of_basis(&evidence));
     let (mfu, share) = utilisation(&evidence, settings.peak_sum);
     let loss = water.point.loss();
     Analysis {
@@ -210,6 +201,8 @@ fn assess(
                             generations differ), mean transfers, no pauses"
                 .to_owned(),
         waterfall: water.terms(),
+        exposed_communication: water.exposed(),
+        what_if: what_if(&evidence),
         blame: blame_table(&evidence),
         loss: loss / water.point.wall,
         null_tests: null_tests(chance.as_ref()),
@@ -263,7 +256,12 @@ fn utilisation(
     let flop: f64 = work.flop.iter().sum();
     let attention: f64 = work.attention_flop.iter().sum();
     let tokens: f64 = work.tokens.iter().sum();
-    let recompute = manifest.workload.recompute_flop_per_token * tokens;
+    let recomputed: f64 = work.recomputed_flop.iter().sum();
+    // Imported schedules do not say what is computed again.
+    let recompute = match &manifest.schedule.origin {
+        ScheduleOrigin::Generated(_) => recomputed,
+        ScheduleOrigin::Trace => recomputed + manifest.workload.recompute_flop_per_token * tokens,
+    };
     let ratio = |more: f64| {
         if flop > 0.0 {
             value.value * (flop + more) / flop
@@ -301,7 +299,7 @@ fn utilisation(
 fn subject(evidence: &Evidence<'_>) -> Subject {
     let manifest = evidence.manifest;
     let layout = match &manifest.schedule.origin {
-        ScheduleOrigin::Generated(layout) => format!("dp{}", layout.data_parallel),
+        ScheduleOrigin::Generated(layout) => layout.to_string(),
         ScheduleOrigin::Trace if manifest.schedule.stages() > 1 => {
             format!(
                 "from the trace, {} pipeline stages",
@@ -377,100 +375,6 @@ fn null_tests(chance: Option<&Chance>) -> Vec<NullTest> {
         p_value: chance.p_value,
     };
     chance.map(test).into_iter().collect()
-}
-
-/// Doubts that stand against the findings.
-fn caveats(evidence: &Evidence<'_>) -> Vec<Caveat> {
-    let mut list = Vec::new();
-    let rest = evidence.loss(Level::Rest).value;
-    if rest.abs() > REPLAY_ERROR {
-        list.push(Caveat::new(
-            CaveatCode::ReplayError,
-            format!(
-                "replaying the schedule misses {:.1} % of the step time",
-                100.0 * rest
-            ),
-        ));
-    }
-    if let Some(contention) = evidence.contention {
-        let taken = contention.overall + contention.steal;
-        if taken > CONTENDED {
-            list.push(Caveat::new(
-                CaveatCode::OutsideContention,
-                format!(
-                    "other work took {:.0} % of the processors' time (of that {:.0} points by the \
-                     hypervisor)",
-                    100.0 * taken,
-                    100.0 * contention.steal
-                ),
-            ));
-        }
-    }
-    list
-}
-
-/// Findings that name somebody do not stand against doubts about the data themselves. Work from
-/// outside is such a doubt only where it can explain the finding: where the ranks named were off
-/// their processors longer than the others by at least half of what they are named for.
-fn withhold(found: &mut [Finding], caveats: &[Caveat], evidence: &Evidence<'_>) {
-    let Some(doubt) = caveats.first() else { return };
-    let shares = evidence.inputs.measured.descheduled_shares();
-    let lowest = shares.iter().copied().fold(1.0, f64::min);
-    let on_host = |rank: &u32| evidence.inputs.cells.host_of_rank[*rank as usize] as u32;
-    for finding in found.iter_mut().filter(|f| f.culprit != Culprit::Nobody) {
-        let ranks: Vec<u32> = match &finding.culprit {
-            Culprit::Rank(rank) => vec![*rank],
-            Culprit::Ranks(ranks) => ranks.clone(),
-            Culprit::Host(host) => (0..evidence.ranks() as u32)
-                .filter(|rank| on_host(rank) == *host)
-                .collect(),
-            _ => Vec::new(),
-        };
-        let off = ranks
-            .iter()
-            .filter_map(|&rank| shares.get(rank as usize))
-            .map(|s| s - lowest);
-        let size = finding
-            .excess
-            .map_or(finding.loss.value, |excess| excess.value);
-        let innocent =
-            !ranks.is_empty() && !shares.is_empty() && off.fold(0.0, f64::max) < size / 2.0;
-        let outside = doubt.code == CaveatCode::OutsideContention;
-        if finding.cause == crate::Cause::OutsideContention || (outside && innocent) {
-            continue;
-        }
-        finding.confidence = Confidence::Inconclusive;
-        finding.culprit = Culprit::Nobody;
-        finding.summary = format!("{}; but {}", finding.summary, doubt.message);
-    }
-}
-
-fn basis_caveats(manifest: &Manifest) -> Vec<Caveat> {
-    let mut list = Vec::new();
-    if manifest.clock.basis == TimeBasis::Virtual {
-        list.push(Caveat::new(
-            CaveatCode::VirtualClock,
-            "more ranks than processors: times are virtual, from each thread's CPU time replayed \
-             with collectives as meeting points",
-        ));
-    }
-    if manifest.workload.synthetic {
-        list.push(Caveat::new(
-            CaveatCode::SyntheticJob,
-            "a synthetic step was measured: its utilisation is not your job's",
-        ));
-    }
-    for class in manifest.classes.iter().filter(|class| class.emulated) {
-        list.push(Caveat::new(
-            CaveatCode::EmulatedClass,
-            format!(
-                "class {} is emulated: each of its ranks does {:.2} times the arithmetic",
-                class.name,
-                1.0 / class.relative_rate
-            ),
-        ));
-    }
-    list
 }
 
 /// The answer in one or two sentences.

@@ -8,49 +8,75 @@ use rayon::prelude::*;
 /// Neighbouring steps are summed into at most this many bins before resampling.
 const BINS_MAX: usize = 128;
 
-/// Sums over neighbouring steps.
-pub(crate) struct Bin {
+/// Sums of own times over neighbouring steps.
+pub(crate) struct Sums {
+    /// How many steps.
     pub(crate) steps: f64,
-    pub(crate) wall: f64,
-    pub(crate) measured: f64,
-    pub(crate) even_work: f64,
-    pub(crate) no_pauses: f64,
-    pub(crate) no_launch: f64,
-    pub(crate) flop: f64,
     /// Own time of each node, with work evened out.
     pub(crate) own: Vec<f64>,
     /// Own time of each rank by slot, likewise.
     pub(crate) slots: Vec<Slots>,
 }
 
-/// Sums all steps.
-pub(crate) fn bins(inputs: &Inputs<'_>, lengths: &Lengths, basis: TimeBasis) -> Vec<Bin> {
-    let steps = lengths.measured.len();
+/// Sums over the same steps of what replays give.
+pub(crate) struct Bin<'a> {
+    pub(crate) sums: &'a Sums,
+    pub(crate) wall: f64,
+    pub(crate) measured: f64,
+    pub(crate) even_work: f64,
+    pub(crate) no_pauses: f64,
+    pub(crate) no_launch: f64,
+    pub(crate) flop: f64,
+}
+
+/// Steps of each bin.
+fn ranges(steps: usize) -> impl IndexedParallelIterator<Item = std::ops::Range<usize>> {
     let count = steps.min(BINS_MAX);
-    (0..count)
-        .into_par_iter()
-        .map(|bin| {
-            let range = bin * steps / count..(bin + 1) * steps / count;
-            let sum = |of: &[f64]| of[range.clone()].iter().sum::<f64>();
-            let wall = match basis {
-                TimeBasis::Wall => &inputs.measured.step_time,
-                TimeBasis::Virtual => &lengths.measured,
-            };
+    let range = move |bin: usize| bin * steps / count..(bin + 1) * steps / count;
+    (0..count).into_par_iter().map(range)
+}
+
+/// Sums own times of all steps.
+pub(crate) fn sums(inputs: &Inputs<'_>) -> Vec<Sums> {
+    ranges(inputs.measured.steps())
+        .map(|range| {
             let mut own = vec![0.0; inputs.measured.nodes];
             let mut slots = vec![[0.0; Slot::COUNT]; inputs.cells.ranks];
             for step in range.clone() {
                 add_even_work(inputs, step, &mut own, &mut slots);
             }
-            Bin {
+            Sums {
                 steps: range.len() as f64,
+                own,
+                slots,
+            }
+        })
+        .collect()
+}
+
+/// Sums what the replays of all steps gave.
+pub(crate) fn bins<'a>(
+    inputs: &Inputs<'_>,
+    sums: &'a [Sums],
+    lengths: &Lengths,
+    basis: TimeBasis,
+) -> Vec<Bin<'a>> {
+    let wall = match basis {
+        TimeBasis::Wall => &inputs.measured.step_time,
+        TimeBasis::Virtual => &lengths.measured,
+    };
+    ranges(inputs.measured.steps())
+        .zip(sums)
+        .map(|(range, sums)| {
+            let sum = |of: &[f64]| of[range.clone()].iter().sum::<f64>();
+            Bin {
+                sums,
                 wall: sum(wall),
                 measured: sum(&lengths.measured),
                 even_work: sum(&lengths.even_work),
                 no_pauses: sum(&lengths.no_pauses),
                 no_launch: sum(&lengths.no_launch),
                 flop: sum(&inputs.work.flop),
-                own,
-                slots,
             }
         })
         .collect()

@@ -5,7 +5,7 @@
 mod outside;
 mod persistent;
 mod shared;
-mod words;
+pub(crate) mod words;
 
 use crate::contention::Contention;
 use crate::levels::Waterfall;

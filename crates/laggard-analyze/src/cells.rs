@@ -1,9 +1,10 @@
-//! Who is compared with whom: ranks of one stage and class form a cell and are expected to be
-//! equally fast.
+//! Who is compared with whom. Ranks of one class and stage do the same and are *mates*. Ranks of one
+//! *cell* are expected to be equally fast: mates, or all ranks of a class where it is known what a
+//! stage's work makes of its time (`stage_split.rs`).
 
 use crate::AnalyzeError;
 use laggard_record::Manifest;
-use laggard_schedule::{OperationKind, Phase, Replay};
+use laggard_schedule::{OperationKind, Phase, Replay, Stream};
 
 /// The parts of a rank's own time that are told apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,15 @@ pub(crate) struct Cells {
     pub(crate) of_rank: Vec<usize>,
     /// Ranks of each cell, ascending.
     pub(crate) members: Vec<Vec<usize>>,
+    /// The ranks of one class and stage that each rank belongs to.
+    pub(crate) mates_of_rank: Vec<usize>,
+    /// Ranks of each class in each stage, ascending.
+    pub(crate) mates: Vec<Vec<usize>>,
+    /// What the split of the model into stages makes of each rank's times, as a factor of what is
+    /// usual: 1 where cells are of one stage.
+    pub(crate) expected: Vec<Slots>,
+    /// Whether cells span stages.
+    pub(crate) across_stages: bool,
     /// Class of each rank.
     pub(crate) class_of_rank: Vec<usize>,
     /// Host of each rank.
@@ -42,7 +52,7 @@ pub(crate) struct Cells {
     pub(crate) stage_of_rank: Vec<u32>,
     /// Weight of each rank in means over unlike ranks: its peak, or 1 where no peak is known.
     pub(crate) weight: Vec<f64>,
-    /// Slot of each node; `None` for meeting points.
+    /// Slot of each node; `None` for communication.
     pub(crate) slot_of_node: Vec<Option<Slot>>,
     /// Rank of each node.
     pub(crate) rank_of_node: Vec<usize>,
@@ -71,22 +81,8 @@ impl Cells {
             });
         }
         let class_of_rank: Vec<usize> = places.iter().map(|place| place.class as usize).collect();
-        let mut keys: Vec<(u32, usize)> = stage_of_rank
-            .iter()
-            .copied()
-            .zip(class_of_rank.iter().copied())
-            .collect();
-        let key_of_rank = keys.clone();
-        keys.sort_unstable();
-        keys.dedup();
-        let of_rank: Vec<usize> = key_of_rank
-            .iter()
-            .map(|key| keys.partition_point(|other| other < key))
-            .collect();
-        let mut members = vec![Vec::new(); keys.len()];
-        for (rank, &cell) in of_rank.iter().enumerate() {
-            members[cell].push(rank);
-        }
+        let stages = stage_of_rank.iter().copied();
+        let (of_rank, members) = groups(stages.zip(class_of_rank.iter().copied()).collect());
         let peak = |class: &usize| manifest.classes[*class].peak.as_ref().map(|p| p.flop_per_s);
         let peaks: Option<Vec<f64>> = class_of_rank.iter().map(peak).collect();
         let slot_of_node = slots(manifest, replay);
@@ -99,8 +95,12 @@ impl Cells {
         }
         Ok(Self {
             ranks: expected,
+            mates_of_rank: of_rank.clone(),
+            mates: members.clone(),
             of_rank,
             members,
+            expected: vec![[1.0; Slot::COUNT]; expected],
+            across_stages: false,
             host_of_rank: places.iter().map(|place| place.host as usize).collect(),
             class_of_rank,
             stage_of_rank,
@@ -111,17 +111,38 @@ impl Cells {
         })
     }
 
+    /// Compares all ranks of a class, their times divided by what is expected of their stage.
+    pub(crate) fn join_stages(&mut self, expected: Vec<Slots>) {
+        (self.of_rank, self.members) = groups(self.class_of_rank.clone());
+        self.expected = expected;
+        self.across_stages = true;
+    }
+
+    /// A rank's times as they would be if it had the work that is usual.
+    pub(crate) fn usual(&self, rank: usize, slots: &Slots) -> Slots {
+        let mut usual = *slots;
+        for (time, expected) in usual.iter_mut().zip(&self.expected[rank]) {
+            *time /= expected;
+        }
+        usual
+    }
+
+    /// The ranks of one class and stage, with a rank among them.
+    pub(crate) fn mates(&self, rank: usize) -> &[usize] {
+        &self.mates[self.mates_of_rank[rank]]
+    }
+
+    /// Number of stages.
+    pub(crate) fn stages(&self) -> usize {
+        self.stage_of_rank
+            .iter()
+            .max()
+            .map_or(1, |last| *last as usize + 1)
+    }
+
     /// Members of a rank's cell, itself included.
     pub(crate) fn peers(&self, rank: usize) -> &[usize] {
         &self.members[self.of_rank[rank]]
-    }
-
-    /// Ranks of one cell on one host.
-    pub(crate) fn on_host(&self, cell: usize, host: usize) -> impl Iterator<Item = usize> + '_ {
-        self.members[cell]
-            .iter()
-            .copied()
-            .filter(move |&rank| self.host_of_rank[rank] == host)
     }
 
     /// Mean over some ranks, by weight.
@@ -139,6 +160,20 @@ impl Cells {
     }
 }
 
+/// Ranks of equal keys, in the order of the keys, and the position of each rank's group.
+fn groups<K: Ord + Clone>(key_of_rank: Vec<K>) -> (Vec<usize>, Vec<Vec<usize>>) {
+    let mut keys = key_of_rank.clone();
+    keys.sort_unstable();
+    keys.dedup();
+    let position = |key: &K| keys.partition_point(|other| other < key);
+    let of_rank: Vec<usize> = key_of_rank.iter().map(position).collect();
+    let mut members = vec![Vec::new(); keys.len()];
+    for (rank, &group) in of_rank.iter().enumerate() {
+        members[group].push(rank);
+    }
+    (of_rank, members)
+}
+
 fn slots(manifest: &Manifest, replay: &Replay) -> Vec<Option<Slot>> {
     let slot = |node: &laggard_schedule::Node| {
         let operation = &manifest.schedule.operations[node.operation as usize];
@@ -146,7 +181,9 @@ fn slots(manifest: &Manifest, replay: &Replay) -> Vec<Option<Slot>> {
             (kind, _) if kind.meets() && replay_meets(operation) => None,
             (OperationKind::Host, _) => Some(Slot::Host),
             (_, Phase::Forward) => Some(Slot::Forward),
-            (_, Phase::Backward) => Some(Slot::Backward),
+            (_, Phase::Backward | Phase::Recompute) => Some(Slot::Backward),
+            // Adding up what was reduced runs beside the kernels, as part of the reduction.
+            (_, Phase::GradientReduce) if operation.stream != Stream::Compute => None,
             _ => Some(Slot::Optimizer),
         }
     };

@@ -158,7 +158,7 @@ pub(crate) fn heat_map(evidence: &Evidence<'_>) -> HeatMap {
             let mut worst = f64::MIN;
             for rank in in_row {
                 for step in in_column.clone() {
-                    let own: f64 = evidence.inputs.own.of(step, rank).iter().sum();
+                    let own = usual_time(evidence.inputs, step, rank);
                     worst = worst.max(own / medians[evidence.inputs.cells.of_rank[rank]] - 1.0);
                 }
             }
@@ -174,12 +174,26 @@ pub(crate) fn heat_map(evidence: &Evidence<'_>) -> HeatMap {
     }
 }
 
+/// Own time of a rank, as if it had the work that is usual.
+fn usual_time(inputs: &Inputs<'_>, step: usize, rank: usize) -> f64 {
+    let own = inputs.own.of(step, rank);
+    match inputs.cells.across_stages {
+        true => inputs.cells.usual(rank, own).iter().sum(),
+        false => own.iter().sum(),
+    }
+}
+
 /// Median own time of each cell over its ranks' medians.
 fn class_medians(evidence: &Evidence<'_>) -> Vec<f64> {
-    let own = evidence.inputs.own;
+    let inputs = evidence.inputs;
+    let of_rank = |rank: &usize| {
+        let steps = 0..inputs.own.steps();
+        let times: Vec<f64> = steps.map(|step| usual_time(inputs, step, *rank)).collect();
+        median(&times).unwrap_or(0.0)
+    };
     let of_cell = |members: &Vec<usize>| {
-        let medians: Vec<f64> = members.iter().map(|&rank| own.median_step(rank)).collect();
+        let medians: Vec<f64> = members.iter().map(of_rank).collect();
         median(&medians).unwrap_or(0.0).max(f64::MIN_POSITIVE)
     };
-    evidence.inputs.cells.members.iter().map(of_cell).collect()
+    inputs.cells.members.iter().map(of_cell).collect()
 }

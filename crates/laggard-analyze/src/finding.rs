@@ -42,6 +42,11 @@ pub struct Analysis {
     pub penalty_reference: String,
     /// From 100 % of the peak to the measured figure; the shares sum to 1.
     pub waterfall: Vec<WaterfallTerm>,
+    /// What exposed communication is made of: its axes, in the order in which their transfers are
+    /// taken away; the shares sum to the waterfall's term.
+    pub exposed_communication: Vec<ExposedAxis>,
+    /// What would be saved if one unit were as its peers are on average, the largest of each kind.
+    pub what_if: WhatIf,
     /// Who or what the loss is charged to; shares sum to the loss.
     pub blame: Vec<BlameEntry>,
     /// What the loss is in all, as share of wall time; the sum of `blame`.
@@ -215,6 +220,60 @@ pub struct WaterfallTerm {
     pub share: Estimate,
 }
 
+/// Exposed communication along one axis.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExposedAxis {
+    /// The axis: `tp`, `cp`, `ep`, `pp`, `dp`, `dp x cp`, `expert dp`, `world`, or a trace's own name.
+    pub axis: String,
+    /// Share of wall time that its transfers cost beside computing and the axes after it.
+    pub share: Estimate,
+}
+
+/// Replays with one unit at its ideal and all else as measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhatIf {
+    /// Steps that were replayed, spread evenly over those used.
+    pub steps: u32,
+    /// The units that save most: ranks, hosts, stages, classes, each kind's largest first.
+    pub units: Vec<WhatIfUnit>,
+}
+
+/// What one unit at its ideal would save.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhatIfUnit {
+    /// Which.
+    pub unit: Unit,
+    /// Its name, such as `rank 3 (h100 on node7)`.
+    pub name: String,
+    /// Mean step time then, in seconds.
+    pub step_time: f64,
+    /// Share of wall time that is saved.
+    pub saved: Estimate,
+    /// Share of the loss that goes with it: (T - T with the unit at its ideal) / (T - T with all of
+    /// them). Absent where the loss is below 3 % of the step, as in ByteDance's analysis (OSDI'25).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_loss: Option<f64>,
+}
+
+/// Something that could be at its ideal.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// One rank, as its cell is on average in that step, without pauses.
+    Rank(u32),
+    /// All ranks of one host, each likewise.
+    Host(u32),
+    /// One pipeline stage, as stages are on average.
+    Stage(u32),
+    /// One class, by its position in the manifest, as classes are on average.
+    Class(u32),
+}
+
 /// Who is charged.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -267,6 +326,8 @@ pub struct NullTest {
 pub enum Cause {
     /// A rank does the same work more slowly, always.
     SlowRank,
+    /// All ranks of a pipeline stage are slower than the stage's work explains.
+    SlowStage,
     /// All ranks of a host are slower.
     SlowNode,
     /// A rank is slower in backward only.

@@ -2,11 +2,12 @@
 //! away. Each term is the difference of two neighbouring replays, so the terms nest and sum by
 //! construction.
 
-use crate::bins::bins;
+use crate::bins::{Sums, bins};
 use crate::per_step::{Inputs, Lengths};
 use crate::scenarios::{Scenarios, typical_slots};
 use crate::shrinkage::Noise;
-use crate::{Estimate, Level, WaterfallTerm};
+use crate::transfers::Transfers;
+use crate::{Estimate, ExposedAxis, Level, WaterfallTerm};
 use laggard_record::TimeBasis;
 use laggard_stats::{BlockBootstrap, Resampling, percentile_interval};
 use rayon::prelude::*;
@@ -14,7 +15,7 @@ use rayon::prelude::*;
 /// Bootstrap replicates.
 const REPLICATES: usize = 200;
 /// Everything that one draw of steps says.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Draw {
     /// Mean step time.
     pub(crate) wall: f64,
@@ -27,6 +28,8 @@ pub(crate) struct Draw {
     /// Step time with every class at its mean, and with generations evened out as well.
     pub(crate) as_class: f64,
     pub(crate) even_generations: f64,
+    /// Share of each axis in exposed communication, in the order of [`Transfers::axes`].
+    pub(crate) exposed: Vec<f64>,
     /// Share of each level, in the order of [`order`].
     pub(crate) shares: [f64; LEVELS],
 }
@@ -75,6 +78,8 @@ pub(crate) struct Waterfall {
     pub(crate) has_peak: bool,
     /// Number of steps in a block.
     pub(crate) block_length: usize,
+    /// Axes that ranks communicate along.
+    axes: Vec<String>,
 }
 
 impl Waterfall {
@@ -107,6 +112,16 @@ impl Waterfall {
             .collect()
     }
 
+    /// What exposed communication is made of.
+    pub(crate) fn exposed(&self) -> Vec<ExposedAxis> {
+        let axes = self.axes.iter().enumerate();
+        axes.map(|(at, axis)| ExposedAxis {
+            axis: axis.clone(),
+            share: self.estimate(|draw| draw.exposed[at]),
+        })
+        .collect()
+    }
+
     /// Share of wall time that a level costs.
     pub(crate) fn loss(&self, level: Level) -> Estimate {
         let at = order()
@@ -118,28 +133,31 @@ impl Waterfall {
 }
 
 /// Computes the waterfall with its intervals.
-pub(crate) fn waterfall(inputs: &Inputs<'_>, lengths: &Lengths, settings: &Settings) -> Waterfall {
-    let bins = bins(inputs, lengths, settings.basis);
+pub(crate) fn waterfall(
+    inputs: &Inputs<'_>,
+    lengths: &Lengths,
+    settings: &Settings<'_>,
+) -> Waterfall {
+    let bins = bins(inputs, settings.sums, lengths, settings.basis);
     let per_bin = lengths.measured.len().div_ceil(bins.len());
     let block = settings.block_length.div_ceil(per_bin).clamp(1, bins.len());
     let all: Vec<f64> = vec![1.0; bins.len()];
     let weights = resamples(bins.len(), block, settings.seed);
-    let noise = Noise::of(&bins, inputs.cells);
     let typical = typical_slots(inputs);
-    let draw = |weight: &Vec<f64>| {
-        Scenarios {
-            inputs,
-            settings,
-            typical: &typical,
-            noise: &noise,
-        }
-        .draw(&bins, weight)
+    let scenarios = Scenarios {
+        inputs,
+        settings,
+        typical: &typical,
+        noise: settings.noise,
+        transfers: &settings.transfers,
     };
+    let draw = |weight: &Vec<f64>| scenarios.draw(&bins, weight);
     Waterfall {
         point: draw(&all),
         draws: weights.par_iter().map(draw).collect(),
         has_peak: settings.peak_sum.is_some(),
         block_length: settings.block_length,
+        axes: settings.transfers.axes.clone(),
     }
 }
 
@@ -163,10 +181,13 @@ fn resamples(bins: usize, block_length: usize, seed: u64) -> Vec<Vec<f64>> {
 }
 
 /// What the waterfall needs beside the measurements.
-pub(crate) struct Settings {
+pub(crate) struct Settings<'a> {
+    pub(crate) sums: &'a [Sums],
+    pub(crate) noise: &'a Noise,
     pub(crate) basis: TimeBasis,
     /// Sum of the ranks' own peaks, FLOP/s.
     pub(crate) peak_sum: Option<f64>,
     pub(crate) block_length: usize,
     pub(crate) seed: u64,
+    pub(crate) transfers: Transfers,
 }

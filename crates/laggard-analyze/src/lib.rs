@@ -6,9 +6,11 @@ mod analysis;
 mod bins;
 mod causes;
 mod cells;
+mod chunk;
 mod compare;
 mod comparison;
 mod contention;
+mod doubts;
 mod error;
 mod figures;
 mod finding;
@@ -19,7 +21,10 @@ mod own_time;
 mod per_step;
 mod scenarios;
 mod shrinkage;
+mod stage_split;
 mod traits;
+mod transfers;
+mod what_if;
 
 pub use analysis::{ANALYSIS_VERSION, Options, analyze};
 pub use causes::Thresholds;
@@ -29,6 +34,7 @@ pub use links::{SlowLinkHost, slow_hosts};
 
 pub use comparison::{Comparison, ComparisonRow};
 pub use finding::{
-    Analysis, BlameEntry, Cause, Charged, ClassFigures, Confidence, Culprit, Estimate, Finding,
-    HeatMap, Level, NullTest, Onset, RankFigures, StepTimes, Subject, Utilisation, WaterfallTerm,
+    Analysis, BlameEntry, Cause, Charged, ClassFigures, Confidence, Culprit, Estimate, ExposedAxis,
+    Finding, HeatMap, Level, NullTest, Onset, RankFigures, StepTimes, Subject, Unit, Utilisation,
+    WaterfallTerm, WhatIf, WhatIfUnit,
 };

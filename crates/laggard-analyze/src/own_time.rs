@@ -3,6 +3,7 @@
 use crate::cells::{Cells, Slot, Slots};
 use crate::intake::{Measurements, Work};
 use laggard_record::Manifest;
+use laggard_schedule::{Phase, ScheduleOrigin};
 use rayon::prelude::*;
 
 /// Own time in seconds by `[step][rank][slot]`, without delays.
@@ -55,17 +56,19 @@ impl OwnTime {
 /// How much work each rank had, and how its time follows.
 pub(crate) struct WorkShare {
     ranks: usize,
-    /// Work over the mean of the cell in that step, `[step][rank]`; empty if all is equal.
+    /// Work over the mean of the mates in that step, `[step][rank]`; empty if all is equal.
     ratio: Vec<f64>,
     /// Model FLOP of all ranks in each step.
     pub(crate) flop: Vec<f64>,
     /// The part of it that is attention.
     pub(crate) attention_flop: Vec<f64>,
-    /// Tokens of all ranks in each step.
+    /// FLOP that were done again in each step, on all ranks.
+    pub(crate) recomputed_flop: Vec<f64>,
+    /// Tokens of each step.
     pub(crate) tokens: Vec<f64>,
     /// Exponent of time as a power of work.
     pub(crate) exponent: f64,
-    /// Share of the variance of own times within cells and steps that work explains.
+    /// Share of the variance of own times among mates within steps that work explains.
     pub(crate) explained: f64,
     /// Whether the work of a rank changes from step to step (sequence lengths) rather than only
     /// from rank to rank (micro-batches).
@@ -88,22 +91,30 @@ impl WorkShare {
             ratio: vec![1.0; steps * cells.ranks],
             flop: vec![0.0; steps],
             attention_flop: vec![0.0; steps],
+            recomputed_flop: vec![0.0; steps],
             tokens: vec![0.0; steps],
             exponent: 1.0,
             explained: 0.0,
             ragged: false,
         };
+        // All ranks of a replica work on the same tokens.
+        let ranks_per_replica = match &manifest.schedule.origin {
+            ScheduleOrigin::Generated(layout) => f64::from(layout.ranks_per_replica()),
+            ScheduleOrigin::Trace => 1.0,
+        };
         for step in 0..steps {
             let mut work = vec![0.0; cells.ranks];
             for (rank, nominal) in per_rank.iter().enumerate() {
                 let given = measured.work.get(step * cells.ranks + rank);
-                let (linear, attention) = nominal.flop(given);
-                work[rank] = linear + attention;
-                share.flop[step] += linear + attention;
-                share.attention_flop[step] += attention;
-                share.tokens[step] += given.map_or(nominal.tokens, |work| work.tokens);
+                let (model, again) = (nominal.model.given(given), nominal.again.given(given));
+                work[rank] = model.sum() + again.sum();
+                share.flop[step] += model.sum();
+                share.attention_flop[step] += model.attention;
+                share.recomputed_flop[step] += again.sum();
+                let tokens = given.map_or(nominal.tokens(), |work| work.tokens);
+                share.tokens[step] += tokens / ranks_per_replica;
             }
-            for members in &cells.members {
+            for members in &cells.mates {
                 let mean = members.iter().map(|&r| work[r]).sum::<f64>() / members.len() as f64;
                 for &rank in members.iter().filter(|_| mean > 0.0) {
                     share.ratio[step * cells.ranks + rank] = work[rank] / mean;
@@ -114,7 +125,7 @@ impl WorkShare {
         share
     }
 
-    /// Factor that brings a rank's forward and backward to the cell's mean work.
+    /// Factor that brings a rank's forward and backward to its mates' mean work.
     pub(crate) fn factor(&self, step: usize, rank: usize) -> f64 {
         match self.ratio.get(step * self.ranks + rank) {
             Some(ratio) if *ratio > 0.0 => ratio.powf(-self.exponent),
@@ -122,7 +133,7 @@ impl WorkShare {
         }
     }
 
-    /// Whether ranks of one cell differ in work at all.
+    /// Whether mates differ in work at all.
     pub(crate) fn is_uneven(&self) -> bool {
         !self.ratio.is_empty()
     }
@@ -137,7 +148,7 @@ impl WorkShare {
             return;
         }
         let (mut xx, mut xy, mut yy) = (0.0, 0.0, 0.0);
-        for members in &cells.members {
+        for members in &cells.mates {
             let xs = deviations(members, steps, |s, r| self.ratio[s * self.ranks + r].ln());
             let ys = deviations(members, steps, |s, r| {
                 work_time(own.of(s, r)).max(1e-12).ln()
@@ -185,8 +196,17 @@ fn deviations(members: &[usize], steps: usize, value: impl Fn(usize, usize) -> f
     table
 }
 
-/// FLOP of one rank's step at nominal lengths.
+/// One rank's step at nominal lengths.
 struct NominalWork {
+    /// What the model needs.
+    model: Count,
+    /// What is done again.
+    again: Count,
+}
+
+/// FLOP, and the tokens that they are for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
     linear: f64,
     attention: f64,
     tokens: f64,
@@ -196,32 +216,47 @@ struct NominalWork {
 impl NominalWork {
     fn of(manifest: &Manifest, rank: usize) -> Self {
         let schedule = &manifest.schedule;
-        let (mut linear, mut attention, mut micro_batches) = (0.0, 0.0, 0);
+        let (mut model, mut again, mut micro_batches) = (Count::default(), Count::default(), 0);
         for &id in schedule.program(rank as u32) {
             let operation = &schedule.operations[id as usize];
-            linear += operation.flop;
-            attention += operation.attention_flop;
+            let count = match operation.phase {
+                Phase::Recompute => &mut again,
+                _ => &mut model,
+            };
+            count.linear += operation.flop;
+            count.attention += operation.attention_flop;
             micro_batches = micro_batches.max(operation.micro_batch.map_or(0, |last| last + 1));
         }
         let workload = &manifest.workload;
         let sequences = f64::from(micro_batches) * f64::from(workload.micro_batch_sequences);
         let length = f64::from(workload.sequence_length);
-        Self {
-            linear,
-            attention,
-            tokens: sequences * length,
-            tokens_squared: sequences * length * length,
+        for count in [&mut model, &mut again] {
+            count.tokens = sequences * length;
+            count.tokens_squared = sequences * length * length;
+        }
+        Self { model, again }
+    }
+
+    fn tokens(&self) -> f64 {
+        self.model.tokens
+    }
+}
+
+impl Count {
+    /// The count for given tokens.
+    fn given(self, work: Option<&Work>) -> Self {
+        match work {
+            Some(work) if self.tokens > 0.0 => Self {
+                linear: self.linear * work.tokens / self.tokens,
+                attention: self.attention * work.tokens_squared / self.tokens_squared,
+                tokens: work.tokens,
+                tokens_squared: work.tokens_squared,
+            },
+            _ => self,
         }
     }
 
-    /// Linear and attention FLOP for given tokens.
-    fn flop(&self, given: Option<&Work>) -> (f64, f64) {
-        match given {
-            Some(work) if self.tokens > 0.0 => (
-                self.linear * work.tokens / self.tokens,
-                self.attention * work.tokens_squared / self.tokens_squared,
-            ),
-            _ => (self.linear, self.attention),
-        }
+    fn sum(self) -> f64 {
+        self.linear + self.attention
     }
 }

@@ -5,14 +5,17 @@
 //! latest of the ranks in the coalition makes it": the stretch between two arrivals is shared
 //! equally by the ranks that are not yet there.
 
-use crate::cells::{Cells, Slot};
+use crate::cells::{Cells, Slot, Slots};
+use crate::chunk::Chunk;
 use crate::intake::Measurements;
 use crate::own_time::{OwnTime, WorkShare};
-use laggard_schedule::{Durations, Replay, Times};
+use laggard_schedule::Replay;
 use rayon::prelude::*;
 
 /// Steps that are evaluated at once.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
+/// Evaluations of a node in a step that the excesses of all ranks may take: some seconds.
+const ALONE_BUDGET: f64 = 4e9;
 
 /// What is typical of a node, so that what exceeds it is a pause.
 pub(crate) struct Typical {
@@ -94,22 +97,42 @@ pub(crate) struct Inputs<'a> {
     pub(crate) own: &'a OwnTime,
     pub(crate) work: &'a WorkShare,
     pub(crate) typical: &'a Typical,
+    /// What a healthy rank of each cell takes, over the cell's mean.
+    pub(crate) healthy: Vec<Slots>,
+}
+
+/// How a rank's excess is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alone {
+    /// By a walk over its own nodes, which is exact here.
+    Walk,
+    /// By a replay of everybody.
+    Everybody,
+    /// By the walk, which is a lower bound here: replaying everybody would take too long.
+    Bound,
+}
+
+impl Alone {
+    pub(crate) fn of(inputs: &Inputs<'_>) -> Self {
+        let (steps, nodes) = (inputs.measured.steps(), inputs.measured.nodes);
+        let evaluations = steps as f64 * nodes as f64 * inputs.cells.ranks as f64;
+        if inputs.replay.is_exact_alone() {
+            Self::Walk
+        } else if evaluations <= ALONE_BUDGET {
+            Self::Everybody
+        } else {
+            Self::Bound
+        }
+    }
 }
 
 /// Runs all replays.
 pub(crate) fn replay_steps(inputs: &Inputs<'_>) -> (Lengths, RankBlame) {
-    let steps = inputs.measured.steps();
-    let starts: Vec<usize> = (0..steps).step_by(LANES).collect();
-    let chunks: Vec<(Lengths, RankBlame)> = starts
-        .par_iter()
-        .map(|&first| {
-            Chunk {
-                inputs,
-                first,
-                lanes: LANES.min(steps - first),
-            }
-            .run()
-        })
+    let steps: Vec<usize> = (0..inputs.measured.steps()).collect();
+    let alone = Alone::of(inputs);
+    let chunks: Vec<(Lengths, RankBlame)> = steps
+        .par_chunks(LANES)
+        .map(|steps| Chunk { inputs, steps }.run(alone))
         .collect();
     let mut lengths = Lengths::default();
     let mut blame = RankBlame::new(inputs.cells.ranks);
@@ -125,7 +148,7 @@ pub(crate) fn replay_steps(inputs: &Inputs<'_>) -> (Lengths, RankBlame) {
 }
 
 impl RankBlame {
-    fn new(ranks: usize) -> Self {
+    pub(crate) fn new(ranks: usize) -> Self {
         Self {
             charged: Vec::new(),
             last: vec![0; ranks],
@@ -151,7 +174,7 @@ impl RankBlame {
     }
 
     /// Shares `loss` seconds of one more step by the excess of each rank.
-    fn charge(&mut self, excess: &[f64], loss: f64) {
+    pub(crate) fn charge(&mut self, excess: &[f64], loss: f64) {
         let ranks = excess.len();
         let mut order: Vec<usize> = (0..ranks).collect();
         order.sort_unstable_by(|&a, &b| excess[a].total_cmp(&excess[b]).then(a.cmp(&b)));
@@ -180,158 +203,6 @@ impl RankBlame {
             0.0
         };
         self.alone[worst] += (longest - second) * scale;
-    }
-}
-
-/// Some neighbouring steps.
-struct Chunk<'a> {
-    inputs: &'a Inputs<'a>,
-    first: usize,
-    lanes: usize,
-}
-
-impl Chunk<'_> {
-    fn run(&self) -> (Lengths, RankBlame) {
-        let lanes = self.lanes;
-        let (own, delay) = self.as_measured();
-        let (mut times, mut lengths) = (Times::default(), Lengths::default());
-        let run = |own: &[f64], delay: &[f64], times: &mut Times| {
-            self.inputs.replay.evaluate(
-                Durations {
-                    lanes,
-                    own,
-                    delay: Some(delay),
-                },
-                times,
-            );
-            times.finish.clone()
-        };
-        lengths.measured = run(&own, &delay, &mut times);
-        let mut changed = own.clone();
-        lengths.even_work = if self.inputs.work.is_uneven() {
-            self.even_work(&mut changed);
-            run(&changed, &delay, &mut times)
-        } else {
-            lengths.measured.clone()
-        };
-        let (own_calm, delay_calm) = self.no_pauses(changed);
-        lengths.no_pauses = run(&own_calm, &delay_calm, &mut times);
-        lengths.no_launch = run(&own_calm, &vec![0.0; own_calm.len()], &mut times);
-        let (own_class, delay_class) = self.as_class(&own, delay_calm);
-        lengths.as_class = run(&own_class, &delay_class, &mut times);
-        let blame = self.blame(&own, &delay, &times, &lengths);
-        (lengths, blame)
-    }
-
-    fn as_measured(&self) -> (Vec<f64>, Vec<f64>) {
-        let nodes = self.inputs.measured.nodes;
-        let mut own = vec![0.0; nodes * self.lanes];
-        let mut delay = vec![0.0; nodes * self.lanes];
-        for lane in 0..self.lanes {
-            let step = self.first + lane;
-            let own_row = self.inputs.measured.own_of_step(step);
-            let delay_row = self.inputs.measured.delay_of_step(step);
-            for node in 0..nodes {
-                own[node * self.lanes + lane] = f64::from(own_row[node]);
-                delay[node * self.lanes + lane] = f64::from(delay_row[node]);
-            }
-        }
-        (own, delay)
-    }
-
-    fn even_work(&self, own: &mut [f64]) {
-        let cells = self.inputs.cells;
-        for lane in 0..self.lanes {
-            let step = self.first + lane;
-            let factor: Vec<f64> = (0..cells.ranks)
-                .map(|rank| self.inputs.work.factor(step, rank))
-                .collect();
-            for (node, slot) in cells.slot_of_node.iter().enumerate() {
-                if slot.is_some_and(Slot::scales_with_work) {
-                    own[node * self.lanes + lane] *= factor[cells.rank_of_node[node]];
-                }
-            }
-        }
-    }
-
-    fn no_pauses(&self, mut own: Vec<f64>) -> (Vec<f64>, Vec<f64>) {
-        let typical = self.inputs.typical;
-        let mut delay = vec![0.0; own.len()];
-        for (node, slot) in self.inputs.cells.slot_of_node.iter().enumerate() {
-            let lanes = node * self.lanes..(node + 1) * self.lanes;
-            if *slot == Some(Slot::Host) {
-                own[lanes.clone()].fill(typical.host_own[node]);
-            }
-            delay[lanes].fill(typical.delay[node]);
-        }
-        (own, delay)
-    }
-
-    /// Every rank's compute as the mean of its cell in that step, and no pauses.
-    fn as_class(&self, own: &[f64], delay: Vec<f64>) -> (Vec<f64>, Vec<f64>) {
-        let cells = self.inputs.cells;
-        let mut scaled = own.to_vec();
-        for lane in 0..self.lanes {
-            let row = self.inputs.own.of_step(self.first + lane);
-            let mut mean = vec![[0.0; Slot::COUNT]; cells.members.len()];
-            for (mean, members) in mean.iter_mut().zip(&cells.members) {
-                for &rank in members {
-                    for slot in 0..Slot::COUNT {
-                        mean[slot] += row[rank][slot] / members.len() as f64;
-                    }
-                }
-            }
-            for (node, slot) in cells.slot_of_node.iter().enumerate() {
-                let Some(slot) = slot else { continue };
-                let at = node * self.lanes + lane;
-                let rank = cells.rank_of_node[node];
-                scaled[at] = if *slot == Slot::Host {
-                    self.inputs.typical.host_own[node]
-                } else {
-                    let (is, should) = (
-                        row[rank][*slot as usize],
-                        mean[cells.of_rank[rank]][*slot as usize],
-                    );
-                    rescale(
-                        scaled[at],
-                        is,
-                        should,
-                        cells.nodes_in_slot[rank][*slot as usize],
-                    )
-                };
-            }
-        }
-        (scaled, delay)
-    }
-
-    fn blame(&self, own: &[f64], delay: &[f64], class: &Times, lengths: &Lengths) -> RankBlame {
-        let (ranks, lanes) = (self.inputs.cells.ranks, self.lanes);
-        let mut excess = vec![0.0; lanes * ranks];
-        let mut finish = Vec::new();
-        for rank in 0..ranks {
-            let nodes = self.inputs.replay.nodes_of_rank(rank as u32);
-            let Some(&first) = nodes.first() else {
-                continue;
-            };
-            let range = first as usize * lanes..(first as usize + nodes.len()) * lanes;
-            let alone = Durations {
-                lanes,
-                own: &own[range.clone()],
-                delay: Some(&delay[range]),
-            };
-            self.inputs
-                .replay
-                .evaluate_alone(rank as u32, alone, class, &mut finish);
-            for lane in 0..lanes {
-                excess[lane * ranks + rank] = finish[lane] - lengths.as_class[lane];
-            }
-        }
-        let mut blame = RankBlame::new(ranks);
-        for lane in 0..lanes {
-            let loss = lengths.measured[lane] - lengths.as_class[lane];
-            blame.charge(&excess[lane * ranks..][..ranks], loss);
-        }
-        blame
     }
 }
 

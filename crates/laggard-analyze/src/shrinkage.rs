@@ -1,18 +1,27 @@
 //! How far a rank's measured mean is its own, and how far it is noise.
 
-use crate::bins::Bin;
-use crate::cells::{Cells, Slot};
+use crate::bins::Sums;
+use crate::cells::{Cells, Slot, Slots};
 
 /// How far the measured mean of a rank can be trusted: 1 keeps it, 0 replaces it by its class.
 pub(crate) struct Noise {
-    /// Shrinkage of host effects and of rank effects, per cell.
-    pub(crate) keep: Vec<(f64, f64)>,
+    /// By cell.
+    pub(crate) keep: Vec<Keep>,
+}
+
+/// How much of each effect is kept in a cell.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Keep {
+    pub(crate) host: f64,
+    /// Of what the ranks of a stage have alike beyond their hosts', in cells that span stages.
+    pub(crate) stage: f64,
+    pub(crate) rank: f64,
 }
 
 impl Noise {
-    pub(crate) fn of(bins: &[Bin], cells: &Cells) -> Self {
+    pub(crate) fn of(bins: &[Sums], cells: &Cells) -> Self {
         let keep = (0..cells.members.len()).map(|cell| {
-            let (mean, error) = deviations(bins, &cells.members[cell]);
+            let (mean, error) = deviations(bins, cells, &cells.members[cell]);
             shrinkage(cells, cell, &mean, &error)
         });
         Self {
@@ -21,11 +30,46 @@ impl Noise {
     }
 }
 
+/// What a healthy member of each cell takes, over the cell's mean. Where stages are compared, a slow
+/// rank is not made up for by others that are as much faster: in a pipeline it may cost less than if
+/// all were a little slower. Then the typical rank is the measure (the faster one, if half of the
+/// ranks are slow), as far as differences are not noise. Elsewhere it is the mean.
+pub(crate) fn healthy(noise: &Noise, bins: &[Sums], cells: &Cells) -> Vec<Slots> {
+    let mut healthy = vec![[1.0; Slot::COUNT]; cells.members.len()];
+    if !cells.across_stages {
+        return healthy;
+    }
+    for (cell, healthy) in healthy.iter_mut().enumerate() {
+        let members = &cells.members[cell];
+        let keep = noise.keep[cell];
+        let keep = keep.host.max(keep.stage).max(keep.rank);
+        for (slot, healthy) in healthy.iter_mut().enumerate() {
+            let time = |rank: &usize| {
+                let sum: f64 = bins.iter().map(|bin| bin.slots[*rank][slot]).sum();
+                sum / cells.expected[*rank][slot]
+            };
+            let times: Vec<f64> = members.iter().map(time).collect();
+            let mean = times.iter().sum::<f64>() / times.len() as f64;
+            if mean > 0.0 {
+                *healthy = 1.0 - keep * (1.0 - typical(times) / mean);
+            }
+        }
+    }
+    healthy
+}
+
+/// The median; of two in the middle the smaller.
+pub(crate) fn typical(mut values: Vec<f64>) -> f64 {
+    let middle = values.len().saturating_sub(1) / 2;
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(middle).copied().unwrap_or(0.0)
+}
+
 /// Mean deviation of every member from the cell's mean compute time, and its squared standard
 /// error. Host time is left out: it counts with its median everywhere.
-fn deviations(bins: &[Bin], members: &[usize]) -> (Vec<f64>, Vec<f64>) {
-    let total = |bin: &Bin, rank: usize| {
-        bin.slots[rank][Slot::Host as usize + 1..]
+fn deviations(bins: &[Sums], cells: &Cells, members: &[usize]) -> (Vec<f64>, Vec<f64>) {
+    let total = |bin: &Sums, rank: usize| {
+        cells.usual(rank, &bin.slots[rank])[Slot::Host as usize + 1..]
             .iter()
             .sum::<f64>()
             / bin.steps
@@ -49,16 +93,9 @@ fn deviations(bins: &[Bin], members: &[usize]) -> (Vec<f64>, Vec<f64>) {
 }
 
 /// Shrinkage by the method of moments: the share of the observed variance that is not noise.
-fn shrinkage(cells: &Cells, cell: usize, mean: &[f64], error: &[f64]) -> (f64, f64) {
-    /// Variance of a median over that of a mean, for many normal values.
-    const MEDIAN_OVER_MEAN: f64 = std::f64::consts::FRAC_PI_2;
+fn shrinkage(cells: &Cells, cell: usize, mean: &[f64], error: &[f64]) -> Keep {
     let members = &cells.members[cell];
     let value = |rank: usize| mean[members.binary_search(&rank).unwrap_or(0)];
-    let host = host_effects(cells, cell, value);
-    let rest: Vec<f64> = members
-        .iter()
-        .map(|&rank| value(rank) - host[cells.host_of_rank[rank]])
-        .collect();
     let noise = error.iter().sum::<f64>() / error.len() as f64;
     let squares: f64 = error.iter().map(|error| error * error).sum();
     // Satterthwaite: one noisy rank leaves hardly more than one degree of freedom.
@@ -71,18 +108,19 @@ fn shrinkage(cells: &Cells, cell: usize, mean: &[f64], error: &[f64]) -> (f64, f
         noise,
         freedom: noisy - 1.0,
     };
-    let hosts = hosts_of(cells, cell);
-    if hosts.len() < 2 || hosts.len() == members.len() {
-        return (0.0, ranks.keep(variance(mean)));
-    }
+    let host = Effects::new(cells, cell, Unit::Host, value);
+    let after_host = |rank: usize| value(rank) - host.of(rank);
+    let stage = Effects::new(cells, cell, Unit::Stage, after_host);
+    let rest: Vec<f64> = members
+        .iter()
+        .map(|&r| after_host(r) - stage.of(r))
+        .collect();
     let rank_variance = variance(&rest);
-    let per_host = members.len() as f64 / hosts.len() as f64;
-    let effects: Vec<f64> = hosts.iter().map(|&h| host[h]).collect();
-    let spread = Spread {
-        noise: rank_variance.max(noise) * MEDIAN_OVER_MEAN / per_host,
-        freedom: hosts.len() as f64 - 1.0,
-    };
-    (spread.keep(variance(&effects)), ranks.keep(rank_variance))
+    Keep {
+        host: host.keep(members.len(), rank_variance.max(noise)),
+        stage: stage.keep(members.len(), rank_variance.max(noise)),
+        rank: ranks.keep(rank_variance),
+    }
 }
 
 /// How much units would differ by noise alone.
@@ -121,31 +159,81 @@ fn variance(values: &[f64]) -> f64 {
         / (n - 1.0)
 }
 
-fn hosts_of(cells: &Cells, cell: usize) -> Vec<usize> {
-    let mut hosts: Vec<usize> = cells.members[cell]
-        .iter()
-        .map(|&rank| cells.host_of_rank[rank])
-        .collect();
-    hosts.sort_unstable();
-    hosts.dedup();
-    hosts
+/// What ranks may have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// A host.
+    Host,
+    /// A pipeline stage, in cells that span stages.
+    Stage,
 }
 
-/// Effect of each host: the median of its ranks less the median of the cell. Zero where a host is
-/// not more than a rank.
-pub(crate) fn host_effects(cells: &Cells, cell: usize, value: impl Fn(usize) -> f64) -> Vec<f64> {
-    let mut effects = vec![0.0; cells.host_of_rank.iter().max().map_or(0, |last| last + 1)];
-    let hosts = hosts_of(cells, cell);
-    if hosts.len() < 2 || hosts.len() == cells.members[cell].len() {
-        return effects;
+/// What the ranks of each unit in a cell have alike: their median less that of the cell. Nothing
+/// where a unit is not more than a rank.
+pub(crate) struct Effects<'a> {
+    unit_of_rank: &'a [usize],
+    units: Vec<usize>,
+    /// By unit.
+    effects: Vec<f64>,
+}
+
+impl<'a> Effects<'a> {
+    pub(crate) fn new(
+        cells: &'a Cells,
+        cell: usize,
+        unit: Unit,
+        value: impl Fn(usize) -> f64,
+    ) -> Self {
+        let members = &cells.members[cell];
+        let unit_of_rank = match unit {
+            Unit::Host => &cells.host_of_rank,
+            Unit::Stage => &cells.mates_of_rank,
+        };
+        let mut units: Vec<usize> = members.iter().map(|&rank| unit_of_rank[rank]).collect();
+        units.sort_unstable();
+        units.dedup();
+        if units.len() < 2 || units.len() == members.len() {
+            units.clear();
+        }
+        let mut effects = vec![0.0; units.last().map_or(0, |last| last + 1)];
+        let median = |ranks: &mut dyn Iterator<Item = usize>| {
+            let values: Vec<f64> = ranks.map(&value).collect();
+            laggard_stats::median(&values).unwrap_or(0.0)
+        };
+        if !units.is_empty() {
+            let centre = median(&mut members.iter().copied());
+            for &unit in &units {
+                let mut of_unit = members.iter().copied().filter(|&r| unit_of_rank[r] == unit);
+                effects[unit] = median(&mut of_unit) - centre;
+            }
+        }
+        Self {
+            unit_of_rank,
+            units,
+            effects,
+        }
     }
-    let median = |ranks: &mut dyn Iterator<Item = usize>| {
-        let values: Vec<f64> = ranks.map(&value).collect();
-        laggard_stats::median(&values).unwrap_or(0.0)
-    };
-    let centre = median(&mut cells.members[cell].iter().copied());
-    for host in hosts {
-        effects[host] = median(&mut cells.on_host(cell, host)) - centre;
+
+    pub(crate) fn of(&self, rank: usize) -> f64 {
+        self.effects
+            .get(self.unit_of_rank[rank])
+            .copied()
+            .unwrap_or(0.0)
     }
-    effects
+
+    /// What to keep, if the ranks of a unit differ by a variance.
+    fn keep(&self, ranks: usize, rank_variance: f64) -> f64 {
+        /// Variance of a median over that of a mean, for many normal values.
+        const MEDIAN_OVER_MEAN: f64 = std::f64::consts::FRAC_PI_2;
+        if self.units.is_empty() {
+            return 0.0;
+        }
+        let units = self.units.len() as f64;
+        let spread = Spread {
+            noise: rank_variance * MEDIAN_OVER_MEAN * units / ranks as f64,
+            freedom: units - 1.0,
+        };
+        let effects: Vec<f64> = self.units.iter().map(|&unit| self.effects[unit]).collect();
+        spread.keep(variance(&effects))
+    }
 }

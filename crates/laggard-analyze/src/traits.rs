@@ -7,9 +7,9 @@ use laggard_record::Manifest;
 use laggard_stats::{Change, ChangeOptions, ShuffleTest, find_changes, median_in_place, p_value};
 use rayon::prelude::*;
 
-/// Cells up to this size compare each rank with the median of the *others*; in larger ones the
-/// rank itself hardly moves the median.
-const SMALL_CELL: usize = 16;
+/// Up to this many mates are compared with the median of the *others*; among more, the rank itself
+/// hardly moves the median.
+const FEW_MATES: usize = 16;
 /// Smallest lasting change of a rank's ratio, in robust deviations. It is asked for only where a
 /// rank is slow as a whole, so that less is needed than to find a change from nothing.
 const CHANGE_MADS: f64 = 2.0;
@@ -20,6 +20,8 @@ const CHANGE_EDGE: usize = 20;
 const SHUFFLES: usize = 400;
 /// Shuffles at most.
 const SHUFFLES_MAX: usize = 4000;
+/// Units that are slow together are slow alike: each by at least this share of the slowest of them.
+pub(crate) const ALIKE: f64 = 0.5;
 /// Blocks of steps that a test against chance shuffles at most, and at least.
 const BLOCKS_MAX: usize = 64;
 const BLOCKS_MIN: usize = 16;
@@ -40,6 +42,9 @@ pub(crate) struct Traits {
     pub(crate) pauses: Vec<Pauses>,
     /// Whether the rank had peers of its own class.
     pub(crate) has_peers: Vec<bool>,
+    /// The part of a rank's excess that all of its mates have alike: excess of their stage over what
+    /// the split of the model makes of it.
+    pub(crate) stage_excess: Vec<f64>,
 }
 
 /// Pauses of one rank's host.
@@ -54,18 +59,34 @@ impl Traits {
         let cells = inputs.cells;
         let steps = inputs.measured.steps();
         let rate = relative_rates(manifest, cells);
-        let columns: Vec<(Vec<f64>, Slots)> = {
-            let reference = Reference::new(inputs, &rate);
-            (0..cells.ranks)
-                .into_par_iter()
-                .map(|rank| reference.compare(rank))
-                .collect()
-        };
+        let reference = Reference::new(inputs, &rate);
+        let columns: Vec<(Vec<f64>, Slots)> = (0..cells.ranks)
+            .into_par_iter()
+            .map(|rank| reference.compare(rank, &reference.others(rank)))
+            .collect();
         let mut ratio = Vec::with_capacity(cells.ranks * steps);
         let mut slot_excess = Vec::with_capacity(cells.ranks);
         for (column, slots) in columns {
             ratio.extend(column);
             slot_excess.push(slots);
+        }
+        let mut stage_excess = vec![0.0; cells.ranks];
+        for mates in cells.mates.iter().filter(|mates| mates.len() > 1) {
+            let Some((column, slots)) = reference.compare_stage(mates) else {
+                continue;
+            };
+            let excess = column.iter().sum::<f64>() / steps as f64 - 1.0;
+            for &rank in mates {
+                stage_excess[rank] = excess;
+                let ratio = &mut ratio[rank * steps..][..steps];
+                ratio
+                    .iter_mut()
+                    .zip(&column)
+                    .for_each(|(ratio, stage)| *ratio *= stage);
+                for (own, stage) in slot_excess[rank].iter_mut().zip(&slots) {
+                    *own = (1.0 + *own) * (1.0 + stage) - 1.0;
+                }
+            }
         }
         let (mut excess, mut spread) = (Vec::new(), Vec::new());
         for (rank, column) in ratio.chunks(steps).enumerate() {
@@ -82,6 +103,7 @@ impl Traits {
             has_peers: (0..cells.ranks)
                 .map(|rank| cells.peers(rank).len() > 1)
                 .collect(),
+            stage_excess,
         }
     }
 
@@ -150,10 +172,11 @@ fn step_spread(inputs: &Inputs<'_>, rank: usize) -> f64 {
 /// Own times by step and rank, ready to compare with.
 struct Reference<'a> {
     inputs: &'a Inputs<'a>,
-    /// Compute time `[step][rank]`, work evened out, and multiplied by the class's relative rate.
+    /// Compute time `[step][rank]`, work evened out, as if all stages had the same work, and
+    /// multiplied by the class's relative rate.
     time: Vec<f64>,
-    /// Its median over each large cell, `[step][cell]`.
-    cell_median: Vec<f64>,
+    /// Its median over many mates, `[step][mates]`.
+    mates_median: Vec<f64>,
     /// Mean over steps by slot, likewise normalised.
     slots: Vec<Slots>,
 }
@@ -169,7 +192,8 @@ impl<'a> Reference<'a> {
                 let factor = inputs.work.factor(step, rank);
                 for slot in [Slot::Forward, Slot::Backward, Slot::Optimizer] {
                     let scale = if slot.scales_with_work() { factor } else { 1.0 };
-                    let value = own[slot as usize] * scale * rate[rank];
+                    let usual = scale / inputs.cells.expected[rank][slot as usize];
+                    let value = own[slot as usize] * usual * rate[rank];
                     if slot.scales_with_work() {
                         time[step * ranks + rank] += value;
                     }
@@ -177,53 +201,58 @@ impl<'a> Reference<'a> {
                 }
             }
         }
-        let members = &inputs.cells.members;
-        let median_of = |step: usize, cell: &Vec<usize>| {
-            if cell.len() <= SMALL_CELL {
+        let mates = &inputs.cells.mates;
+        let median_of = |step: usize, mates: &Vec<usize>| {
+            if mates.len() <= FEW_MATES {
                 return 0.0;
             }
-            let mut values: Vec<f64> = cell.iter().map(|&r| time[step * ranks + r]).collect();
+            let mut values: Vec<f64> = mates.iter().map(|&r| time[step * ranks + r]).collect();
             median_in_place(&mut values).unwrap_or(0.0)
         };
-        let cell_median = (0..steps)
+        let mates_median = (0..steps)
             .into_par_iter()
-            .flat_map_iter(|step| members.iter().map(move |cell| median_of(step, cell)))
+            .flat_map_iter(|step| mates.iter().map(move |mates| median_of(step, mates)))
             .collect();
         Self {
             inputs,
             time,
-            cell_median,
+            mates_median,
             slots,
         }
     }
 
-    /// Others that a rank is compared with: its cell, or its whole stage where it is alone.
+    /// Others that a rank is compared with: its mates; where it is alone, its cell, which may span
+    /// stages; else its stage, or everybody where stages can be compared.
     fn others(&self, rank: usize) -> Vec<usize> {
         let cells = self.inputs.cells;
-        let peers = cells.peers(rank);
-        if peers.len() > 1 {
-            return peers
+        let without = |ranks: &[usize]| -> Vec<usize> {
+            ranks
                 .iter()
                 .copied()
                 .filter(|&other| other != rank)
-                .collect();
-        }
-        let same_stage = |&other: &usize| {
-            cells.stage_of_rank[other] == cells.stage_of_rank[rank] && other != rank
+                .collect()
         };
-        (0..cells.ranks).filter(same_stage).collect()
+        for peers in [cells.mates(rank), cells.peers(rank)] {
+            if peers.len() > 1 {
+                return without(peers);
+            }
+        }
+        let everybody: Vec<usize> = (0..cells.ranks).collect();
+        let same_stage = |&other: &usize| {
+            cells.across_stages || cells.stage_of_rank[other] == cells.stage_of_rank[rank]
+        };
+        without(&everybody).into_iter().filter(same_stage).collect()
     }
 
-    fn compare(&self, rank: usize) -> (Vec<f64>, Slots) {
+    fn compare(&self, rank: usize, others: &[usize]) -> (Vec<f64>, Slots) {
         let cells = self.inputs.cells;
         let (ranks, steps) = (cells.ranks, self.inputs.measured.steps());
-        let others = self.others(rank);
-        let cell = cells.of_rank[rank];
+        let group = cells.mates_of_rank[rank];
         let mut scratch = Vec::with_capacity(others.len());
         let mut column = Vec::with_capacity(steps);
         for step in 0..steps {
-            let reference = if cells.members[cell].len() > SMALL_CELL {
-                self.cell_median[step * cells.members.len() + cell]
+            let reference = if cells.mates[group].len() > FEW_MATES {
+                self.mates_median[step * cells.mates.len() + group]
             } else {
                 scratch.clear();
                 scratch.extend(others.iter().map(|&other| self.time[step * ranks + other]));
@@ -236,18 +265,76 @@ impl<'a> Reference<'a> {
                 1.0
             });
         }
+        let usual = self.median_slots(others);
         let mut slots = [0.0; Slot::COUNT];
-        for slot in Slot::ALL {
-            let at = slot as usize;
-            let mut values: Vec<f64> = others.iter().map(|&other| self.slots[other][at]).collect();
-            let reference = median_in_place(&mut values).unwrap_or(0.0);
-            slots[at] = if reference > 0.0 {
-                self.slots[rank][at] / reference - 1.0
-            } else {
-                0.0
-            };
+        for (slot, reference) in usual
+            .into_iter()
+            .enumerate()
+            .filter(|(_, usual)| *usual > 0.0)
+        {
+            slots[slot] = self.slots[rank][slot] / reference - 1.0;
         }
         (column, slots)
+    }
+
+    /// How much longer all ranks of a stage take than their class does in other stages: step by
+    /// step, and in each slot. `None` unless they are all slower, and about alike.
+    fn compare_stage(&self, mates: &[usize]) -> Option<(Vec<f64>, Slots)> {
+        let cells = self.inputs.cells;
+        let (ranks, steps) = (cells.ranks, self.inputs.measured.steps());
+        let group = cells.mates_of_rank[mates[0]];
+        let is_other = |other: &usize| cells.mates_of_rank[*other] != group;
+        let class = cells.peers(mates[0]);
+        let others: Vec<usize> = class.iter().copied().filter(is_other).collect();
+        if others.is_empty() {
+            return None;
+        }
+        let stages = cells
+            .mates
+            .iter()
+            .filter(|it| is_other(&it[0]) && others.contains(&it[0]));
+        let stages: Vec<&Vec<usize>> = stages.collect();
+        let mut scratch = Vec::with_capacity(ranks);
+        let mut level = |step: usize, mates: &[usize]| {
+            scratch.clear();
+            scratch.extend(mates.iter().map(|&rank| self.time[step * ranks + rank]));
+            median_in_place(&mut scratch).unwrap_or(0.0)
+        };
+        let (mut column, mut excess) = (Vec::with_capacity(steps), vec![0.0; mates.len()]);
+        for step in 0..steps {
+            let mut usual: Vec<f64> = stages.iter().map(|mates| level(step, mates)).collect();
+            let usual = median_in_place(&mut usual).unwrap_or(0.0);
+            if usual <= 0.0 {
+                return None;
+            }
+            column.push(level(step, mates) / usual);
+            for (excess, &rank) in excess.iter_mut().zip(mates) {
+                *excess += (self.time[step * ranks + rank] / usual - 1.0) / steps as f64;
+            }
+        }
+        let largest = excess.iter().copied().fold(0.0, f64::max);
+        let alike = excess
+            .iter()
+            .filter(|excess| **excess >= ALIKE * largest)
+            .count();
+        if largest <= 0.0 || alike * 4 < mates.len() * 3 {
+            return None;
+        }
+        let (own, usual) = (self.median_slots(mates), self.median_slots(&others));
+        let mut slots = [0.0; Slot::COUNT];
+        for slot in (0..Slot::COUNT).filter(|slot| usual[*slot] > 0.0) {
+            slots[slot] = own[slot] / usual[slot] - 1.0;
+        }
+        Some((column, slots))
+    }
+
+    fn median_slots(&self, ranks: &[usize]) -> Slots {
+        let mut medians = [0.0; Slot::COUNT];
+        for (slot, median) in medians.iter_mut().enumerate() {
+            let mut values: Vec<f64> = ranks.iter().map(|&rank| self.slots[rank][slot]).collect();
+            *median = median_in_place(&mut values).unwrap_or(0.0);
+        }
+        medians
     }
 }
 
@@ -352,7 +439,10 @@ fn cell_chance(
         for (column, &rank) in members.iter().enumerate() {
             let own = inputs.own.of(step, rank);
             let factor = inputs.work.factor(step, rank);
-            let work: f64 = own[Slot::Forward as usize] + own[Slot::Backward as usize];
+            let work: f64 = [Slot::Forward as usize, Slot::Backward as usize]
+                .iter()
+                .map(|&slot| own[slot] / inputs.cells.expected[rank][slot])
+                .sum();
             table[step / width * columns + column] += work * factor;
         }
     }

@@ -6,8 +6,9 @@ mod findings;
 
 use findings::{jitter, mixed_classes, slow_node, slow_rank};
 use laggard_analyze::{
-    Analysis, BlameEntry, Charged, ClassFigures, Comparison, ComparisonRow, Estimate, Finding,
-    HeatMap, Level, NullTest, RankFigures, StepTimes, Subject, Utilisation, WaterfallTerm,
+    Analysis, BlameEntry, Charged, ClassFigures, Comparison, ComparisonRow, Estimate, ExposedAxis,
+    Finding, HeatMap, Level, NullTest, RankFigures, StepTimes, Subject, Unit, Utilisation,
+    WaterfallTerm, WhatIf, WhatIfUnit,
 };
 use laggard_types::{Caveat, CaveatCode};
 
@@ -92,8 +93,38 @@ pub(crate) fn mixed() -> Analysis {
         &[(5, 0.074), (1, 0.006), (3, 0.005), (7, 0.004)],
         &extra,
     );
+    analysis.exposed_communication = [("tp", 0.03), ("dp", 0.013)]
+        .map(|(axis, share)| ExposedAxis {
+            axis: axis.to_owned(),
+            share: around(share, 0.001),
+        })
+        .into();
+    analysis.what_if = what_if(&[
+        (Unit::Rank(5), "rank 5", 0.07),
+        (Unit::Rank(1), "rank 1", 0.004),
+        (Unit::Rank(3), "rank 3", 0.003),
+        (Unit::Rank(7), "rank 7", 0.002),
+        (Unit::Host(1), "host host-1", 0.071),
+        (Unit::Host(0), "host host-0", 0.0002),
+        (Unit::Class(1), "class H100-like", 0.15),
+        (Unit::Class(0), "class GB200-like", -0.02),
+    ]);
     tests_and_caveats(&mut analysis);
     analysis
+}
+
+fn what_if(units: &[(Unit, &str, f64)]) -> WhatIf {
+    let row = |(unit, name, saved): &(Unit, &str, f64)| WhatIfUnit {
+        unit: *unit,
+        name: (*name).to_owned(),
+        step_time: 0.0549 * (1.0 - saved),
+        saved: around(*saved, 0.002),
+        of_loss: Some(saved / 0.248),
+    };
+    WhatIf {
+        steps: 400,
+        units: units.iter().map(row).collect(),
+    }
 }
 
 /// Gives the ranks of [`mixed`] their classes, and rank 5 its excess.
@@ -364,6 +395,8 @@ impl Shape {
             penalty_reference: "the mean over ranks of compute and the mean of transfers"
                 .to_owned(),
             waterfall: Vec::new(),
+            exposed_communication: Vec::new(),
+            what_if: WhatIf::default(),
             blame: Vec::new(),
             loss: 0.0,
             null_tests: Vec::new(),

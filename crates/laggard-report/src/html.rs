@@ -29,6 +29,7 @@ pub fn analysis(analysis: &Analysis) -> String {
                     (tiles(analysis))
                     (findings(analysis))
                     (waterfall::section(analysis))
+                    (tables::what_if(analysis))
                     (heat_map::section(analysis))
                     (distribution::section(analysis))
                     (blame::section(analysis))

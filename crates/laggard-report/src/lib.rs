@@ -10,6 +10,7 @@ mod figure;
 mod ranks;
 mod subject;
 mod waterfall;
+mod what_if;
 
 #[cfg(test)]
 mod examples;

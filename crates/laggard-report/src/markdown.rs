@@ -1,6 +1,6 @@
 //! A short Markdown summary to paste into a ticket.
 
-use crate::{figure, subject, waterfall};
+use crate::{figure, subject, waterfall, what_if};
 use laggard_analyze::{Analysis, Finding};
 use std::fmt::Write;
 
@@ -15,6 +15,7 @@ pub fn analysis(analysis: &Analysis) -> String {
         }
     }
     losses(&mut out, analysis);
+    what_if_table(&mut out, analysis);
     let caveats = subject::caveats(&analysis.caveats);
     if !caveats.is_empty() {
         out.push_str("\n**Caveats**\n\n");
@@ -103,6 +104,36 @@ fn losses(out: &mut String, analysis: &Analysis) {
     }
 }
 
+fn what_if_table(out: &mut String, analysis: &Analysis) {
+    if let Some(parts) = what_if::exposed(analysis) {
+        line(
+            out,
+            format_args!("\nExposed communication is {}.", escape(&parts)),
+        );
+    }
+    let rows = what_if::rows(analysis);
+    if rows.is_empty() {
+        return;
+    }
+    line(
+        out,
+        format_args!("\n**What if** ({})\n", what_if::remark(analysis)),
+    );
+    out.push_str("| unit | saves | of the loss | step then |\n|:--|--:|--:|--:|\n");
+    for row in rows {
+        line(
+            out,
+            format_args!(
+                "| {} | {} | {} | {} |",
+                escape(&row.name),
+                figure::percent_estimate(&row.saved),
+                what_if::of_loss(row),
+                figure::seconds(row.step_time)
+            ),
+        );
+    }
+}
+
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     writeln!(out, "{text}").expect("writing to a string does not fail");
 }
@@ -142,7 +173,8 @@ mod tests {
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()));
         let cells = |line: &&str| line.starts_with('|');
         for row in text.lines().filter(cells) {
-            assert_eq!(row.replace("\\|", "").matches('|').count(), 3, "{row}");
+            let bars = row.replace("\\|", "").matches('|').count();
+            assert!(bars == 3 || bars == 5, "{row}");
         }
     }
 

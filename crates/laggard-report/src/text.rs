@@ -59,6 +59,7 @@ pub fn analysis(analysis: &Analysis, style: Style) -> String {
         print_finding(&mut page, at + 1, finding);
     }
     waterfall::print(&mut page, analysis);
+    tables::what_if(&mut page, analysis);
     tables::ranks(&mut page, analysis);
     tables::classes(&mut page, analysis);
     caveats(&mut page, &subject::caveats(&analysis.caveats));

@@ -35,6 +35,8 @@ pub enum CaveatCode {
     NotStationary,
     /// The trace lacks something that the analysis would have used.
     IncompleteTrace,
+    /// A figure is a bound, because computing it exactly would take too long.
+    Bound,
 }
 
 /// One doubt, with what it concerns, in a sentence a person can act on.

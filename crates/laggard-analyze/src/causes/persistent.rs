@@ -1,8 +1,9 @@
-//! Ranks and hosts that are always slower than their peers.
+//! Ranks, hosts and stages that are always slower than their peers.
 
 use super::Evidence;
 use super::words::{host_name, percent, percent_interval, rank_list, rank_name};
 use crate::cells::Slot;
+use crate::traits::ALIKE;
 use crate::{Cause, Confidence, Culprit, Estimate, Finding, Onset};
 
 /// Ranks alone in their class are measured against a published ratio, which is less sure than a
@@ -10,12 +11,10 @@ use crate::{Cause, Confidence, Culprit, Estimate, Finding, Onset};
 const ALONE_FACTOR: f64 = 3.0;
 /// A phase is to blame alone if the other one shows less than this share of its excess.
 const OTHER_PHASE_SHARE: f64 = 0.25;
-/// Ranks of a slow host are slow alike: each by at least this share of the slowest of them.
-const ALIKE: f64 = 0.5;
 /// A unit must stand out from the spread of its peers by this many robust deviations.
 const OUTLIER_DEVIATIONS: f64 = 4.0;
 
-/// Finds slow hosts first, then slow ranks that no slow host explains.
+/// Finds slow hosts first, then slow stages, then slow ranks that neither explains.
 pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mut Vec<Finding>) {
     // Each costs a bootstrap: once per rank.
     let lasting: Vec<Lasting> = (0..evidence.ranks())
@@ -27,7 +26,8 @@ pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mu
     let slow: Vec<usize> = (0..evidence.ranks())
         .filter(|rank| !excluded.contains(rank))
         .filter(|&rank| significant || !evidence.traits.has_peers[rank])
-        .filter(|&rank| stands_out(evidence, &lasting, rank) && evidence.costs(rank))
+        .filter(|&rank| stands_out(evidence, &lasting, rank))
+        .filter(|&rank| evidence.costs(rank) || stage_costs(evidence, rank))
         .collect();
     let mut named = Vec::new();
     for host in slow_hosts(evidence, &lasting, &slow) {
@@ -35,6 +35,11 @@ pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mu
             .filter(|&r| evidence.inputs.cells.host_of_rank[r] == host)
             .collect();
         found.push(host_finding(evidence, &lasting, host, &ranks));
+        named.extend(ranks);
+    }
+    for stage in slow_stages(evidence, &slow, &named) {
+        let ranks: Vec<usize> = ranks_of_stage(evidence, stage).collect();
+        found.push(stage_finding(evidence, &lasting, stage, &ranks));
         named.extend(ranks);
     }
     let alone = slow.iter().filter(|rank| !named.contains(rank));
@@ -58,9 +63,9 @@ fn stands_out(evidence: &Evidence<'_>, lasting: &[Lasting], rank: usize) -> bool
     if excess < smallest || !sure {
         return false;
     }
-    let peers = evidence.inputs.cells.peers(rank);
+    let peers = evidence.inputs.cells.mates(rank);
     let others: Vec<f64> = peers.iter().map(|&peer| traits.excess[peer]).collect();
-    if others.len() < 5 {
+    if others.len() < 5 || traits.stage_excess[rank] >= smallest {
         return true;
     }
     let spread = laggard_stats::mad(&others).unwrap_or(0.0);
@@ -128,16 +133,83 @@ fn slow_hosts(evidence: &Evidence<'_>, lasting: &[Lasting], slow: &[usize]) -> V
     }
 }
 
+/// Whether anybody waits for a rank's stage, which is slow as a whole.
+fn stage_costs(evidence: &Evidence<'_>, rank: usize) -> bool {
+    let is_slow = evidence.traits.stage_excess[rank] >= evidence.thresholds.excess;
+    let mates = evidence.inputs.cells.mates(rank);
+    is_slow && evidence.charged(mates).value >= evidence.thresholds.loss
+}
+
+fn ranks_of_stage(evidence: &Evidence<'_>, stage: u32) -> impl Iterator<Item = usize> {
+    let cells = evidence.inputs.cells;
+    (0..cells.ranks).filter(move |rank| cells.stage_of_rank[*rank] == stage)
+}
+
+/// Stages of at least two ranks of which nearly all are slow, beyond what their work explains.
+fn slow_stages(evidence: &Evidence<'_>, slow: &[usize], named: &[usize]) -> Vec<u32> {
+    let is_slow = |stage: &u32| {
+        let ranks: Vec<usize> = ranks_of_stage(evidence, *stage).collect();
+        let of_stage = |rank: &&usize| {
+            slow.contains(rank)
+                && !named.contains(rank)
+                && evidence.traits.stage_excess[**rank] >= evidence.thresholds.excess
+        };
+        ranks.len() > 1 && ranks.iter().filter(of_stage).count() * 4 >= ranks.len() * 3
+    };
+    (0..evidence.inputs.cells.stages() as u32)
+        .filter(is_slow)
+        .collect()
+}
+
+/// The excess of the rank in the middle.
+fn middle(lasting: &[Lasting], ranks: &[usize]) -> Lasting {
+    let mut order: Vec<Lasting> = ranks.iter().map(|&rank| lasting[rank]).collect();
+    order.sort_by(|a, b| a.0.value.total_cmp(&b.0.value));
+    order[order.len() / 2]
+}
+
+fn stage_finding(
+    evidence: &Evidence<'_>,
+    lasting: &[Lasting],
+    stage: u32,
+    ranks: &[usize],
+) -> Finding {
+    let (excess, onset) = middle(lasting, ranks);
+    let loss = evidence.charged(ranks);
+    Finding {
+        cause: Cause::SlowStage,
+        culprit: Culprit::Stage(stage),
+        confidence: Confidence::Shown,
+        summary: format!(
+            "pipeline stage {stage} is slow: its {} ranks take {} longer than its work explains, \
+             which costs {} of wall time",
+            ranks.len(),
+            percent_interval(&excess),
+            percent_interval(&loss)
+        ),
+        loss,
+        excess: Some(excess),
+        onset,
+        evidence: vec![
+            format!("{} are all slower, by about the same", rank_list(ranks)),
+            "passes of like layers, with the same FLOP, are compared; the output head is not"
+                .to_owned(),
+            chance_line(evidence),
+        ],
+        advice:
+            "look at what the ranks of this stage share: a switch or chassis with a power cap, \
+                 a library version, a kernel that falls back at this stage's shapes"
+                .to_owned(),
+    }
+}
+
 fn host_finding(
     evidence: &Evidence<'_>,
     lasting: &[Lasting],
     host: usize,
     ranks: &[usize],
 ) -> Finding {
-    let excesses: Vec<Lasting> = ranks.iter().map(|&rank| lasting[rank]).collect();
-    let mut order: Vec<usize> = (0..ranks.len()).collect();
-    order.sort_by(|&a, &b| excesses[a].0.value.total_cmp(&excesses[b].0.value));
-    let (excess, onset) = excesses[order[order.len() / 2]];
+    let (excess, onset) = middle(lasting, ranks);
     let loss = evidence.charged(ranks);
     let name = host_name(evidence.manifest, host);
     Finding {

@@ -197,11 +197,12 @@ pub(super) fn generations(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
         return;
     }
     let waits = class_waits(evidence);
-    let list: Vec<String> = waits
+    let mut list: Vec<String> = waits
         .iter()
         .map(|(name, wait)| format!("{name} waits {} of each step", percent(*wait)))
         .collect();
-    let peak = evidence.waterfall.point;
+    list.extend(stages_of_one_class(evidence));
+    let point = &evidence.waterfall.point;
     found.push(Finding {
         cause: Cause::MixedGenerations,
         culprit: Culprit::Nobody,
@@ -219,10 +220,31 @@ pub(super) fn generations(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
             "give each rank micro-batches in proportion to its speed, or train on one generation \
              and let the others serve; with shares in proportion the step would take {:.1} ms \
              instead of {:.1} ms",
-            1e3 * peak.even_generations,
-            1e3 * peak.as_class
+            1e3 * point.even_generations,
+            1e3 * point.as_class
         ),
     });
+}
+
+/// Stages that one class has to itself, where another stage has another class: layers can be moved.
+fn stages_of_one_class(evidence: &Evidence<'_>) -> Vec<String> {
+    let cells = evidence.inputs.cells;
+    if !cells.across_stages {
+        return Vec::new();
+    }
+    let line = |stage: usize| {
+        let ranks = (0..cells.ranks).filter(|r| cells.stage_of_rank[*r] as usize == stage);
+        let mut classes: Vec<usize> = ranks.map(|rank| cells.class_of_rank[rank]).collect();
+        classes.dedup();
+        match classes[..] {
+            [class] => Some(format!(
+                "stage {stage} is all {}: stages can be given layers in proportion to speed",
+                evidence.manifest.classes[class].name
+            )),
+            _ => None,
+        }
+    };
+    (0..cells.stages()).filter_map(line).collect()
 }
 
 /// Mean share of the step that ranks of each class wait for slower ones.
@@ -300,19 +322,41 @@ pub(super) fn stages(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
     });
 }
 
-/// Mean own compute time of the ranks of each stage.
+/// Mean own compute time of the ranks of each stage; where it is known what the split makes of it,
+/// as if all ranks were equally fast.
 fn stage_times(evidence: &Evidence<'_>, stages: u32) -> Vec<f64> {
-    let inputs = evidence.inputs;
-    let steps = inputs.own.steps();
-    let mut sums = vec![(0.0, 0.0); stages as usize];
-    for step in 0..steps {
-        for (rank, slots) in inputs.own.of_step(step).iter().enumerate() {
-            let sum = &mut sums[inputs.cells.stage_of_rank[rank] as usize];
-            sum.0 += slots[Slot::Forward as usize] + slots[Slot::Backward as usize];
-            sum.1 += 1.0;
+    let (cells, own) = (evidence.inputs.cells, evidence.inputs.own);
+    let mut sums = vec![[0.0; Slot::COUNT]; stages as usize];
+    let mut ranks = vec![0.0; stages as usize];
+    let steps = own.steps() as f64;
+    for rank in 0..cells.ranks {
+        let stage = cells.stage_of_rank[rank] as usize;
+        ranks[stage] += 1.0;
+        for step in 0..own.steps() {
+            let usual = cells.usual(rank, own.of(step, rank));
+            sums[stage]
+                .iter_mut()
+                .zip(usual)
+                .for_each(|(sum, time)| *sum += time / steps);
         }
     }
-    sums.iter()
-        .map(|(sum, count)| if *count > 0.0 { sum / count } else { 0.0 })
-        .collect()
+    let mut all = [0.0; Slot::COUNT];
+    for slots in &sums {
+        all.iter_mut()
+            .zip(slots)
+            .for_each(|(all, time)| *all += time / cells.ranks as f64);
+    }
+    let of_stage = |stage: usize| {
+        let first = cells
+            .stage_of_rank
+            .iter()
+            .position(|of| *of as usize == stage);
+        let Some(first) = first else { return 0.0 };
+        let time = |slot: Slot| match cells.across_stages {
+            true => all[slot as usize] * cells.expected[first][slot as usize],
+            false => sums[stage][slot as usize] / ranks[stage],
+        };
+        time(Slot::Forward) + time(Slot::Backward)
+    };
+    (0..stages as usize).map(of_stage).collect()
 }

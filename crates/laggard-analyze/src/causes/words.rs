@@ -20,7 +20,7 @@ pub(super) fn percent_interval(estimate: &Estimate) -> String {
 }
 
 /// `rank 3 (h100 on node7)`.
-pub(super) fn rank_name(manifest: &Manifest, rank: usize) -> String {
+pub(crate) fn rank_name(manifest: &Manifest, rank: usize) -> String {
     let place = &manifest.ranks[rank];
     let class = manifest
         .classes
@@ -32,7 +32,7 @@ pub(super) fn rank_name(manifest: &Manifest, rank: usize) -> String {
     )
 }
 
-pub(super) fn host_name(manifest: &Manifest, host: usize) -> &str {
+pub(crate) fn host_name(manifest: &Manifest, host: usize) -> &str {
     manifest
         .hosts
         .get(host)

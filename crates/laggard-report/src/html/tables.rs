@@ -3,7 +3,7 @@
 use super::shape;
 use crate::figure::{self, TimeUnit};
 use crate::ranks::{self, Limit};
-use crate::subject;
+use crate::{subject, what_if};
 use laggard_analyze::Analysis;
 use maud::{Markup, html};
 
@@ -68,6 +68,41 @@ pub(super) fn ranks(analysis: &Analysis) -> Markup {
                                     @if off_cpu {
                                         td class="n" { (optional(rank.descheduled_share)) }
                                     }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What one unit at its ideal would save.
+pub(super) fn what_if(analysis: &Analysis) -> Markup {
+    let rows = what_if::rows(analysis);
+    html! {
+        @if !rows.is_empty() {
+            section {
+                h2 { "What if" }
+                p class="faint" {
+                    "Step time with " (what_if::remark(analysis)) "."
+                }
+                div class="scroll" {
+                    table class="table" {
+                        thead {
+                            tr {
+                                th { "unit" } th class="n" { "saves" }
+                                th class="n" { "of the loss" } th class="n" { "step then" }
+                            }
+                        }
+                        tbody {
+                            @for row in &rows {
+                                tr {
+                                    td class="name" { (shape::clean(&row.name)) }
+                                    td class="n" { (figure::percent_estimate(&row.saved)) }
+                                    td class="n" { (what_if::of_loss(row)) }
+                                    td class="n" { (figure::seconds(row.step_time)) }
                                 }
                             }
                         }

@@ -3,6 +3,7 @@
 use super::shape::{self, Tick, x};
 use crate::figure;
 use crate::waterfall::{self, Bar, Kind};
+use crate::what_if;
 use laggard_analyze::Analysis;
 use maud::{Markup, html};
 
@@ -34,6 +35,9 @@ pub(super) fn section(analysis: &Analysis) -> Markup {
                             td class="bar" { (shape::axis(&ticks())) }
                         }
                     }
+                }
+                @if let Some(parts) = what_if::exposed(analysis) {
+                    p class="faint" { "Exposed communication is " (shape::clean(&parts)) "." }
                 }
                 div class="legend" {
                     span { i class="key-straggler" {} "straggler penalty" }

@@ -4,8 +4,8 @@ use super::columns::{self, Column, Keep};
 use super::layout::Page;
 use crate::figure::{self, TimeUnit};
 use crate::ranks::{self, Limit};
-use crate::subject;
-use laggard_analyze::{Analysis, Charged, Comparison, RankFigures};
+use crate::{subject, what_if};
+use laggard_analyze::{Analysis, Charged, Comparison, RankFigures, WhatIfUnit};
 
 const RANK_LIMIT: Limit = Limit {
     rows: 16,
@@ -97,6 +97,30 @@ fn charged_to_no_rank(page: &mut Page, analysis: &Analysis) {
     if !rest.is_empty() {
         page.note(&format!("charged to no rank: {}", rest.join(", ")));
     }
+}
+
+/// One row per unit that would save something at its ideal.
+pub(super) fn what_if(page: &mut Page, analysis: &Analysis) {
+    let rows = what_if::rows(analysis);
+    if rows.is_empty() {
+        return;
+    }
+    page.heading("what if", &what_if::remark(analysis));
+    let cells = |cell: &dyn Fn(&WhatIfUnit) -> String| rows.iter().map(|row| cell(row)).collect();
+    let saved = cells(&|row| figure::percent(row.saved.value));
+    let interval = cells(&|row| figure::percent_interval(&row.saved));
+    let table = vec![
+        Column::names("unit", Keep::Always, cells(&|row| row.name.clone())),
+        Column::numbers("saves", Keep::Always, saved),
+        Column::names("95 %", Keep::IfRoom, interval),
+        Column::numbers("of the loss", Keep::IfRoom, cells(&what_if::of_loss)),
+        Column::numbers(
+            "step then",
+            Keep::Always,
+            cells(&|row| figure::seconds(row.step_time)),
+        ),
+    ];
+    columns::print(page, table, &[]);
 }
 
 /// One row per class.

@@ -4,6 +4,7 @@ use super::Glyphs;
 use super::layout::{Page, Tone, fit};
 use crate::figure;
 use crate::waterfall::{self, Bar, Kind};
+use crate::what_if;
 use laggard_analyze::Analysis;
 
 /// The narrowest and the widest bars worth drawing, in characters.
@@ -50,6 +51,9 @@ pub(super) fn print(page: &mut Page, analysis: &Analysis) {
             [bar.label, &value, &interval],
             (&drawn, tone),
         );
+    }
+    if let Some(parts) = what_if::exposed(analysis) {
+        page.note(&format!("exposed communication is {parts}"));
     }
     if !waterfall.folded.is_empty() {
         page.note(&format!(

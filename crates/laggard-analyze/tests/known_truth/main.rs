@@ -1,14 +1,21 @@
 //! Jobs whose laws are known: every term of the waterfall, the blame and the verdict against the
 //! truth.
 
+mod layouts;
+
 use laggard_analyze::{Analysis, Cause, Culprit, Level, Options, analyze};
 use laggard_benches::known_job::{KnownJob, Truth};
-use laggard_record::Record;
+use laggard_record::{Record, RecordError};
+use std::path::Path;
 
 fn run(job: &KnownJob) -> Analysis {
+    analyzed(|path| job.write(path))
+}
+
+fn analyzed(write: impl FnOnce(&Path) -> Result<(), RecordError>) -> Analysis {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("record");
-    job.write(&path).expect("a record");
+    write(&path).expect("a record");
     let record = Record::open(&path).expect("a readable record");
     analyze(&record, &Options::default()).expect("an analysis")
 }
@@ -22,6 +29,16 @@ fn check_sums(name: &str, analysis: &Analysis) {
         (blame - analysis.loss).abs() < 1e-9,
         "{name}: {blame} against {}",
         analysis.loss
+    );
+    let exposed: f64 = analysis
+        .exposed_communication
+        .iter()
+        .map(|axis| axis.share.value)
+        .sum();
+    let term = share(analysis, Level::ExposedCommunication).value;
+    assert!(
+        (exposed - term).abs() < 1e-9,
+        "{name}: {exposed} against {term}"
     );
     let rest = share(analysis, Level::Rest).value;
     assert!(rest.abs() < 0.02, "{name}: rest {rest}");
