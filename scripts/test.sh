@@ -93,7 +93,16 @@ cargo test --workspace --locked
 # end of the interval is below what is promised.
 say "recall on real runs, one trial of each kind"
 cargo run --quiet --locked -p laggard-benches --bin recall -- \
-    --trials 1 --clean 6 --require-upper 0.90
+    --layouts dp --trials 1 --clean 6 --require-upper 0.90
+
+say "recall over parallel layouts, some trials"
+cargo run --quiet --locked -p laggard-benches --bin recall -- \
+    --layouts pp,interleaved,tp,tp+sp,cp,ep,zero1,zero2,zero3,products \
+    --trials 1 --at-most 12 --clean 1 --require-upper 0.90
+
+say "replays of random layouts, some records"
+cargo run --quiet --locked -p laggard-benches --bin replay_error -- \
+    --records 9 --most-ranks 2 --steps 40 --require-median 0.02
 
 # Libraries alone: the doc comments of the binary's arguments are the text of --help.
 say "cargo doc"

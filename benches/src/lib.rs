@@ -4,3 +4,4 @@
 pub mod known_job;
 pub mod known_layout;
 mod known_manifest;
+pub mod models;

@@ -1,6 +1,7 @@
-//! What is put into runs: worlds, kinds of faults, and the ranges that sizes are drawn from.
+//! What is put into runs: kinds of faults, and the ranges that sizes are drawn from.
 
 use crate::busy;
+use crate::world::{PLAIN, STEPS, WORLDS, World, groups};
 use anyhow::{Context, Result};
 use laggard_analyze::{Cause, Culprit};
 use laggard_measure::{ClassShare, Fault};
@@ -8,33 +9,7 @@ use laggard_specs::{RateBasis, Tables};
 use laggard_stats::Rng;
 use std::ops::RangeInclusive;
 
-/// Steps of every run.
-pub(crate) const STEPS: u32 = 160;
-/// Sequences of a micro-batch: so many that a step takes some milliseconds.
-pub(crate) const SEQUENCES: u32 = 3;
-
-/// Ranks on emulated hosts. Times are of the wall clock where each rank has a processor of its own,
-/// else of the virtual clock; the record says which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct World {
-    pub ranks: u32,
-    pub hosts: u32,
-}
-
-impl World {
-    const TWO: Self = Self { ranks: 2, hosts: 1 };
-    const FOUR: Self = Self { ranks: 4, hosts: 2 };
-    const SIX: Self = Self { ranks: 6, hosts: 3 };
-    pub(crate) const ALL: [Self; 3] = [Self::TWO, Self::FOUR, Self::SIX];
-    /// Worlds with peers on the same host, and other hosts to compare with.
-    const OF_HOSTS: [Self; 2] = [Self::FOUR, Self::SIX];
-
-    pub(crate) fn name(self) -> String {
-        format!("{}x{}", self.hosts, self.ranks / self.hosts)
-    }
-}
-
-/// What is wrong with a run.
+/// What is wrong with a run. Their order numbers the streams of random numbers: new ones come last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     SlowRank,
@@ -48,6 +23,8 @@ pub(crate) enum Kind {
     Mixed,
     MixedAndSlow,
     BusyNeighbour,
+    SlowStage,
+    LargeHead,
 }
 
 /// One kind with what is drawn for it.
@@ -55,47 +32,69 @@ pub(crate) enum Kind {
 pub(crate) struct Row {
     pub kind: Kind,
     pub name: &'static str,
-    pub worlds: &'static [World],
+    /// The worlds in which it can be found.
+    fits: fn(&World) -> bool,
     /// Factor, sigma, milliseconds or coefficient of variation; unused where nothing is injected.
     size: RangeInclusive<f64>,
 }
 
 /// Sizes are meant to be three times the A/A noise of a quiet machine or more; how many times they
 /// really were, the campaign prints.
-pub(crate) const KINDS: [Row; 11] = [
-    row(Kind::SlowRank, "slow-rank", &World::ALL, 1.10..=1.50),
-    row(
-        Kind::SlowRankFrom,
-        "slow-rank-from",
-        &World::ALL,
-        1.15..=1.50,
-    ),
-    row(Kind::SlowHost, "slow-host", &World::OF_HOSTS, 1.10..=1.50),
-    row(
-        Kind::SlowBackward,
-        "slow-backward",
-        &World::ALL,
-        1.15..=1.60,
-    ),
-    row(Kind::JitterOfOne, "jitter-of-one", &World::ALL, 0.15..=0.50),
-    row(Kind::JitterOfAll, "jitter-of-all", &World::ALL, 0.20..=0.50),
-    row(Kind::Pause, "pause", &World::ALL, 10.0..=30.0),
-    row(Kind::Ragged, "ragged", &World::ALL, 0.20..=0.60),
-    row(Kind::Mixed, "mixed", &World::ALL, 1.0..=1.0),
+pub(crate) const KINDS: [Row; 13] = [
+    row(Kind::SlowRank, "slow-rank", any, 1.10..=1.50),
+    row(Kind::SlowRankFrom, "slow-rank-from", plain, 1.15..=1.50),
+    row(Kind::SlowHost, "slow-host", hosts, 1.10..=1.50),
+    row(Kind::SlowBackward, "slow-backward", plain, 1.15..=1.60),
+    row(Kind::JitterOfOne, "jitter-of-one", any, 0.15..=0.50),
+    row(Kind::JitterOfAll, "jitter-of-all", plain, 0.20..=0.50),
+    row(Kind::Pause, "pause", plain, 10.0..=30.0),
+    row(Kind::Ragged, "ragged", plain, 0.20..=0.60),
+    row(Kind::Mixed, "mixed", even, 1.0..=1.0),
     row(
         Kind::MixedAndSlow,
         "mixed-and-slow",
-        &World::OF_HOSTS,
+        plain_hosts,
         1.15..=1.50,
     ),
     // Processes: with one of them the rank has half of its processor.
-    row(
-        Kind::BusyNeighbour,
-        "busy-neighbour",
-        &[World::TWO],
-        1.0..=1.0,
-    ),
+    row(Kind::BusyNeighbour, "busy-neighbour", plain_pair, 1.0..=1.0),
+    row(Kind::SlowStage, "slow-stage", pipeline, 1.15..=1.50),
+    row(Kind::LargeHead, "large-head", large_head, 1.0..=1.0),
 ];
+
+fn any(_: &World) -> bool {
+    true
+}
+
+/// A large head makes stages differ by more than classes do.
+fn even(world: &World) -> bool {
+    !world.has_large_head()
+}
+
+fn plain(world: &World) -> bool {
+    world.group == PLAIN
+}
+
+fn hosts(world: &World) -> bool {
+    world.compares_hosts()
+}
+
+fn plain_hosts(world: &World) -> bool {
+    plain(world) && hosts(world)
+}
+
+fn plain_pair(world: &World) -> bool {
+    plain(world) && world.ranks().is_ok_and(|ranks| ranks == 2)
+}
+
+fn pipeline(world: &World) -> bool {
+    world.is_pipeline()
+}
+
+fn large_head(world: &World) -> bool {
+    world.has_large_head()
+}
+
 /// Steps in one of which a host pauses.
 const PAUSE_EVERY: RangeInclusive<u32> = 10..=25;
 /// First step of a fault that begins in the middle of the run.
@@ -111,13 +110,13 @@ const MEAN_ABS_NORMAL: f64 = 0.797_884_560_802_865_4;
 const fn row(
     kind: Kind,
     name: &'static str,
-    worlds: &'static [World],
+    fits: fn(&World) -> bool,
     size: RangeInclusive<f64>,
 ) -> Row {
     Row {
         kind,
         name,
-        worlds,
+        fits,
         size,
     }
 }
@@ -126,22 +125,31 @@ impl Row {
     /// Whether this machine can make such runs: a rank that shares its processor with ranks of its
     /// own run anyway has no busy neighbour.
     pub(crate) fn is_possible(&self) -> bool {
-        let ranks = self.worlds.iter().map(|world| world.ranks).max();
-        self.kind != Kind::BusyNeighbour || ranks.is_some_and(|ranks| busy::processors() >= ranks)
+        self.kind != Kind::BusyNeighbour || busy::processors() >= 2
+    }
+
+    /// The worlds of a group in which it can be found.
+    fn worlds(&self, group: &str) -> Vec<World> {
+        let mut worlds = WORLDS.to_vec();
+        worlds.retain(|world| world.group == group && (self.fits)(world));
+        worlds
     }
 
     fn draw_size(&self, rng: &mut Rng) -> f64 {
         self.size.start() + rng.uniform() * (self.size.end() - self.size.start())
     }
 
-    /// A slow rank of the faster class hides behind the slower class: it costs nothing, and nobody
-    /// must find it. The slower class has the first half of the ranks.
-    fn draw_rank(&self, ranks: u32, rng: &mut Rng) -> u32 {
+    /// A slow rank of the faster class hides behind the slower class, and one of a short stage
+    /// behind the longest: it costs nothing, and nobody must find it. The slower class has the
+    /// first half of the ranks, the last stage the last ones.
+    fn draw_rank(&self, world: &World, rng: &mut Rng) -> Result<u32> {
+        let (ranks, stages) = (world.ranks()?, world.stages()?);
         let choice = match self.kind {
-            Kind::MixedAndSlow => ranks / 2,
-            _ => ranks,
+            Kind::MixedAndSlow => 0..ranks / 2,
+            _ if world.has_large_head() => ranks - ranks / stages..ranks,
+            _ => 0..ranks,
         };
-        rng.below(choice as usize) as u32
+        Ok(choice.start + rng.below(choice.len()) as u32)
     }
 }
 
@@ -175,12 +183,14 @@ pub(crate) enum Effect {
 }
 
 impl Plan {
-    /// An undisturbed run. Every one has a seed of its own.
-    pub(crate) fn clean(number: u32, seed: u64) -> Self {
-        let mut rng = Rng::for_stream(seed, u64::from(number));
-        Self {
+    /// Undisturbed run `number` of a group. Every one has a seed of its own.
+    pub(crate) fn clean(group: &str, number: u32, seed: u64) -> Result<Self> {
+        let mut rng = Rng::for_stream(seed, stream(group, 0, number));
+        let mut worlds = WORLDS.to_vec();
+        worlds.retain(|world| world.group == group && even(world));
+        Ok(Self {
             kind: "clean",
-            world: World::ALL[number as usize % World::ALL.len()],
+            world: *turn(&worlds, number).context("a group without worlds")?,
             seed: rng.next_u64() >> 1,
             faults: Vec::new(),
             classes: Vec::new(),
@@ -189,31 +199,40 @@ impl Plan {
             expected: Vec::new(),
             from_step: None,
             effect: Effect::Relative(0.0),
-        }
+        })
     }
 
-    /// Draws trial `number` of a kind: the same for the same seed, whatever else is run.
-    pub(crate) fn draw(row: &Row, number: u32, seed: u64, tables: &Tables) -> Result<Self> {
-        let stream = (row.kind as u64 + 1) << 32 | u64::from(number);
-        let mut rng = Rng::for_stream(seed, stream);
-        let mut plan = Self::clean(0, rng.next_u64());
+    /// Draws trial `number` of a kind in a group: the same for the same seed, whatever else is run.
+    /// None where the group has no world for the kind.
+    pub(crate) fn draw(
+        row: &Row,
+        group: &str,
+        (number, seed): (u32, u64),
+        tables: &Tables,
+    ) -> Result<Option<Self>> {
+        let Some(world) = turn(&row.worlds(group), number).copied() else {
+            return Ok(None);
+        };
+        let mut rng = Rng::for_stream(seed, stream(group, row.kind as u64 + 1, number));
+        let mut plan = Self::clean(PLAIN, 0, rng.next_u64())?;
         plan.kind = row.name;
-        plan.world = row.worlds[number as usize % row.worlds.len()];
-        let (ranks, hosts) = (plan.world.ranks, plan.world.hosts);
+        plan.world = world;
         let drawn = Drawn {
             size: row.draw_size(&mut rng),
-            rank: row.draw_rank(ranks, &mut rng),
-            host: rng.below(hosts as usize) as u32,
+            rank: row.draw_rank(&world, &mut rng)?,
+            host: rng.below(world.hosts as usize) as u32,
             every: between(&PAUSE_EVERY, &mut rng),
             from: between(&FROM, &mut rng),
+            mix: MIXES[rng.below(MIXES.len())],
+            stage: draw_stage(&world, &mut rng)?,
         };
-        let mix = MIXES[rng.below(MIXES.len())];
         let (fault, cause, culprit, effect) = drawn.truth(row.kind);
         plan.effect = effect;
         match row.kind {
-            Kind::Mixed => plan.effect = plan.mix(mix, tables)?,
-            Kind::MixedAndSlow => _ = plan.mix(mix, tables)?,
+            Kind::Mixed => plan.effect = plan.mix(drawn.mix, tables)?,
+            Kind::MixedAndSlow => _ = plan.mix(drawn.mix, tables)?,
             Kind::SlowRankFrom => plan.from_step = Some(drawn.from),
+            Kind::LargeHead => plan.spec = "a large head".to_owned(),
             Kind::BusyNeighbour => {
                 plan.busy_neighbour_of = Some(drawn.rank);
                 plan.spec = format!("a busy process on the processor of rank {}", drawn.rank);
@@ -222,7 +241,7 @@ impl Plan {
         }
         plan.inject(&fault)?;
         plan.expected.push((cause, culprit));
-        Ok(plan)
+        Ok(Some(plan))
     }
 
     fn inject(&mut self, fault: &str) -> Result<()> {
@@ -236,7 +255,7 @@ impl Plan {
 
     /// Makes half of the ranks of each class. The effect is that on the slower class.
     fn mix(&mut self, (one, other): (&str, &str), tables: &Tables) -> Result<Effect> {
-        let half = self.world.ranks / 2;
+        let half = self.world.ranks()? / 2;
         let text = format!("{one}:{half},{other}:{half}");
         self.classes = ClassShare::parse_list(&text, tables, RateBasis::Measured)?;
         self.spec = format!("classes {text}");
@@ -252,6 +271,8 @@ struct Drawn {
     host: u32,
     every: u32,
     from: u32,
+    mix: (&'static str, &'static str),
+    stage: u32,
 }
 
 impl Drawn {
@@ -274,6 +295,14 @@ impl Drawn {
             Kind::SlowHost => {
                 let fault = format!("slow-host:{}:{size:.3}", self.host);
                 (fault, Cause::SlowNode, Culprit::Host(self.host), slow)
+            }
+            Kind::SlowStage => {
+                let fault = format!("slow-stage:{}:{size:.3}", self.stage);
+                (fault, Cause::SlowStage, Culprit::Stage(self.stage), slow)
+            }
+            Kind::LargeHead => {
+                let last = Culprit::Stage(self.stage);
+                (String::new(), Cause::LastStage, last, slow)
             }
             Kind::SlowBackward => {
                 let fault = format!("slow-backward:{rank}:{size:.3}");
@@ -307,6 +336,28 @@ impl Drawn {
     }
 }
 
+/// A world's turn among those of its group.
+fn turn(worlds: &[World], number: u32) -> Option<&World> {
+    worlds.get(number as usize % worlds.len().max(1))
+}
+
+/// A stream of random numbers for each trial of each kind in each group.
+fn stream(group: &str, kind: u64, number: u32) -> u64 {
+    let names = groups();
+    let group = names.iter().position(|name| *name == group).unwrap_or(0) as u64;
+    group << 48 | kind << 32 | u64::from(number)
+}
+
+/// A large head hides what is slow in other stages.
+fn draw_stage(world: &World, rng: &mut Rng) -> Result<u32> {
+    let stages = world.stages()?;
+    let any = rng.below(stages as usize) as u32;
+    Ok(match world.has_large_head() {
+        true => stages - 1,
+        false => any,
+    })
+}
+
 fn between(range: &RangeInclusive<u32>, rng: &mut Rng) -> u32 {
     range.start() + rng.below((range.end() - range.start() + 1) as usize) as u32
 }
@@ -318,26 +369,52 @@ mod tests {
     #[test]
     fn draws_repeat_fit_their_worlds_and_change_with_the_seed() {
         let tables = Tables::builtin().unwrap();
-        for row in &KINDS {
+        for (row, group) in KINDS
+            .iter()
+            .flat_map(|row| groups().into_iter().map(move |g| (row, g)))
+        {
             for number in 0..20 {
-                let draw = |seed| Plan::draw(row, number, seed, &tables).unwrap();
-                let (plan, again, other) = (draw(1), draw(1), draw(2));
+                let draw = |seed| Plan::draw(row, group, (number, seed), &tables).unwrap();
+                let (Some(plan), Some(again), Some(other)) = (draw(1), draw(1), draw(2)) else {
+                    assert!(row.worlds(group).is_empty());
+                    continue;
+                };
                 assert_eq!((plan.seed, &plan.spec), (again.seed, &again.spec));
                 assert_ne!(plan.seed, other.seed);
+                let (ranks, stages) = (plan.world.ranks().unwrap(), plan.world.stages().unwrap());
                 for (_, culprit) in &plan.expected {
                     match culprit {
-                        Culprit::Rank(rank) => assert!(*rank < plan.world.ranks),
+                        Culprit::Rank(rank) => assert!(*rank < ranks),
                         Culprit::Host(host) => assert!(*host < plan.world.hosts),
+                        Culprit::Stage(stage) => assert!(*stage < stages && stages > 1),
                         _ => {}
                     }
                 }
                 assert!(!plan.spec.is_empty() && plan.expected.len() == 1);
                 assert!(plan.from_step.is_none_or(|step| step < STEPS));
                 let of_classes: u32 = plan.classes.iter().map(|class| class.ranks).sum();
-                assert!(plan.classes.is_empty() || of_classes == plan.world.ranks);
+                assert!(plan.classes.is_empty() || of_classes == ranks);
                 let rates = plan.classes.iter().map(|class| class.relative_rate);
                 assert!(rates.is_sorted(), "the slower class comes first");
             }
         }
+    }
+
+    /// The campaign of plain data parallelism can be repeated from its published seeds.
+    #[test]
+    fn draws_of_plain_layouts_stay_as_they_were() {
+        let tables = Tables::builtin().unwrap();
+        let draw = |row| Plan::draw(row, PLAIN, (0, 7071), &tables).unwrap().unwrap();
+        let specs = KINDS[..3].iter().map(|row| draw(row).spec);
+        let specs: Vec<String> = specs.collect();
+        // benches/runs/2026-11-21-amd-epyc-zen5/recall/trials_7071.csv
+        assert_eq!(
+            specs,
+            [
+                "slow-rank:0:1.222",
+                "slow-rank:0:1.289+from=84",
+                "slow-host:0:1.425"
+            ]
+        );
     }
 }

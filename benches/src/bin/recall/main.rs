@@ -10,31 +10,35 @@
 //! in the middle, its onset), and no finding names anybody else. A clean run is right if nobody is
 //! called guilty.
 //!
-//! Usage: `recall [--trials N] [--clean N] [--seed N] [--only KIND] [--csv FILE]
-//! [--require-lower SHARE] [--require-upper SHARE]`. The first asks that the lower end of the 95 %
-//! interval of all injections is not below a share: what many trials must show. The second asks it
-//! of the upper end, for injections and clean runs alike: what few trials can refute.
+//! Layouts come in groups that are counted apart and together; `--layouts` chooses some.
+//!
+//! Usage: `recall [--layouts GROUP,...] [--trials N] [--clean N] [--at-most N] [--seed N]
+//! [--only KIND] [--csv FILE] [--require-lower SHARE] [--require-upper SHARE]`. Trials are of each
+//! kind in each group, clean runs of each group; `--at-most` makes only so many trials, spread
+//! evenly. `--require-lower` asks that the lower end of the 95 % interval of all injections is not
+//! below a share: what many trials must show. `--require-upper` asks it of the upper end, for
+//! injections and clean runs alike: what few trials can refute.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 mod busy;
 mod kind;
+mod options;
 mod trial;
+mod world;
 
-use anyhow::{Context, Result, anyhow, bail};
-use kind::{KINDS, Plan, Row, World};
+use anyhow::Result;
+use kind::{KINDS, Plan, Row};
 use laggard_analyze::Level;
-use laggard_specs::{Model, Tables};
+use laggard_specs::Tables;
 use laggard_stats::{mad, median, quantile, wilson_interval};
+use options::{Options, Require};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::str::FromStr;
 use trial::Outcome;
+use world::{WORLDS, World};
 
-/// A step of it takes some milliseconds on one core.
-const MODEL: &str = "tiny";
 /// Standard normal deviations of a 95 % interval.
 const Z: f64 = 1.959_963_984_540_054;
 /// The percentile of the noise that sizes are compared with.
@@ -51,95 +55,48 @@ fn main() -> Result<ExitCode> {
     let options = Options::from_arguments(arguments.into_iter())?;
     let tables = Tables::builtin()?;
     let mut campaign = Campaign {
-        model: tables.model(MODEL)?,
+        tables: &tables,
         csv: options.csv.as_ref().map(File::create).transpose()?,
         noise: BTreeMap::new(),
         outcomes: Vec::new(),
     };
     campaign.write_line(Outcome::HEADER)?;
     for number in 0..options.clean {
-        campaign.add(Plan::clean(number, options.seed))?;
-    }
-    campaign.measure_noise()?;
-    let rows = || {
-        KINDS
-            .iter()
-            .filter(|row| options.wants(row) && row.is_possible())
-    };
-    for number in 0..options.trials {
-        for row in rows() {
-            campaign.add(Plan::draw(row, number, options.seed, &tables)?)?;
+        for group in &options.groups {
+            campaign.add(Plan::clean(group, number, options.seed)?)?;
         }
     }
+    campaign.measure_noise()?;
+    for plan in plans(&options, &tables)? {
+        campaign.add(plan)?;
+    }
     println!();
-    rows().for_each(|row| campaign.print_kind(row));
+    KINDS.iter().for_each(|row| campaign.print_kind(row));
+    campaign.print_groups(&options.groups)?;
     campaign.conclude(options.require)
 }
 
-/// What the command line asks for.
-struct Options {
-    trials: u32,
-    clean: u32,
-    seed: u64,
-    only: Option<String>,
-    csv: Option<PathBuf>,
-    require: Require,
-}
-
-/// What the result must be, as shares.
-#[derive(Debug, Clone, Copy, Default)]
-struct Require {
-    lower: Option<f64>,
-    upper: Option<f64>,
-}
-
-impl Options {
-    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self {
-            trials: 8,
-            clean: 30,
-            seed: 1,
-            only: None,
-            csv: None,
-            require: Require::default(),
-        };
-        while let Some(name) = arguments.next() {
-            let value = arguments
-                .next()
-                .ok_or_else(|| anyhow!("{name} needs a value"))?;
-            match name.as_str() {
-                "--trials" => options.trials = number(&name, &value)?,
-                "--clean" => options.clean = number(&name, &value)?,
-                "--seed" => options.seed = number(&name, &value)?,
-                "--only" => options.only = Some(value),
-                "--csv" => options.csv = Some(value.into()),
-                "--require-lower" => options.require.lower = Some(number(&name, &value)?),
-                "--require-upper" => options.require.upper = Some(number(&name, &value)?),
-                _ => bail!("unknown option {name}"),
+/// The trials to make, in turns of groups and kinds.
+fn plans(options: &Options, tables: &Tables) -> Result<Vec<Plan>> {
+    let mut plans = Vec::new();
+    for number in 0..options.trials {
+        for group in &options.groups {
+            let rows = KINDS
+                .iter()
+                .filter(|row| options.wants(row) && row.is_possible());
+            for row in rows {
+                plans.extend(Plan::draw(row, group, (number, options.seed), tables)?);
             }
         }
-        if let Some(only) = &options.only
-            && !KINDS.iter().any(|row| row.name == only)
-        {
-            let known = KINDS.map(|row| row.name).join(", ");
-            bail!("unknown kind {only}\nhint: known kinds: {known}");
-        }
-        if options.clean == 0 && options.trials == 0 {
-            bail!("nothing to do\nhint: give --trials or --clean a positive number");
-        }
-        Ok(options)
     }
-
-    fn wants(&self, row: &Row) -> bool {
-        self.only.as_ref().is_none_or(|only| row.name == only)
-    }
-}
-
-fn number<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
-    name: &str,
-    value: &str,
-) -> Result<T> {
-    value.parse().with_context(|| format!("{name} {value}"))
+    let (all, most) = (
+        plans.len(),
+        options.at_most.unwrap_or(plans.len()).min(plans.len()),
+    );
+    let chosen: Vec<usize> = (0..most).map(|index| index * all / most).collect();
+    let mut place = 0..all;
+    plans.retain(|_| place.next().is_some_and(|place| chosen.contains(&place)));
+    Ok(plans)
 }
 
 /// What clean runs of one world show.
@@ -154,7 +111,7 @@ struct Noise {
 }
 
 struct Campaign<'a> {
-    model: &'a Model,
+    tables: &'a Tables,
     csv: Option<File>,
     noise: BTreeMap<World, Noise>,
     outcomes: Vec<Outcome>,
@@ -163,7 +120,7 @@ struct Campaign<'a> {
 impl Campaign<'_> {
     /// Runs one trial, writes its row and, if it is wrong, all about it.
     fn add(&mut self, plan: Plan) -> Result<()> {
-        let outcome = Outcome::of(plan, self.model)?;
+        let outcome = Outcome::of(plan, self.tables)?;
         let noise = self.noise.get(&outcome.plan.world);
         let step_s = noise.map_or(outcome.analysis.step_time.median, |noise| noise.step_s);
         self.write_line(&outcome.csv_row(step_s))?;
@@ -184,7 +141,7 @@ impl Campaign<'_> {
 
     fn measure_noise(&mut self) -> Result<()> {
         println!("A/A noise of clean runs: lasting excess of ranks, losses of straggler levels");
-        for world in World::ALL {
+        for world in WORLDS {
             let of_world = || self.outcomes.iter().filter(|it| it.plan.world == world);
             let ranks = of_world().flat_map(|outcome| &outcome.analysis.ranks);
             let excess: Vec<f64> = ranks.map(|rank| rank.excess).collect();
@@ -224,6 +181,9 @@ impl Campaign<'_> {
     fn print_kind(&self, row: &Row) {
         let of_kind = || self.outcomes.iter().filter(|it| it.plan.kind == row.name);
         let (right, all) = count(of_kind());
+        if all == 0 {
+            return;
+        }
         // How many times the noise the smallest effect was, by spread and by 95th percentile.
         let (mut over_spread, mut over_p95) = (f64::INFINITY, f64::INFINITY);
         for outcome in of_kind() {
@@ -240,6 +200,30 @@ impl Campaign<'_> {
             row.name,
             contended.count()
         );
+    }
+
+    /// Prints the counts of each group, clean runs apart.
+    fn print_groups(&self, groups: &[&str]) -> Result<()> {
+        for group in groups {
+            let of_group = || {
+                self.outcomes
+                    .iter()
+                    .filter(|it| it.plan.world.group == *group)
+            };
+            let is_clean = |it: &&Outcome| it.plan.expected.is_empty();
+            let (right, all) = count(of_group().filter(|it| !is_clean(it)));
+            let (silent, clean) = count(of_group().filter(is_clean));
+            let interval = match all {
+                0 => String::new(),
+                _ => {
+                    let interval = wilson_interval(right, all, Z)?;
+                    let (low, high) = (1e2 * interval.low, 1e2 * interval.high);
+                    format!(", 95 % interval {low:.1} to {high:.1} %")
+                }
+            };
+            println!("{group:<16} {right:>3} of {all:>3}{interval}; clean {silent} of {clean}");
+        }
+        Ok(())
     }
 
     /// Prints the pooled counts, and fails if they are below what is required.

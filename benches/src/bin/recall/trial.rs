@@ -1,12 +1,12 @@
 //! One run: made, recorded, analysed and compared with what is true of it.
 
 use crate::busy::Busy;
-use crate::kind::{Effect, Plan, SEQUENCES, STEPS};
+use crate::kind::{Effect, Plan};
 use anyhow::{Context, Result, ensure};
 use laggard_analyze::{Analysis, Cause, Confidence, Culprit, Finding, Options, analyze};
 use laggard_measure::{Hooks, Settings, run};
 use laggard_record::Record;
-use laggard_specs::Model;
+use laggard_specs::Tables;
 use laggard_stats::{median, normal_quantile, quantile};
 use laggard_types::CaveatCode;
 use std::fmt::Write as _;
@@ -48,13 +48,14 @@ impl Verdict {
 
 impl Outcome {
     /// Makes the run in a temporary folder.
-    pub(crate) fn of(plan: Plan, model: &Model) -> Result<Self> {
+    pub(crate) fn of(plan: Plan, tables: &Tables) -> Result<Self> {
         let begin = Instant::now();
         let dir = tempfile::tempdir().context("no directory for the record")?;
-        let mut settings =
-            Settings::new(model.clone(), plan.world.ranks, dir.path().join("record"));
-        settings.steps = STEPS;
-        settings.micro_batch_sequences = SEQUENCES;
+        let (model, ranks) = (plan.world.model(tables)?, plan.world.ranks()?);
+        let mut settings = Settings::new(model, ranks, dir.path().join("record"));
+        settings.layout = plan.world.layout()?;
+        settings.steps = plan.world.steps();
+        settings.micro_batch_sequences = plan.world.sequences();
         settings.seed = plan.seed;
         settings.emulate_hosts = plan.world.hosts;
         settings.faults.clone_from(&plan.faults);
@@ -105,17 +106,18 @@ impl Outcome {
         self.analysis.findings.iter().any(names)
     }
 
-    pub(crate) const HEADER: &'static str = "kind,world,ranks,basis,spec,seed,effect,expected,\
-        found,right,verdict,seconds,step_ms,excess_by_rank,spread_by_rank,descheduled_by_rank,\
-        losses,contention";
+    pub(crate) const HEADER: &'static str = "kind,layouts,world,ranks,basis,spec,seed,effect,\
+        expected,found,right,verdict,seconds,step_ms,excess_by_rank,spread_by_rank,\
+        descheduled_by_rank,losses,contention";
 
     /// The row of the table; `step_s` is the length of an undisturbed step of this world.
     pub(crate) fn csv_row(&self, step_s: f64) -> String {
         let (plan, analysis) = (&self.plan, &self.analysis);
         let cells = [
             plan.kind.to_owned(),
+            plan.world.group.to_owned(),
             plan.world.name(),
-            plan.world.ranks.to_string(),
+            analysis.subject.ranks.to_string(),
             analysis.subject.time_basis.clone(),
             plan.spec.clone(),
             plan.seed.to_string(),
@@ -299,13 +301,14 @@ fn is_near(finding: &Finding, from: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::PLAIN;
     use laggard_analyze::{Estimate, Onset};
 
     fn plan(expected: &[(Cause, Culprit)], from_step: Option<u32>) -> Plan {
         Plan {
             expected: expected.to_vec(),
             from_step,
-            ..Plan::clean(0, 1)
+            ..Plan::clean(PLAIN, 0, 1).unwrap()
         }
     }
 
