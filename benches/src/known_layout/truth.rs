@@ -1,8 +1,8 @@
 //! What a waterfall is in truth: expectations over many drawn steps for what varies, and one step
 //! laid out with the laws' means for everything else.
 
-use super::{Drawn, KnownLayout};
 use super::timeline::Timeline;
+use super::{Drawn, KnownLayout};
 use laggard_schedule::{Phase, Schedule, Stream};
 use laggard_stats::Rng;
 
@@ -110,6 +110,55 @@ impl KnownLayout {
             utilisation: flop / peak / wall,
             error: 2.0 * error / wall,
         }
+    }
+
+    /// Length of a step in which nothing varies, with other lasting factors on the ranks' forward
+    /// and backward, seconds.
+    pub fn step_with(&self, factor: &dyn Fn(usize) -> f64) -> f64 {
+        let schedule = self.schedule();
+        let timeline = Timeline::new(&schedule);
+        length(&schedule, &self.without(&schedule, &timeline, factor))
+    }
+
+    /// What the transfers of each axis cost in a step in which nothing varies and nobody is slow,
+    /// seconds, if they are taken away from the inside of a layer outwards.
+    pub fn exposed_by_axis(&self) -> Vec<(&'static str, f64)> {
+        const AXES: [(&str, &[&str]); 8] = [
+            ("tp", &["tp"]),
+            ("cp", &["cp"]),
+            ("ep", &["ep"]),
+            ("pp", &["pp forward", "pp backward"]),
+            ("expert dp", &["expert dp"]),
+            ("dp", &["dp"]),
+            ("dp x cp", &["dp x cp"]),
+            ("world", &["world"]),
+        ];
+        let schedule = self.schedule();
+        let timeline = Timeline::new(&schedule);
+        let mut seconds = self.without(&schedule, &timeline, &|_| 1.0);
+        let mut before = length(&schedule, &seconds);
+        let mut costs = Vec::new();
+        for (axis, names) in AXES {
+            let is_of = |name: &String| names.contains(&name.as_str());
+            let name = |axis: u32| &schedule.axes[axis as usize].name;
+            let mut used = schedule
+                .operations
+                .iter()
+                .filter_map(|operation| operation.axis);
+            if !used.any(|axis| is_of(name(axis))) {
+                continue;
+            }
+            for (node, seconds) in seconds.iter_mut().enumerate() {
+                let operation = &schedule.operations[timeline.place(node).1 as usize];
+                if operation.axis.is_some_and(|axis| is_of(name(axis))) {
+                    *seconds = 0.0;
+                }
+            }
+            let now = length(&schedule, &seconds);
+            costs.push((axis, before - now));
+            before = now;
+        }
+        costs
     }
 
     /// Mean length of a step, and its standard error from means over neighbouring steps.

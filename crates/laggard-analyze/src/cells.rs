@@ -1,6 +1,6 @@
-//! Who is compared with whom. Ranks of one class and stage do the same and are *mates*. Ranks of one
-//! *cell* are expected to be equally fast: mates, or all ranks of a class where it is known what a
-//! stage's work makes of its time (`stage_split.rs`).
+//! Who is compared with whom. Ranks of one class and stage do the same and are *mates*. Ranks of
+//! one *cell* are expected to be equally fast: mates, or all ranks of a class where it is known
+//! what a stage's work makes of its time (`stage_split.rs`).
 
 use crate::AnalyzeError;
 use laggard_record::Manifest;

@@ -224,7 +224,8 @@ pub struct WaterfallTerm {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExposedAxis {
-    /// The axis: `tp`, `cp`, `ep`, `pp`, `dp`, `dp x cp`, `expert dp`, `world`, or a trace's own name.
+    /// The axis: `tp`, `cp`, `ep`, `pp`, `dp`, `dp x cp`, `expert dp`, `world`, or a trace's own
+    /// name.
     pub axis: String,
     /// Share of wall time that its transfers cost beside computing and the axes after it.
     pub share: Estimate,

@@ -30,10 +30,10 @@ impl Noise {
     }
 }
 
-/// What a healthy member of each cell takes, over the cell's mean. Where stages are compared, a slow
-/// rank is not made up for by others that are as much faster: in a pipeline it may cost less than if
-/// all were a little slower. Then the typical rank is the measure (the faster one, if half of the
-/// ranks are slow), as far as differences are not noise. Elsewhere it is the mean.
+/// What a healthy member of each cell takes, over the cell's mean. Where stages are compared, a
+/// slow rank is not made up for by others that are as much faster: in a pipeline it may cost less
+/// than if all were a little slower. Then the typical rank is the measure (the faster one, if half
+/// of the ranks are slow), as far as differences are not noise. Elsewhere it is the mean.
 pub(crate) fn healthy(noise: &Noise, bins: &[Sums], cells: &Cells) -> Vec<Slots> {
     let mut healthy = vec![[1.0; Slot::COUNT]; cells.members.len()];
     if !cells.across_stages {

@@ -42,8 +42,8 @@ pub(crate) struct Traits {
     pub(crate) pauses: Vec<Pauses>,
     /// Whether the rank had peers of its own class.
     pub(crate) has_peers: Vec<bool>,
-    /// The part of a rank's excess that all of its mates have alike: excess of their stage over what
-    /// the split of the model makes of it.
+    /// The part of a rank's excess that all of its mates have alike: excess of their stage over
+    /// what the split of the model makes of it.
     pub(crate) stage_excess: Vec<f64>,
 }
 

@@ -1,7 +1,8 @@
-//! Jobs of every layout: each term of the waterfall against the truth, and the culprit in all seeds.
+//! Jobs of every layout: each term of the waterfall against the truth, and the culprit in all
+//! seeds.
 
 use super::{analyzed, check_sums, share};
-use laggard_analyze::{Analysis, Cause, Culprit, Level};
+use laggard_analyze::{Analysis, Cause, Charged, Culprit, Level, Unit};
 use laggard_benches::known_layout::{KnownLayout, Truth};
 
 /// Layouts, with micro-batches of a replica: every kind of parallelism alone, and products.
@@ -103,6 +104,9 @@ fn check(name: &str, put: impl Fn(&mut KnownLayout) -> Option<Named>) {
             misses.count(&analysis, &truth);
             let named = named(&analysis);
             assert_eq!(named.first(), Some(&expect), "{name}: {named:?}");
+            if let Culprit::Rank(rank) = expect.1 {
+                assert_eq!(analysis.blame[0].charged, Charged::Rank(rank), "{name}");
+            }
         }
         last = Some(truth);
     }
@@ -229,8 +233,8 @@ fn a_slow_stage_beside_a_head() {
     });
 }
 
-/// Narayanan et al. 2021, section 2.2: equal stages idle for p - 1 of m + p - 1 micro-batches, with v
-/// pieces each for (p - 1) / v of m + (p - 1) / v.
+/// Narayanan et al. 2021, section 2.2: equal stages idle for p - 1 of m + p - 1 micro-batches, with
+/// v pieces each for (p - 1) / v of m + (p - 1) / v.
 #[test]
 fn the_bubble_is_that_of_the_paper() {
     let shapes = [
@@ -272,5 +276,161 @@ fn the_bubble_is_that_of_the_paper() {
                 assert!(term.abs() < 1e-6, "{layout}: {level:?} {term}");
             }
         }
+    }
+}
+
+/// A job in which nothing varies, so that its figures are exact.
+fn still(layout: &str, micro_batches: u32) -> KnownLayout {
+    let mut job = KnownLayout::clean(layout, micro_batches, 1);
+    job.steps = 40;
+    job.jitter.fill(0.0);
+    job
+}
+
+fn saved(analysis: &Analysis, unit: Unit) -> f64 {
+    let mut units = analysis.what_if.units.iter();
+    let row = units
+        .find(|row| row.unit == unit)
+        .expect("the unit is reported");
+    row.saved.value * analysis.step_time.mean.value
+}
+
+/// One rank, host, stage or class at its ideal, against steps laid out with just that changed.
+#[test]
+fn what_if_is_what_would_be() {
+    for (layout, micro_batches) in LAYOUTS {
+        let mut job = still(layout, micro_batches);
+        let ranks = job.ranks();
+        job.rank_excess[1] = 0.3;
+        job.rank_excess[ranks - 1] = 0.1;
+        let analysis = run(&job);
+        let factor = |rank: usize| 1.0 + job.rank_excess[rank];
+        let mean = (0..ranks).map(factor).sum::<f64>() / ranks as f64;
+        // In a pipeline the typical rank is the measure, elsewhere the mean.
+        let stages = job.layout.pipeline_parallel;
+        let ideal = if stages > 1 { 1.0 } else { mean };
+        let now = job.step_with(&factor);
+        let close = |unit: Unit, then: f64| {
+            let (saved, want) = (saved(&analysis, unit), now - then);
+            assert!(
+                (saved - want).abs() < 1e-7,
+                "{layout} {unit:?}: {saved}, not {want}"
+            );
+        };
+        let with = |is_in: &dyn Fn(usize) -> bool, ideal: f64| {
+            job.step_with(&|rank| if is_in(rank) { ideal } else { factor(rank) })
+        };
+        close(Unit::Rank(1), with(&|rank| rank == 1, ideal));
+        close(Unit::Host(0), with(&|rank| job.host[rank] == 0, ideal));
+        for stage in 0..if stages > 1 { stages } else { 0 } {
+            let members = job.stage(stage);
+            let of_stage = members.iter().map(|&r| factor(r)).sum::<f64>() / members.len() as f64;
+            let then = job.step_with(&|rank| match members.contains(&rank) {
+                true => factor(rank) * mean / of_stage,
+                false => factor(rank),
+            });
+            close(Unit::Stage(stage), then);
+        }
+    }
+}
+
+#[test]
+fn what_if_a_class_were_as_all() {
+    for (layout, micro_batches) in LAYOUTS {
+        let mut job = still(layout, micro_batches);
+        let ranks = job.ranks();
+        job.rate[ranks / 2..].fill(0.5);
+        (job.input, job.optimizer) = (0.0, 0.0);
+        let analysis = run(&job);
+        // Half of the ranks take twice as long.
+        let (slow, mean) = (2.0, 1.5);
+        let then = job.step_with(&|rank| {
+            if job.rate[rank] < 1.0 {
+                mean / slow
+            } else {
+                1.0
+            }
+        });
+        let (saved, want) = (
+            saved(&analysis, Unit::Class(0)),
+            job.step_with(&|_| 1.0) - then,
+        );
+        assert!((saved - want).abs() < 1e-7, "{layout}: {saved}, not {want}");
+    }
+}
+
+/// Parts of exposed communication, against steps laid out without one axis after the other.
+#[test]
+fn each_axis_is_exposed_as_far_as_it_costs() {
+    for (layout, micro_batches) in LAYOUTS {
+        let job = still(layout, micro_batches);
+        let analysis = run(&job);
+        let axes = analysis.exposed_communication.iter();
+        let found: Vec<(&str, f64)> = axes
+            .map(|axis| {
+                (
+                    axis.axis.as_str(),
+                    axis.share.value * analysis.step_time.mean.value,
+                )
+            })
+            .collect();
+        let adds_up = layout.contains("zero2") || layout.contains("zero3");
+        for ((axis, found), (name, want)) in found.iter().zip(job.exposed_by_axis()) {
+            assert_eq!(*axis, name, "{layout}");
+            // Adding up what was reduced counts with the reduction.
+            let slack = if adds_up && name.starts_with("dp") {
+                2e-5
+            } else {
+                1e-7
+            };
+            assert!(
+                (found - want).abs() < slack,
+                "{layout} {axis}: {found}, not {want}"
+            );
+        }
+        assert_eq!(found.len(), job.exposed_by_axis().len(), "{layout}");
+    }
+}
+
+/// Every rank of a replica records the replica's tokens; what is computed again is no model FLOP.
+#[test]
+fn tokens_and_flop_are_counted_once() {
+    for (layout, micro_batches) in LAYOUTS {
+        let job = still(layout, micro_batches);
+        let analysis = run(&job);
+        let replicas = f64::from(job.layout.data_parallel);
+        let tokens = replicas * f64::from(micro_batches) * 128.0;
+        assert!(
+            (analysis.subject.tokens_per_step - tokens).abs() < 1e-6,
+            "{layout}"
+        );
+        assert_eq!(analysis.subject.layout, job.layout.to_string());
+        let mfu = analysis.mfu.as_ref().expect("a datasheet peak");
+        // Half of the peak while computing; every rank computes its share of all layers.
+        let stages = f64::from(job.layout.pipeline_parallel);
+        let flop = f64::from(micro_batches) * f64::from(job.layers) * 3e-3 * 0.5e12;
+        let want = flop / stages / 1e12 / analysis.step_time.mean.value;
+        assert!(
+            (mfu.value.value - want).abs() < 1e-6,
+            "{layout}: {mfu:?}, not {want}"
+        );
+        let again = if layout.contains("recompute") {
+            4.0 / 3.0
+        } else {
+            1.0
+        };
+        assert!((mfu.hfu / mfu.value.value - again).abs() < 1e-9, "{layout}");
+    }
+}
+
+#[test]
+fn replicas_with_more_micro_batches_are_not_slow() {
+    for layout in ["dp2,tp2", "dp2,pp2", "dp2,cp2,zero1"] {
+        let mut job = KnownLayout::clean(layout, 2, 1);
+        job.layout.micro_batches = vec![2, 6];
+        let analysis = run(&job);
+        check_sums(layout, &analysis);
+        let want = [(Cause::UnevenMicroBatches, Culprit::Nobody)];
+        assert_eq!(named(&analysis), want, "{layout}");
     }
 }

@@ -106,7 +106,9 @@ impl Step<'_> {
             }
         }
         let mut needs = std::mem::take(&mut self.reductions);
-        let split = self.layout.world_size() > u64::from(self.layout.data_parallel);
+        let layout = self.layout;
+        let split =
+            layout.world_size() > u64::from(layout.data_parallel) || layout.expert_parallel > 1;
         let sharded = self.layout.zero != Zero::None;
         if let Some(axis) = self.axes.of(Dimension::World).filter(|_| split || sharded) {
             needs = vec![Some(self.norm(axis, &needs))];

@@ -2,6 +2,8 @@
 //! node could end.
 
 use super::{Durations, NONE, Replay, Times};
+use laggard_types::Rank;
+use std::collections::BTreeSet;
 
 impl Replay {
     /// The chain of nodes that makes the step as long as it is, from first to last. Each begins
@@ -58,27 +60,34 @@ impl Replay {
     /// a meeting point, and who meets after having met before meets all of them again.
     pub fn is_exact_alone(&self) -> bool {
         let mut met: Vec<Option<u32>> = vec![None; self.nodes.len()];
+        let mut met_again: BTreeSet<(u32, u32)> = BTreeSet::new();
         for &item in &self.order {
             let mut single = [NONE];
             for &node in self.members_of(item, &mut single) {
-                let meeting = self.meeting_of[node as usize];
+                let meeting = self.meeting_of(node);
                 let before = self.predecessors(node).iter();
                 for last in before.filter_map(|before| met[*before as usize]) {
-                    let again = |other: &u32| {
-                        let rank = |node: &u32| self.nodes[*node as usize].rank;
-                        let members = self.meetings[meeting as usize].iter();
-                        members.map(rank).any(|member| member == rank(other))
+                    let Some(meeting) = meeting else {
+                        return false;
                     };
-                    let all_again =
-                        meeting != NONE && self.meetings[last as usize].iter().all(again);
-                    if !all_again {
+                    if met_again.insert((last, meeting)) && !self.all_meet_again(last, meeting) {
                         return false;
                     }
                 }
-                met[node as usize] = (meeting != NONE).then_some(meeting);
+                met[node as usize] = meeting;
             }
         }
         true
+    }
+
+    fn all_meet_again(&self, last: u32, next: u32) -> bool {
+        let ranks = |meeting: u32| -> BTreeSet<Rank> {
+            let members = self.meetings[meeting as usize].iter();
+            members
+                .map(|node| self.nodes[*node as usize].rank)
+                .collect()
+        };
+        ranks(last).is_subset(&ranks(next))
     }
 
     /// The node whose end lets another begin; none at the begin of the step.

@@ -93,6 +93,7 @@ fn steps_of_every_layout_are_independent() {
         "dp1,tp2",
         "dp2,tp2,sp",
         "dp1,cp2",
+        "dp4,ep2",
         "dp1,pp2",
         "dp2,tp2,cp2,pp2,vp2,sp,zero1,recompute",
     ] {
@@ -102,7 +103,11 @@ fn steps_of_every_layout_are_independent() {
             micro_batches,
             ..layout
         };
-        let schedule = generate(&layout, &model(layout.pieces())).expect("a possible layout");
+        let mut work = model(layout.pieces());
+        if layout.expert_parallel > 1 {
+            work.layers[0].parts[0].part = Part::Experts;
+        }
+        let schedule = generate(&layout, &work).expect("a possible layout");
         let replay = Replay::new(&schedule).expect("a sound schedule");
         assert!(replay.is_cut(), "{text}");
     }
