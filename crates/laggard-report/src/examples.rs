@@ -3,12 +3,12 @@
 //! waterfall sum to 1, blame to the loss.
 
 mod findings;
+mod replays;
 
 use findings::{jitter, mixed_classes, slow_node, slow_rank};
 use laggard_analyze::{
-    Analysis, BlameEntry, Charged, ClassFigures, Comparison, ComparisonRow, Estimate, ExposedAxis,
-    Finding, HeatMap, Level, NullTest, RankFigures, StepTimes, Subject, Unit, Utilisation,
-    WaterfallTerm, WhatIf, WhatIfUnit,
+    Analysis, BlameEntry, Charged, ClassFigures, Comparison, ComparisonRow, Estimate, Finding,
+    HeatMap, Level, NullTest, RankFigures, StepTimes, Subject, Utilisation, WaterfallTerm, WhatIf,
 };
 use laggard_types::{Caveat, CaveatCode};
 
@@ -93,38 +93,9 @@ pub(crate) fn mixed() -> Analysis {
         &[(5, 0.074), (1, 0.006), (3, 0.005), (7, 0.004)],
         &extra,
     );
-    analysis.exposed_communication = [("tp", 0.03), ("dp", 0.013)]
-        .map(|(axis, share)| ExposedAxis {
-            axis: axis.to_owned(),
-            share: around(share, 0.001),
-        })
-        .into();
-    analysis.what_if = what_if(&[
-        (Unit::Rank(5), "rank 5", 0.07),
-        (Unit::Rank(1), "rank 1", 0.004),
-        (Unit::Rank(3), "rank 3", 0.003),
-        (Unit::Rank(7), "rank 7", 0.002),
-        (Unit::Host(1), "host host-1", 0.071),
-        (Unit::Host(0), "host host-0", 0.0002),
-        (Unit::Class(1), "class H100-like", 0.15),
-        (Unit::Class(0), "class GB200-like", -0.02),
-    ]);
+    replays::fill(&mut analysis);
     tests_and_caveats(&mut analysis);
     analysis
-}
-
-fn what_if(units: &[(Unit, &str, f64)]) -> WhatIf {
-    let row = |(unit, name, saved): &(Unit, &str, f64)| WhatIfUnit {
-        unit: *unit,
-        name: (*name).to_owned(),
-        step_time: 0.0549 * (1.0 - saved),
-        saved: around(*saved, 0.002),
-        of_loss: Some(saved / 0.248),
-    };
-    WhatIf {
-        steps: 400,
-        units: units.iter().map(row).collect(),
-    }
 }
 
 /// Gives the ranks of [`mixed`] their classes, and rank 5 its excess.
