@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("laggard-schedule", &["types"]),
     ("laggard-record", &["schedule", "types"]),
     ("laggard-backend", &["types"]),
+    ("laggard-cuda", &["backend", "types"]),
     ("laggard-mpi", &["backend", "types"]),
     ("laggard-mpi-plugin", &[]),
     ("laggard-import", &["record", "schedule", "types"]),

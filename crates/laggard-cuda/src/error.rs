@@ -1,0 +1,89 @@
+//! What can go wrong before a kernel runs.
+
+use crate::{Architecture, CudaLibrary, Module};
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// An error of finding, loading or using one of CUDA's libraries.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CudaError {
+    /// A library is nowhere.
+    #[error("{library} not found\nhint: {}", library.fix())]
+    NotFound {
+        /// The library.
+        library: CudaLibrary,
+    },
+    /// A library is there and cannot be loaded, or lacks a function.
+    #[error("cannot load {}: {why}\nhint: {}", path.display(), library.fix())]
+    NotLoaded {
+        /// The library.
+        library: CudaLibrary,
+        /// Its path.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+    },
+    /// A call of a library did not succeed.
+    #[error("{call} of {} says {name} (code {code})", path.display())]
+    Call {
+        /// The function.
+        call: &'static str,
+        /// The library's path.
+        path: PathBuf,
+        /// The library's own name for the code.
+        name: String,
+        /// The code.
+        code: i32,
+    },
+    /// No NVRTC that is here compiles for this generation.
+    #[error(
+        "no NVRTC for {architecture}: {}\nhint: {}",
+        refusals.join("; "), hint_for(*architecture)
+    )]
+    NoCompiler {
+        /// The generation.
+        architecture: Architecture,
+        /// Each NVRTC, and why it is no use.
+        refusals: Vec<String>,
+    },
+    /// NVRTC refused a source. The log names files and lines.
+    #[error(
+        "NVRTC {version} does not compile {module} for {architecture}:\n{log}\nhint: this is a bug \
+         of laggard, please report it with these lines"
+    )]
+    Compile {
+        /// NVRTC's version.
+        version: String,
+        /// The module, or file.
+        module: String,
+        /// The generation.
+        architecture: Architecture,
+        /// NVRTC's log.
+        log: String,
+    },
+    /// A generation lacks what a module needs.
+    #[error("{architecture} does not have what module {module} needs")]
+    Unavailable {
+        /// The module.
+        module: Module,
+        /// The generation.
+        architecture: Architecture,
+    },
+    /// A matrix product that the kernels cannot compute.
+    #[error("cannot launch a matrix product: {why}")]
+    Product {
+        /// What does not fit.
+        why: String,
+    },
+}
+
+/// What is missing where no compiler serves a generation.
+fn hint_for(architecture: Architecture) -> &'static str {
+    if architecture == Architecture::Sm70 {
+        "NVRTC 12 is the last that compiles for sm_70: `pip install nvidia-cuda-nvrtc-cu12`"
+    } else {
+        "install an NVRTC as new as the GPU and not newer than the driver: `pip install \
+         nvidia-cuda-nvrtc` (CUDA 13) or `nvidia-cuda-nvrtc-cu12`"
+    }
+}

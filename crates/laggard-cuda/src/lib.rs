@@ -1,0 +1,27 @@
+//! What laggard has for NVIDIA GPUs: kernels for every generation, the compiler that makes them on
+//! the machine where they run, and the search for CUDA's libraries. Links none of them: all are
+//! loaded while the program runs, so one binary starts everywhere.
+//!
+//! Everything here has been compiled and checked without a GPU; no kernel has run on one yet.
+
+mod architecture;
+mod cache;
+mod compiler;
+mod error;
+mod gemm_launch;
+mod library;
+mod module;
+mod nvrtc;
+mod places;
+mod probe;
+pub mod twin;
+
+pub use architecture::Architecture;
+pub use cache::CubinCache;
+pub use compiler::Compiler;
+pub use error::CudaError;
+pub use gemm_launch::{DeviceMatrix, GemmArguments, GemmLaunch, Product, ResultType};
+pub use module::{ElementType, HEADERS, HalfType, Module, SourceFile};
+pub use nvrtc::{Nvrtc, Source};
+pub use places::{CudaLibrary, PATH_VARIABLE, Surroundings};
+pub use probe::{Finding, Outcome, probe};

@@ -1,0 +1,13 @@
+//! What the kernels compute, on the CPU, one element after the other: the truth that they are
+//! compared with, written to be read. Where a kernel's arithmetic is prescribed operation by
+//! operation, its twin's results have the same bits; the others say how close they are.
+
+mod exact;
+mod gemm;
+mod norm;
+mod stream;
+
+pub use exact::{Mismatches, fill_exact, integer_at, most_members, verify_exact};
+pub use gemm::{Operand, gemm};
+pub use norm::layer_norm;
+pub use stream::{AdamState, adam, add, triad};
