@@ -196,10 +196,7 @@ fn assess(
         share_of_measured_peak: share,
         penalty: water.estimate(|draw| draw.loss() / draw.wall),
         slowdown: water.estimate(Draw::slowdown),
-        penalty_reference:
-            "the same work spread evenly: means over ranks of compute (by peak where \
-                            generations differ), mean transfers, no pauses"
-                .to_owned(),
+        penalty_reference: penalty_reference(inputs.cells).to_owned(),
         waterfall: water.terms(),
         exposed_communication: water.exposed(),
         what_if: what_if(&evidence),
@@ -212,6 +209,16 @@ fn assess(
         ranks: figures::ranks(&evidence),
         heat_map: figures::heat_map(&evidence),
         caveats,
+    }
+}
+
+const fn penalty_reference(cells: &Cells) -> &'static str {
+    if cells.across_stages {
+        "the same work spread evenly: each class's typical rank, means over classes (by peak) and \
+         stages, mean transfers, no pauses"
+    } else {
+        "the same work spread evenly: means over ranks of compute (by peak where generations \
+         differ), mean transfers, no pauses"
     }
 }
 

@@ -65,8 +65,19 @@ impl Chunk<'_> {
         let as_class = self.as_class(&measured.own, changed.delay);
         lengths.as_class = run(&as_class, &mut times);
         let excess = match alone {
-            Alone::Walk | Alone::Bound => self.walk_alone(&measured, &times, &lengths),
-            Alone::Everybody => self.replay_alone(measured, as_class, &lengths),
+            Alone::Replay { ranks } if ranks == self.inputs.cells.ranks => {
+                let all: Vec<usize> = (0..ranks).collect();
+                let mut excess = vec![0.0; self.lanes() * ranks];
+                self.replay_alone(measured, as_class, &all, (&lengths, &mut excess));
+                excess
+            }
+            Alone::Replay { ranks } => {
+                let mut excess = self.walk_alone(&measured, &times, &lengths);
+                let most = self.most_costly(&excess, ranks);
+                self.replay_alone(measured, as_class, &most, (&lengths, &mut excess));
+                excess
+            }
+            Alone::Walk => self.walk_alone(&measured, &times, &lengths),
         };
         let ranks = self.inputs.cells.ranks;
         let mut blame = RankBlame::new(ranks);
@@ -182,12 +193,17 @@ impl Chunk<'_> {
         excess
     }
 
-    /// The same, by replays of everybody with one rank as measured each.
-    fn replay_alone(&self, mut measured: Tables, mut class: Tables, lengths: &Lengths) -> Vec<f64> {
+    /// The same for some ranks, by replays of everybody with one rank as measured each.
+    fn replay_alone(
+        &self,
+        mut measured: Tables,
+        mut class: Tables,
+        which: &[usize],
+        (lengths, excess): (&Lengths, &mut [f64]),
+    ) {
         let (ranks, lanes) = (self.inputs.cells.ranks, self.lanes());
-        let mut excess = vec![0.0; lanes * ranks];
         let mut times = Times::default();
-        for rank in 0..ranks {
+        for &rank in which {
             let range = self.range_of(rank);
             class.swap(&mut measured, range.clone());
             self.inputs
@@ -198,7 +214,17 @@ impl Chunk<'_> {
                 excess[lane * ranks + rank] = times.finish[lane] - lengths.as_class[lane];
             }
         }
-        excess
+    }
+
+    /// The ranks with the largest excess over these steps.
+    fn most_costly(&self, excess: &[f64], count: usize) -> Vec<usize> {
+        let ranks = self.inputs.cells.ranks;
+        let total = |rank: usize| excess.iter().skip(rank).step_by(ranks).sum::<f64>();
+        let totals: Vec<f64> = (0..ranks).map(total).collect();
+        let mut order: Vec<usize> = (0..ranks).collect();
+        order.sort_by(|&a, &b| totals[b].total_cmp(&totals[a]).then(a.cmp(&b)));
+        order.truncate(count);
+        order
     }
 }
 

@@ -111,9 +111,13 @@ pub(crate) fn withhold(found: &mut [Finding], caveats: &[Caveat], evidence: &Evi
 pub(crate) fn of_basis(evidence: &Evidence<'_>) -> Vec<Caveat> {
     let manifest = evidence.manifest;
     let mut list = Vec::new();
-    if Alone::of(evidence.inputs) == Alone::Bound {
-        let text = "what a rank costs by itself is a lower bound: replaying everybody for each \
-                    rank would take too long; blame still sums to the loss, less sharply shared";
+    if let Alone::Replay { ranks } = Alone::of(evidence.inputs)
+        && ranks < evidence.ranks()
+    {
+        let text = format!(
+            "replaying every rank by itself would take too long: blame is exact for the {ranks} \
+             ranks that cost most at a time, and rests on lower bounds for the others"
+        );
         list.push(Caveat::new(CaveatCode::Bound, text));
     }
     if manifest.clock.basis == TimeBasis::Virtual {

@@ -14,8 +14,8 @@ use rayon::prelude::*;
 
 /// Steps that are evaluated at once.
 pub(crate) const LANES: usize = 16;
-/// Evaluations of a node in a step that the excesses of all ranks may take: some seconds.
-const ALONE_BUDGET: f64 = 4e9;
+/// Evaluations of a node in a step that the excesses of ranks may take: some seconds.
+const ALONE_BUDGET: f64 = 5e8;
 
 /// What is typical of a node, so that what exceeds it is a pause.
 pub(crate) struct Typical {
@@ -106,22 +106,23 @@ pub(crate) struct Inputs<'a> {
 pub(crate) enum Alone {
     /// By a walk over its own nodes, which is exact here.
     Walk,
-    /// By a replay of everybody.
-    Everybody,
-    /// By the walk, which is a lower bound here: replaying everybody would take too long.
-    Bound,
+    /// By a replay of everybody for each of so many ranks, those that the walk finds to cost most;
+    /// for the others the walk, which is a lower bound here.
+    Replay {
+        /// All ranks, unless that would take too long.
+        ranks: usize,
+    },
 }
 
 impl Alone {
     pub(crate) fn of(inputs: &Inputs<'_>) -> Self {
-        let (steps, nodes) = (inputs.measured.steps(), inputs.measured.nodes);
-        let evaluations = steps as f64 * nodes as f64 * inputs.cells.ranks as f64;
         if inputs.replay.is_exact_alone() {
-            Self::Walk
-        } else if evaluations <= ALONE_BUDGET {
-            Self::Everybody
-        } else {
-            Self::Bound
+            return Self::Walk;
+        }
+        let per_rank = inputs.measured.steps() as f64 * inputs.measured.nodes as f64;
+        let affordable = (ALONE_BUDGET / per_rank) as usize;
+        Self::Replay {
+            ranks: affordable.min(inputs.cells.ranks),
         }
     }
 }

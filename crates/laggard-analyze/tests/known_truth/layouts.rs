@@ -4,6 +4,7 @@
 use super::{analyzed, check_sums, share};
 use laggard_analyze::{Analysis, Cause, Charged, Culprit, Level, Unit};
 use laggard_benches::known_layout::{KnownLayout, Truth};
+use laggard_types::CaveatCode;
 
 /// Layouts, with micro-batches of a replica: every kind of parallelism alone, and products.
 const LAYOUTS: [(&str, u32); 14] = [
@@ -433,4 +434,28 @@ fn replicas_with_more_micro_batches_are_not_slow() {
         let want = [(Cause::UnevenMicroBatches, Culprit::Nobody)];
         assert_eq!(named(&analysis), want, "{layout}");
     }
+}
+
+/// Where not every rank can be replayed by itself, those that matter are, and the analysis says so.
+#[test]
+fn a_large_record_is_blamed_right_and_says_what_is_a_bound() {
+    let mut job = KnownLayout::clean("dp16,pp8", 16, 1);
+    job.steps = 400;
+    job.rank_excess[9] = 0.2;
+    let analysis = run(&job);
+    check_sums("large", &analysis);
+    let bounds = analysis
+        .caveats
+        .iter()
+        .filter(|it| it.code == CaveatCode::Bound);
+    assert_eq!(bounds.count(), 1, "{:?}", analysis.caveats);
+    assert_eq!(named(&analysis), [(Cause::SlowRank, Culprit::Rank(9))]);
+    assert_eq!(analysis.blame[0].charged, Charged::Rank(9));
+    let truth = job.truth();
+    let charged = analysis.blame[0].share;
+    assert!(
+        (charged - truth.rank).abs() < 0.003,
+        "{charged}, not {}",
+        truth.rank
+    );
 }
