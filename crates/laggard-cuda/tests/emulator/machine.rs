@@ -1,0 +1,190 @@
+//! Kernels compiled for this machine's processor, with `ptx.cuh` of this folder in the place of the
+//! one that is for GPUs, and launched as a GPU would be.
+
+use laggard_cuda::{Architecture, HEADERS, Module};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+const PTX: &str = include_str!("ptx.cuh");
+const LAUNCHER: &str = include_str!("launcher.cpp");
+
+/// The kernels of one module.
+pub(crate) struct Machine {
+    program: PathBuf,
+}
+
+/// In which order threads run and copies arrive: what a GPU leaves open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    /// Threads run from the last to the first.
+    pub(crate) backwards: bool,
+    /// Copies arrive when they begin, and not when they are waited for.
+    pub(crate) early: bool,
+}
+
+/// How often a kernel runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grid {
+    pub(crate) blocks: u32,
+    pub(crate) threads: u32,
+}
+
+/// An argument of a kernel.
+#[derive(Debug, Clone)]
+pub(crate) enum Argument {
+    /// The address of a buffer, by its number.
+    Buffer(u64),
+    U32(u32),
+    U64(u64),
+    F32(f32),
+    /// A struct.
+    Bytes(Vec<u8>),
+}
+
+impl Machine {
+    /// Compiles a module; what was compiled before is used again.
+    pub(crate) fn new(module: Module, architecture: Architecture) -> Result<Self, String> {
+        /// Tests that want the same program wait for the first that builds it.
+        static BUILDING: Mutex<()> = Mutex::new(());
+        let _turn = BUILDING.lock().map_err(|error| error.to_string())?;
+        let file = module.source(architecture);
+        let mut files = vec![
+            ("ptx.cuh", PTX.to_owned()),
+            ("launcher.cpp", LAUNCHER.to_owned()),
+        ];
+        for source in HEADERS.into_iter().chain([file]) {
+            if source.name != "ptx.cuh" {
+                files.push((source.name, without_memory_spaces(source.text)));
+            }
+        }
+        let entries: String = module
+            .entries()
+            .iter()
+            .map(|name| format!("E({name}) "))
+            .collect();
+        let mut options = vec![
+            "-std=c++17".to_owned(),
+            "-O1".to_owned(),
+            "-w".to_owned(),
+            // As the GPU's compiler is told: every operation is rounded by itself.
+            "-ffp-contract=off".to_owned(),
+            // Its check of jumps knows nothing of several stacks.
+            "-U_FORTIFY_SOURCE".to_owned(),
+            format!("-DKERNEL_FILE=\"{}\"", file.name),
+            format!("-DENTRIES={entries}"),
+        ];
+        let own = module.options(architecture).into_iter();
+        options.extend(own.filter(|option| option.starts_with("-D")));
+        if matches!(module, Module::Gemm(_)) {
+            options.push("-DOF_PRODUCTS".to_owned());
+        }
+        let mut hash = DefaultHasher::new();
+        (&files, &options).hash(&mut hash);
+        let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator");
+        let folder = base.join(format!("{:016x}", hash.finish()));
+        let program = folder.join("launcher");
+        if !program.is_file() {
+            build(&folder, &files, &options)?;
+        }
+        Ok(Self { program })
+    }
+
+    /// Launches a kernel; gives what then is in the buffers.
+    pub(crate) fn launch(
+        &self,
+        (entry, grid, order): (&str, Grid, Order),
+        buffers: &[Vec<u8>],
+        arguments: &[Argument],
+    ) -> Vec<Vec<u8>> {
+        let mut input = Vec::new();
+        let numbers = [
+            u32::from(order.backwards),
+            u32::from(order.early),
+            grid.blocks,
+            grid.threads,
+            u32::try_from(buffers.len()).expect("few buffers"),
+        ];
+        for number in numbers {
+            input.extend(number.to_le_bytes());
+        }
+        for buffer in buffers {
+            input.extend((buffer.len() as u64).to_le_bytes());
+            input.extend(buffer);
+        }
+        input.extend(u32::try_from(entry.len()).expect("a name").to_le_bytes());
+        input.extend(entry.as_bytes());
+        for argument in arguments {
+            match argument {
+                Argument::Buffer(value) | Argument::U64(value) => input.extend(value.to_le_bytes()),
+                Argument::U32(value) => input.extend(u64::from(*value).to_le_bytes()),
+                Argument::F32(value) => input.extend(u64::from(value.to_bits()).to_le_bytes()),
+                Argument::Bytes(bytes) => input.extend(bytes),
+            }
+        }
+        let output = run(&self.program, input);
+        let mut rest = output.as_slice();
+        let mut part = |buffer: &Vec<u8>| {
+            let (part, after) = rest.split_at(buffer.len());
+            rest = after;
+            part.to_vec()
+        };
+        buffers.iter().map(&mut part).collect()
+    }
+}
+
+fn run(program: &Path, input: Vec<u8>) -> Vec<u8> {
+    let mut child = Command::new(program)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the launcher starts");
+    let mut pipe = child.stdin.take().expect("a pipe");
+    // It reads all before it writes anything. What it leaves unread, its own words explain.
+    let written = pipe.write_all(&input);
+    drop(pipe);
+    let output = child.wait_with_output().expect("the launcher ends");
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {words}", output.status);
+    written.expect("all was read");
+    output.stdout
+}
+
+/// Shared memory between kernels' launches is one array here, and what a block declares is static.
+fn without_memory_spaces(text: &str) -> String {
+    text.replace("extern __shared__", "extern")
+        .replace("__shared__", "static")
+}
+
+fn build(folder: &Path, files: &[(&str, String)], options: &[String]) -> Result<(), String> {
+    let fresh = folder.with_extension(std::process::id().to_string());
+    std::fs::create_dir_all(&fresh).map_err(|error| error.to_string())?;
+    for (name, text) in files {
+        std::fs::write(fresh.join(name), text).map_err(|error| error.to_string())?;
+    }
+    let output = Command::new("c++")
+        .args(options)
+        .args(["-o", "launcher", "launcher.cpp"])
+        .current_dir(&fresh)
+        .output()
+        .map_err(|error| {
+            format!("kernels are not executed without a C++ compiler: c++: {error}")
+        })?;
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "c++ {}: {words}",
+        options.join(" ")
+    );
+    match std::fs::rename(&fresh, folder) {
+        Ok(()) => Ok(()),
+        // Another process was quicker, with the same program.
+        Err(_) if folder.join("launcher").is_file() => {
+            std::fs::remove_dir_all(&fresh).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
