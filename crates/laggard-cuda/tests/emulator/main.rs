@@ -1,7 +1,7 @@
 //! Every kernel, executed by the CPU thread by thread and compared with its twin: what a machine
 //! without a GPU can know of which thread reads and writes what, and after which barrier. What the
-//! GPU's own instructions do is written down in `ptx.cuh` of this folder, and believed here. Needs a
-//! C++ compiler; without one these tests say so and pass, unless `LAGGARD_REQUIRE` holds `cuda`.
+//! GPU's own instructions do is written down in `ptx.cuh` of this folder, and believed here. Needs
+//! a C++ compiler; without one these tests say so and pass, unless `LAGGARD_REQUIRE` holds `cuda`.
 
 #![expect(clippy::print_stderr, reason = "a test that skips says so")]
 
