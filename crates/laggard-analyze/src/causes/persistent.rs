@@ -14,7 +14,8 @@ const OTHER_PHASE_SHARE: f64 = 0.25;
 /// A unit must stand out from the spread of its peers by this many robust deviations.
 const OUTLIER_DEVIATIONS: f64 = 4.0;
 
-/// Finds slow hosts first, then slow stages, then slow ranks that neither explains.
+/// Finds slow stages that several hosts share, then slow hosts, then stages on one host, then slow
+/// ranks that none of these explains.
 pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mut Vec<Finding>) {
     // Each costs a bootstrap: once per rank.
     let lasting: Vec<Lasting> = (0..evidence.ranks())
@@ -29,19 +30,30 @@ pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mu
         .filter(|&rank| stands_out(evidence, &lasting, rank))
         .filter(|&rank| evidence.costs(rank) || stage_costs(evidence, rank))
         .collect();
-    let mut named = Vec::new();
+    let mut named: Vec<usize> = Vec::new();
+    let mut name_stages = |named: &mut Vec<usize>, least_hosts: usize| {
+        for stage in slow_stages(evidence, &slow, named) {
+            let ranks: Vec<usize> = ranks_of_stage(evidence, stage).collect();
+            if count_hosts(evidence, &ranks) >= least_hosts {
+                found.push(stage_finding(evidence, &lasting, stage, &ranks));
+                named.extend(ranks);
+            }
+        }
+    };
+    // That all hosts of a stage are slow by chance is less likely than that the stage is.
+    name_stages(&mut named, 2);
+    let mut of_hosts = Vec::new();
     for host in slow_hosts(evidence, &lasting, &slow) {
         let ranks: Vec<usize> = (0..evidence.ranks())
             .filter(|&r| evidence.inputs.cells.host_of_rank[r] == host)
             .collect();
-        found.push(host_finding(evidence, &lasting, host, &ranks));
-        named.extend(ranks);
+        if !ranks.iter().any(|rank| named.contains(rank)) {
+            of_hosts.push(host_finding(evidence, &lasting, host, &ranks));
+            named.extend(ranks);
+        }
     }
-    for stage in slow_stages(evidence, &slow, &named) {
-        let ranks: Vec<usize> = ranks_of_stage(evidence, stage).collect();
-        found.push(stage_finding(evidence, &lasting, stage, &ranks));
-        named.extend(ranks);
-    }
+    name_stages(&mut named, 1);
+    found.extend(of_hosts);
     let alone = slow.iter().filter(|rank| !named.contains(rank));
     found.extend(alone.map(|&rank| rank_finding(evidence, lasting[rank], rank)));
 }
@@ -159,6 +171,12 @@ fn slow_stages(evidence: &Evidence<'_>, slow: &[usize], named: &[usize]) -> Vec<
     (0..evidence.inputs.cells.stages() as u32)
         .filter(is_slow)
         .collect()
+}
+
+fn count_hosts(evidence: &Evidence<'_>, ranks: &[usize]) -> usize {
+    let host = |rank: &usize| evidence.inputs.cells.host_of_rank[*rank];
+    let hosts: std::collections::BTreeSet<usize> = ranks.iter().map(host).collect();
+    hosts.len()
 }
 
 /// The excess of the rank in the middle.
