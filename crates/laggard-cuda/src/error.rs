@@ -70,6 +70,48 @@ pub enum CudaError {
         /// The generation.
         architecture: Architecture,
     },
+    /// A kernel computed something else than its twin.
+    #[error(
+        "module {module} is wrong on {architecture}: {what}\nhint: nothing that it computes is to \
+         be believed on this device; please report it with this line"
+    )]
+    SelfCheck {
+        /// The module.
+        module: Module,
+        /// The generation.
+        architecture: Architecture,
+        /// Which kernel, and where.
+        what: String,
+    },
+    /// The driver refused something.
+    #[error("{doing}: {why}")]
+    Driver {
+        /// What was done.
+        doing: &'static str,
+        /// What the driver says.
+        why: String,
+    },
+    /// A launch that cannot be meant.
+    #[error("cannot launch {entry}: {why}")]
+    Launch {
+        /// The kernel.
+        entry: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A GPU of a generation that there are no kernels for.
+    #[error(
+        "{name} has compute capability {major}.{minor}, for which there are no kernels\nhint: \
+         leave it out with CUDA_VISIBLE_DEVICES"
+    )]
+    UnknownDevice {
+        /// The product's name.
+        name: String,
+        /// Major compute capability.
+        major: i32,
+        /// Minor compute capability.
+        minor: i32,
+    },
     /// A matrix product that the kernels cannot compute.
     #[error("cannot launch a matrix product: {why}")]
     Product {

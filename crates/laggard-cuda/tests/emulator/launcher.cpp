@@ -85,6 +85,7 @@ int main() {
     machine.early = read_as<u32>();
     machine.blocks = read_as<u32>();
     machine.threads.resize(read_as<u32>());
+    machine.shared_bytes = read_as<u32>();
     for (u32 left = read_as<u32>(); left > 0; left--) {
         buffers.push_back(read_buffer());
     }

@@ -1,7 +1,9 @@
 //! Kernels compiled for this machine's processor, with `ptx.cuh` of this folder in the place of the
 //! one that is for GPUs, and launched as a GPU would be.
 
-use laggard_cuda::{Architecture, HEADERS, Module};
+use laggard_cuda::{
+    Architecture, Argument, CudaError, GemmArguments, HEADERS, KernelLaunch, Launcher, Module,
+};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,9 +13,11 @@ use std::sync::Mutex;
 const PTX: &str = include_str!("ptx.cuh");
 const LAUNCHER: &str = include_str!("launcher.cpp");
 
-/// The kernels of one module.
+/// The kernels of one module, and how they are executed.
 pub(crate) struct Machine {
     program: PathBuf,
+    architecture: Architecture,
+    order: Order,
 }
 
 /// In which order threads run and copies arrive: what a GPU leaves open.
@@ -25,28 +29,13 @@ pub(crate) struct Order {
     pub(crate) early: bool,
 }
 
-/// How often a kernel runs.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Grid {
-    pub(crate) blocks: u32,
-    pub(crate) threads: u32,
-}
-
-/// An argument of a kernel.
-#[derive(Debug, Clone)]
-pub(crate) enum Argument {
-    /// The address of a buffer, by its number.
-    Buffer(u64),
-    U32(u32),
-    U64(u64),
-    F32(f32),
-    /// A struct.
-    Bytes(Vec<u8>),
-}
-
 impl Machine {
     /// Compiles a module; what was compiled before is used again.
-    pub(crate) fn new(module: Module, architecture: Architecture) -> Result<Self, String> {
+    pub(crate) fn new(
+        module: Module,
+        architecture: Architecture,
+        order: Order,
+    ) -> Result<Self, String> {
         /// Tests that want the same program wait for the first that builds it.
         static BUILDING: Mutex<()> = Mutex::new(());
         let _turn = BUILDING.lock().map_err(|error| error.to_string())?;
@@ -89,50 +78,71 @@ impl Machine {
         if !program.is_file() {
             build(&folder, &files, &options)?;
         }
-        Ok(Self { program })
+        Ok(Self {
+            program,
+            architecture,
+            order,
+        })
+    }
+}
+
+impl Launcher for Machine {
+    fn architecture(&self) -> Architecture {
+        self.architecture
     }
 
-    /// Launches a kernel; gives what then is in the buffers.
-    pub(crate) fn launch(
+    fn launch(
         &self,
-        (entry, grid, order): (&str, Grid, Order),
+        launch: &KernelLaunch,
         buffers: &[Vec<u8>],
-        arguments: &[Argument],
-    ) -> Vec<Vec<u8>> {
+    ) -> Result<Vec<Vec<u8>>, CudaError> {
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("few");
         let mut input = Vec::new();
-        let numbers = [
-            u32::from(order.backwards),
-            u32::from(order.early),
-            grid.blocks,
-            grid.threads,
+        for number in [
+            u32::from(self.order.backwards),
+            u32::from(self.order.early),
+            launch.blocks,
+            launch.threads,
+            launch.shared_bytes,
             u32::try_from(buffers.len()).expect("few buffers"),
-        ];
-        for number in numbers {
+        ] {
             input.extend(number.to_le_bytes());
         }
         for buffer in buffers {
             input.extend((buffer.len() as u64).to_le_bytes());
             input.extend(buffer);
         }
-        input.extend(u32::try_from(entry.len()).expect("a name").to_le_bytes());
-        input.extend(entry.as_bytes());
-        for argument in arguments {
+        input.extend(length(launch.entry.as_bytes()).to_le_bytes());
+        input.extend(launch.entry.as_bytes());
+        for argument in &launch.arguments {
             match argument {
-                Argument::Buffer(value) | Argument::U64(value) => input.extend(value.to_le_bytes()),
-                Argument::U32(value) => input.extend(u64::from(*value).to_le_bytes()),
+                Argument::Buffer(value) | Argument::U32(value) => {
+                    input.extend(u64::from(*value).to_le_bytes());
+                }
+                Argument::U64(value) => input.extend(value.to_le_bytes()),
                 Argument::F32(value) => input.extend(u64::from(value.to_bits()).to_le_bytes()),
-                Argument::Bytes(bytes) => input.extend(bytes),
+                Argument::Product(product) => input.extend(bytes(product)),
             }
         }
         let output = run(&self.program, input);
         let mut rest = output.as_slice();
-        let mut part = |buffer: &Vec<u8>| {
+        let part = |buffer: &Vec<u8>| {
             let (part, after) = rest.split_at(buffer.len());
             rest = after;
             part.to_vec()
         };
-        buffers.iter().map(&mut part).collect()
+        Ok(buffers.iter().map(part).collect())
     }
+}
+
+/// The struct as it lies in memory.
+fn bytes(g: &GemmArguments) -> Vec<u8> {
+    let addresses = [g.a, g.b, g.c].into_iter().flat_map(u64::to_le_bytes);
+    let sizes = [
+        g.rows, g.columns, g.depth, g.stride_a, g.stride_b, g.stride_c,
+    ];
+    let rest = sizes.into_iter().chain([g.scale.to_bits(), g.flags]);
+    addresses.chain(rest.flat_map(u32::to_le_bytes)).collect()
 }
 
 fn run(program: &Path, input: Vec<u8>) -> Vec<u8> {

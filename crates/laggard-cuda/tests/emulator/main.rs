@@ -6,13 +6,11 @@
 #![expect(clippy::print_stderr, reason = "a test that skips says so")]
 
 mod machine;
-mod products;
-mod streams;
 
-use laggard_cuda::{Architecture, Module};
+use laggard_cuda::{Architecture, ElementType, HalfType, Module, self_check};
 use machine::{Machine, Order};
 
-/// Every order that the tests try.
+/// Threads from the first, copies late; from the last; and copies that arrive at once.
 const ORDERS: [Order; 3] = [
     Order {
         backwards: false,
@@ -28,16 +26,55 @@ const ORDERS: [Order; 3] = [
     },
 ];
 
-/// The machine, or `None` after saying what is missing.
-fn machine(module: Module, architecture: Architecture) -> Option<Machine> {
+fn check(module: Module, architecture: Architecture, orders: &[Order]) {
     let required = std::env::var("LAGGARD_REQUIRE").unwrap_or_default();
     let is_required = required.split(',').any(|word| word == "cuda");
-    match Machine::new(module, architecture) {
-        Ok(machine) => Some(machine),
-        Err(gap) => {
-            assert!(!is_required, "{gap}\nand LAGGARD_REQUIRE asks for cuda");
-            eprintln!("SKIPPED: {gap}\nhint: install g++");
-            None
+    for order in orders {
+        match Machine::new(module, architecture, *order) {
+            Ok(machine) => self_check(&machine, module)
+                .unwrap_or_else(|error| panic!("{error}\nwith {order:?}")),
+            Err(gap) => {
+                assert!(!is_required, "{gap}\nand LAGGARD_REQUIRE asks for cuda");
+                eprintln!("SKIPPED: {gap}\nhint: install g++");
+            }
         }
+    }
+}
+
+#[test]
+fn products_of_bf16() {
+    check(Module::Gemm(HalfType::Bf16), Architecture::Sm80, &ORDERS);
+}
+
+#[test]
+fn products_of_f16_with_two_stages() {
+    check(
+        Module::Gemm(HalfType::F16),
+        Architecture::Sm75,
+        &ORDERS[..1],
+    );
+}
+
+#[test]
+fn products_of_f16_by_wmma() {
+    // Volta's copies pass through registers, so they are never late.
+    check(
+        Module::Gemm(HalfType::F16),
+        Architecture::Sm70,
+        &ORDERS[2..],
+    );
+}
+
+#[test]
+fn everything_else_of_every_type() {
+    let typed = ElementType::ALL.into_iter().flat_map(|element| {
+        [
+            Module::Stream(element),
+            Module::Exact(element),
+            Module::Norm(element),
+        ]
+    });
+    for module in typed.chain([Module::Adam, Module::Clock]) {
+        check(module, Architecture::Sm80, &ORDERS[..2]);
     }
 }

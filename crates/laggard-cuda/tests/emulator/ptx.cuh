@@ -71,6 +71,7 @@ struct Machine {
     u32 self;
     u32 block;
     u32 blocks;
+    u32 shared_bytes; // that the launch asked for
     bool backwards;   // threads run from the last to the first
     bool early;       // copies arrive when they begin, not when they are waited for
     u64 ticks;
@@ -205,7 +206,7 @@ inline bool is_aligned(const void* address, u64 to) {
 }
 inline bool is_shared(const void* address, u64 bytes) {
     const u8* at = static_cast<const u8*>(address);
-    return at >= shared && at + bytes <= shared + sizeof(shared);
+    return at >= shared && at + bytes <= shared + machine.shared_bytes;
 }
 
 DEVICE void copy_chunk(void* to, const void* global, u32 bytes) {
