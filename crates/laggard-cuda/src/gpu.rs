@@ -172,11 +172,18 @@ fn driver_major(surroundings: &Surroundings) -> Result<u32, CudaError> {
     };
     for driver in loaded {
         match driver.version() {
-            Ok(version) => {
-                // SAFETY: it only tries to load libraries by the driver's names.
-                if unsafe { sys::is_culib_present() } {
-                    let major = version.split('.').next().unwrap_or_default();
-                    return Ok(major.parse().unwrap_or(0));
+            // SAFETY: it only tries to load libraries by the driver's names.
+            Ok(version) if unsafe { sys::is_culib_present() } => {
+                let major = version.split('.').next().unwrap_or_default();
+                return Ok(major.parse().unwrap_or(0));
+            }
+            Ok(_) => {
+                failure = CudaError::NotLoaded {
+                    library: CudaLibrary::Driver,
+                    path: driver.path().to_owned(),
+                    why: "the system's loader does not find it: put its folder into \
+                          LD_LIBRARY_PATH"
+                        .to_owned(),
                 }
             }
             Err(error) => failure = error,

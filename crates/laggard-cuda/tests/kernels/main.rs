@@ -8,8 +8,8 @@ mod inspection;
 
 use inspection::{Disassembler, Kernel, opcodes};
 use laggard_cuda::{
-    Architecture, Compiler, CubinCache, CudaError, CudaLibrary, DeviceMatrix, GemmLaunch, Module,
-    Outcome, Product, ResultType, Source, Surroundings,
+    Architecture, Compiler, CubinCache, CudaError, CudaLibrary, DeviceMatrix, ElementType,
+    GemmLaunch, Module, Outcome, Product, ResultType, Source, Surroundings,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -217,7 +217,7 @@ fn every_nvrtc_compiles_the_same_modules() {
         // Hopper is known to all of them. The other tests compile everything once.
         let architecture = Architecture::Sm90;
         assert!(nvrtc.knows(architecture), "{}", nvrtc.path().display());
-        for module in [Module::Adam, Module::Clock] {
+        for module in [Module::Adam, Module::Norm(ElementType::Bf16)] {
             let file = module.source(architecture);
             let source = Source {
                 name: file.name,
@@ -303,4 +303,35 @@ fn wheels_are_found_where_they_are() {
             other => panic!("{library}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn nothing_is_compiled_twice_and_damage_is_repaired() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = CubinCache::in_folder(folder.path());
+    let opened = Compiler::open(&surroundings(), Some(cache), None);
+    let Some(compiler) = or_skip(opened.map_err(|error| error.to_string())) else {
+        return;
+    };
+    let compile = |architecture| {
+        let cubin = compiler.cubin(Module::Clock, architecture);
+        cubin.unwrap_or_else(|error| panic!("{error}"))
+    };
+    let files = || -> Vec<(PathBuf, std::time::SystemTime)> {
+        let entries = folder.path().read_dir().expect("a folder").flatten();
+        let written = |path: PathBuf| {
+            let metadata = path.metadata().expect("a file");
+            (path, metadata.modified().expect("a time"))
+        };
+        entries.map(|entry| written(entry.path())).collect()
+    };
+    let first = compile(Architecture::Sm90);
+    let after_first = files();
+    assert_eq!(after_first.len(), 1);
+    assert_eq!(compile(Architecture::Sm90), first);
+    assert_eq!(files(), after_first, "it was compiled again");
+    assert_ne!(compile(Architecture::Sm80), first);
+    assert_eq!(files().len(), 2);
+    std::fs::write(&after_first[0].0, "damaged").expect("a file");
+    assert_eq!(compile(Architecture::Sm90), first);
 }
