@@ -28,11 +28,13 @@ template <u32 kOuter, bool kDepthIsContiguous> struct Slice {
         return (row * kChunks + (chunk ^ swap)) * 16;
     }
 
-    // Operands as mma takes them, of 16 outer places from `outer` and 16 of depth from `depth`: the
-    // quarters 0, 1, 2, 3 are (near outer, near depth), (far, near), (near, far), (far, far).
+    // Four small matrices as mma takes them, from `outer` and `depth`: 16 places each way. Those of
+    // the left operand are numbered outer places first; those of the right operand depth first, so
+    // that what one mma takes is in neighbouring registers.
+    template <bool kIsRight>
     static DEVICE void load(u32 (&to)[4], const u8* shared, u32 outer, u32 depth, u32 lane) {
-        const u32 far_outer = lane / 8 % 2;
-        const u32 far_depth = lane / 16;
+        const u32 far_outer = kIsRight ? lane / 16 : lane / 8 % 2;
+        const u32 far_depth = kIsRight ? lane / 8 % 2 : lane / 16;
         if constexpr (kDepthIsContiguous) {
             const u32 row = outer + far_outer * 8 + lane % 8;
             load_matrices(to, shared + offset(row, depth / 8 + far_depth));
@@ -48,32 +50,39 @@ template <u32 kOuter, bool kDepthIsContiguous> struct Reader {
     using Tile = Slice<kOuter, kDepthIsContiguous>;
     static const u32 kStep = kThreads / Tile::kChunks;
 
-    const u16* matrix;
-    u32 rows; // as stored
-    u32 columns;
-    u32 stride;
-    u32 row;
-    u32 column;
+    const u16* from; // the first chunk of the next slice
+    u64 step;        // elements from one of its chunks to the next
+    u64 advance;     // elements from one slice to the next
+    u32 rows_left;   // as stored, from the first chunk on
+    u32 columns_left;
 
     DEVICE Reader(const u16* matrix, u32 stride, u32 outer_count, u32 depth, u32 outer)
-        : matrix(matrix), rows(kDepthIsContiguous ? outer_count : depth),
-          columns(kDepthIsContiguous ? depth : outer_count), stride(stride),
-          row(threadIdx.x / Tile::kChunks + (kDepthIsContiguous ? outer : 0)),
-          column(threadIdx.x % Tile::kChunks * 8 + (kDepthIsContiguous ? 0 : outer)) {}
+        : step(static_cast<u64>(kStep) * stride),
+          advance(kDepthIsContiguous ? kTileDepth : static_cast<u64>(kTileDepth) * stride) {
+        const u32 rows = kDepthIsContiguous ? outer_count : depth;
+        const u32 columns = kDepthIsContiguous ? depth : outer_count;
+        const u32 row = threadIdx.x / Tile::kChunks + (kDepthIsContiguous ? outer : 0);
+        const u32 column = threadIdx.x % Tile::kChunks * 8 + (kDepthIsContiguous ? 0 : outer);
+        from = matrix + static_cast<u64>(row) * stride + column;
+        rows_left = row < rows ? rows - row : 0;
+        columns_left = column < columns ? columns - column : 0;
+    }
 
     // Begins to copy the next slice. What is outside of the matrix becomes zero.
     DEVICE void copy(u8* shared) {
-        const u32 left = column < columns ? min(columns - column, 8u) * 2 : 0;
-        const u16* from = matrix + static_cast<u64>(row) * stride + column;
+        const u32 bytes_of_row = min(columns_left, 8u) * 2;
+        const u16* chunk = from;
 #pragma unroll
         for (u32 i = 0; i < Tile::kRows / kStep; i++) {
-            const u32 bytes = row + i * kStep < rows ? left : 0;
-            const u16* chunk = from + static_cast<u64>(i * kStep) * stride;
+            const u32 bytes = i * kStep < rows_left ? bytes_of_row : 0;
             const u32 to = Tile::offset(threadIdx.x / Tile::kChunks + i * kStep,
                                         threadIdx.x % Tile::kChunks);
-            copy_chunk(shared + to, bytes ? chunk : matrix, bytes);
+            copy_chunk(shared + to, chunk, bytes);
+            chunk += step;
         }
-        (kDepthIsContiguous ? column : row) += kTileDepth;
+        from += advance;
+        u32& left = kDepthIsContiguous ? columns_left : rows_left;
+        left = left > kTileDepth ? left - kTileDepth : 0;
     }
 };
 
@@ -119,17 +128,18 @@ template <bool kTransposeA, bool kTransposeB> DEVICE void gemm(const GemmArgumen
             u32 b[kWarpColumns / 16][4];
 #pragma unroll
             for (u32 i = 0; i < kWarpRows / 16; i++) {
-                A::load(a[i], at, warp_row + i * 16, depth, lane);
+                A::template load<false>(a[i], at, warp_row + i * 16, depth, lane);
             }
 #pragma unroll
             for (u32 j = 0; j < kWarpColumns / 16; j++) {
-                B::load(b[j], at + A::kBytes, warp_column + j * 16, depth, lane);
+                B::template load<true>(b[j], at + A::kBytes, warp_column + j * 16, depth, lane);
             }
 #pragma unroll
             for (u32 i = 0; i < kWarpRows / 16; i++) {
 #pragma unroll
                 for (u32 j = 0; j < kWarpColumns / 8; j++) {
-                    multiply_add(sums[i][j], a[i], b[j / 2][j % 2], b[j / 2][j % 2 + 2]);
+                    const u32* pair = b[j / 2] + j % 2 * 2;
+                    multiply_add(sums[i][j], a[i], pair[0], pair[1]);
                 }
             }
         }

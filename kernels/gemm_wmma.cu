@@ -33,7 +33,7 @@ template <bool kDepthIsContiguous> struct Slice {
             const u32 column = within_column + (kDepthIsContiguous ? from_depth : outer);
             const bool inside = row < rows && column < columns;
             const u32 bytes = inside ? min(columns - column, 8u) * 2 : 0;
-            const u16* from = inside ? matrix + static_cast<u64>(row) * stride + column : matrix;
+            const u16* from = matrix + static_cast<u64>(row) * stride + column;
             copy_chunk(shared + within_row * kPitch + within_column, from, bytes);
         }
     }

@@ -22,7 +22,8 @@ DEVICE u32 shared_address(const void* shared) {
 }
 
 // Copies `bytes` (0 to 16) from global to shared memory and fills the rest of the 16 with zeros.
-// Complete after `copies_wait`; both addresses are multiples of 16.
+// Complete after `copies_wait`; both addresses are multiples of 16. Where there are no bytes to copy,
+// nothing is read, and the address may be anywhere.
 DEVICE void copy_chunk(void* shared, const void* global, u32 bytes) {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
@@ -77,17 +78,17 @@ DEVICE void load_matrices_transposed(u32 (&to)[4], const void* row) {
 // c += a * b for a 16 x 16 and b 16 x 8 of fp16, on one warp.
 DEVICE void multiply_add_f16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 #if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
     // sm_75 has half of that depth; the fragments are the halves of the larger ones.
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
                  "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(b0));
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
                  "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[2]), "r"(a[3]), "r"(b1));
@@ -96,7 +97,7 @@ DEVICE void multiply_add_f16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 
 // The same of bf16; sm_80 and later.
 DEVICE void multiply_add_bf16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
                  "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -110,7 +111,7 @@ DEVICE void multiply_add_bf16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) 
                  : "r"(shared_address(from)), "r"(pitch)                                           \
                  : "memory")
 #define WMMA_MULTIPLY_ADD(layouts)                                                                 \
-    asm volatile("wmma.mma.sync.aligned." layouts ".m16n16k16.f32.f32 "                            \
+    asm("wmma.mma.sync.aligned." layouts ".m16n16k16.f32.f32 "                            \
                  "{%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9, %10, %11, %12, %13, %14, %15}, "      \
                  "{%16, %17, %18, %19, %20, %21, %22, %23}, {%0, %1, %2, %3, %4, %5, %6, %7};"     \
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]),         \

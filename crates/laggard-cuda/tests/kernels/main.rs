@@ -190,6 +190,13 @@ fn products_run_on_tensor_cores_and_spill_nothing() {
             let begins = |start: &str| instructions.iter().any(|found| found.starts_with(start));
             let (name, times) = tensor_instruction(module, architecture);
             assert_eq!(count(name), times, "{what} has another number of {name}");
+            // Operands are to be loaded to where tensor cores take them, not moved there.
+            let is_tensor = |found: &String| found.starts_with("HMMA");
+            let first = instructions.iter().position(is_tensor).unwrap_or_default();
+            let last = instructions.iter().rposition(is_tensor).unwrap_or_default();
+            let is_move = |found: &&String| found.contains("MOV");
+            let moves = instructions[first..=last].iter().filter(is_move).count();
+            assert!(moves <= times / 4, "{what} moves {moves} registers");
             assert!(begins("LDSM"), "{what} loads no matrices");
             let copies = begins("LDGSTS");
             assert_eq!(copies, architecture >= Architecture::Sm80, "{what}");
