@@ -98,7 +98,7 @@ cargo run --quiet --locked -p laggard-benches --bin recall -- \
 say "recall over parallel layouts, some trials"
 cargo run --quiet --locked -p laggard-benches --bin recall -- \
     --layouts pp,interleaved,tp,tp+sp,cp,ep,zero1,zero2,zero3,products \
-    --trials 1 --at-most 12 --clean 1 --require-upper 0.90
+    --trials 1 --at-most 13 --clean 1 --require-upper 0.90
 
 say "replays of random layouts, some records"
 cargo run --quiet --locked -p laggard-benches --bin replay_error -- \
