@@ -37,14 +37,14 @@ install() {
         apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
-# rustc links with cc.
-if ! command -v cc >/dev/null; then
+# rustc links with cc; kernels for GPUs are executed on the CPU by way of c++.
+if ! command -v cc >/dev/null || ! command -v c++ >/dev/null; then
     if ! can_install; then
-        loud "no C compiler (cc), and no way to install one here"
-        printf 'hint: install gcc and the headers of libc, then run this again\n' >&2
+        loud "no C and C++ compilers (cc, c++), and no way to install them here"
+        printf 'hint: install g++ and the headers of libc, then run this again\n' >&2
         exit 1
     fi
-    why="there is no cc" install gcc libc6-dev
+    why="there is no cc or no c++" install g++ libc6-dev
 fi
 
 # Two MPI libraries with their launchers, what rsmpi is built with, and what makes several hosts out
@@ -63,6 +63,17 @@ elif ! command -v mpicc.openmpi >/dev/null || ! command -v mpicc.mpich >/dev/nul
         loud "SKIPPED: nothing is tested over MPI (hint: install openmpi-bin libopenmpi-dev mpich" \
             "libmpich-dev libclang-dev iproute2)"
     fi
+fi
+
+# What kernels for GPUs are compiled and inspected with: no GPU is needed.
+if ! python3 -m pip --version >/dev/null 2>&1 && can_install; then
+    why="compilers of CUDA come as wheels" install python3-pip
+fi
+if scripts/cuda_wheels.sh >/dev/null; then
+    LAGGARD_REQUIRE="${LAGGARD_REQUIRE:+$LAGGARD_REQUIRE,}cuda"
+    export LAGGARD_REQUIRE
+else
+    loud "SKIPPED: kernels for GPUs are not compiled (hint: see above)"
 fi
 
 if cargo fmt --version >/dev/null 2>&1; then

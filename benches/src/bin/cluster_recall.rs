@@ -6,8 +6,8 @@
 //! is named; a clean one if nobody is named.
 //!
 //! Usage: `cluster_recall [--laggard FILE] [--mpi openmpi|mpich] [--layouts dp|all] [--trials N]
-//! [--seed N] [--csv FILE] [--require N]`; trials take turns with the layouts. Exits with 1 if fewer than N trials of a kind are right, with 77 if
-//! the machine cannot make such a bed.
+//! [--seed N] [--csv FILE] [--require N]`; trials take turns with the layouts. Exits with 1 if
+//! fewer than N trials of a kind are right, with 77 if the machine cannot make such a bed.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use anyhow::{Context, Result, anyhow, bail};

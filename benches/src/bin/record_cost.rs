@@ -293,5 +293,10 @@ fn manifest(ranks: u32) -> Manifest {
 
 fn operation(id: u32) -> Operation {
     let name = format!("compute {id}");
-    Operation::new(name, OperationKind::Compute, Phase::Forward, Stream::Compute)
+    Operation::new(
+        name,
+        OperationKind::Compute,
+        Phase::Forward,
+        Stream::Compute,
+    )
 }

@@ -104,7 +104,8 @@ pub(crate) struct Capacity {
     pub length: usize,
 }
 
-/// Which of a region's buffers: a layer (or piece, or micro-batch), and the slot of the micro-batch.
+/// Which of a region's buffers: a layer (or piece, or micro-batch), and the slot of the
+/// micro-batch.
 pub(crate) type Index = (usize, usize);
 
 /// One rank's buffers.
@@ -164,9 +165,9 @@ impl Memory {
 
     /// Gives parameters and targets their first values: numbers of the whole model, of which each
     /// rank takes its part, so that they are the same in every layout. They are uniform, so wide
-    /// that activations keep about the size of the inputs (variance 1 / fan-in; where a branch joins
-    /// the residual stream also divided by the number of branches, as GPT-2 does: Radford et al.
-    /// 2019, section 2.3).
+    /// that activations keep about the size of the inputs (variance 1 / fan-in; where a branch
+    /// joins the residual stream also divided by the number of branches, as GPT-2 does: Radford et
+    /// al. 2019, section 2.3).
     ///
     /// # Errors
     /// If work is using the buffers.

@@ -12,9 +12,9 @@
 //! x'      = r + u Wdown
 //! ```
 //!
-//! and after the last layer `loss = |x Whead - target|^2 / (2 length)` per sequence. In a mixture of
-//! experts, `u` and what becomes of it are the mean over a token's experts, and the router's outputs
-//! add `|r Wrouter|^2 / (2 length)` to the loss.
+//! and after the last layer `loss = |x Whead - target|^2 / (2 length)` per sequence. In a mixture
+//! of experts, `u` and what becomes of it are the mean over a token's experts, and the router's
+//! outputs add `|r Wrouter|^2 / (2 length)` to the loss.
 //!
 //! Ranks that share a layer hold parts of its matrices, of its tokens or of its experts; what they
 //! exchange is in `exchange.rs`. Where several ranks' addends make the residual stream, each adds

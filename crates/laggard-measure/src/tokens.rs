@@ -24,9 +24,9 @@ pub(crate) struct Tokens {
     pub which: u32,
 }
 
-/// How a layer's tokens go to experts. There is no choice in it, so that the work does not depend on
-/// numbers: tokens of one stretch of a sequence go to the same experts, another stretch to others,
-/// and all experts get equal shares.
+/// How a layer's tokens go to experts. There is no choice in it, so that the work does not depend
+/// on numbers: tokens of one stretch of a sequence go to the same experts, another stretch to
+/// others, and all experts get equal shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Routing {
     /// Experts of the model.

@@ -183,7 +183,8 @@ impl Replay {
     /// evaluated with: the rank's own nodes are walked, and its meeting points start no earlier
     /// than in `base`. `own` and `delay` are indexed by position in [`Replay::nodes_of_rank`].
     /// Exact where others do not wait within the step for what this rank delays (data parallelism,
-    /// [`Replay::is_exact_alone`]); a lower bound elsewhere. Writes one length per lane to `finish`.
+    /// [`Replay::is_exact_alone`]); a lower bound elsewhere. Writes one length per lane to
+    /// `finish`.
     pub fn evaluate_alone(
         &self,
         rank: Rank,

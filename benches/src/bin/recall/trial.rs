@@ -257,11 +257,12 @@ fn named(finding: &Finding) -> String {
 
 /// A run with a fault is right if the cause is found at the culprit and nobody else is named, be it
 /// as a suspicion; a clean run is right if nobody is called guilty.
+/// A head that makes the last stage longer is no fault, and may be said.
 fn judge(plan: &Plan, findings: &[Finding]) -> Verdict {
+    let is_head = |it: &Finding| it.cause == Cause::LastStage && plan.world.has_head();
+    let names = |it: &Finding| it.culprit != Culprit::Nobody && !is_head(it);
     if plan.expected.is_empty() {
-        let accuses = |finding: &Finding| {
-            finding.culprit != Culprit::Nobody && finding.confidence == Confidence::Shown
-        };
+        let accuses = |it: &Finding| names(it) && it.confidence == Confidence::Shown;
         return match findings.iter().any(accuses) {
             true => Verdict::WrongCulprit,
             false => Verdict::Right,
@@ -269,7 +270,7 @@ fn judge(plan: &Plan, findings: &[Finding]) -> Verdict {
     }
     let innocent = |finding: &&Finding| {
         let is_guilty = |(_, culprit): &(Cause, Culprit)| *culprit == finding.culprit;
-        finding.culprit != Culprit::Nobody && !plan.expected.iter().any(is_guilty)
+        names(finding) && !plan.expected.iter().any(is_guilty)
     };
     let mut found_all = true;
     let mut onset_fits = true;

@@ -129,9 +129,14 @@ impl World {
         })
     }
 
-    /// Sequences of a micro-batch: so many that a step takes some milliseconds, and that a slow rank
-    /// is as slow as it should be. Parts of small matrices, of which slowness is made, take longer
-    /// than their share.
+    /// Whether the last pipeline stage has more to do than the others.
+    pub(crate) fn has_head(&self) -> bool {
+        !matches!(self.preset, Preset::Even)
+    }
+
+    /// Sequences of a micro-batch: so many that a step takes some milliseconds, and that a slow
+    /// rank is as slow as it should be. Parts of small matrices, of which slowness is made, take
+    /// longer than their share.
     pub(crate) fn sequences(&self) -> u32 {
         match self.preset {
             Preset::Tiny => 3,

@@ -9,7 +9,8 @@
 //!   without any. The latter lacks what ranks do beside the schedule, such as waking a thread.
 //!
 //! Usage: `replay_error [--records N] [--most-ranks N] [--steps N] [--seed N] [--csv FILE]
-//! [--require-median SHARE]`. The last one fails if a median of absolute errors is not below a share.
+//! [--require-median SHARE]`. The last one fails if a median of absolute errors is not below a
+//! share.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 mod draw;

@@ -1,7 +1,8 @@
 //! A mixture of experts: tokens are sorted by expert, go to the ranks that hold them, come back and
 //! are summed. See [`crate::tokens::Routing`] for which goes where.
 //!
-//! Sorted tokens lie expert by expert; what comes to a rank lies sender by sender, and so on within.
+//! Sorted tokens lie expert by expert; what comes to a rank lies sender by sender, and so on
+//! within.
 
 use super::gemm::{Gemm, No, Yes, added, gemm, product, scaled};
 use super::{Batch, Kernels, Network};

@@ -133,8 +133,8 @@ impl Step<'_> {
         }
     }
 
-    /// The norm that gradients are clipped by: a number of the whole world, which no rank can update
-    /// without.
+    /// The norm that gradients are clipped by: a number of the whole world, which no rank can
+    /// update without.
     fn norm(&mut self, axis: u32, needs: &[Option<u32>]) -> u32 {
         let phase = Phase::Optimizer;
         let own = Operation::new(

@@ -25,10 +25,11 @@ pub(super) struct Meet {
 
 /// The forward pass of a layer.
 ///
-/// Tensor parallelism is that of Shoeybi et al. 2019 (Megatron-LM), section 3: the first matrices of
-/// a block are split by columns, the last by rows, so that one all-reduce per block is needed; with
-/// sequence parallelism (Korthikanti et al. 2022, section 4.2.2) an all-gather before the block and
-/// a reduce-scatter after it. Context parallelism gathers keys and values (Llama 3, section 3.3.2).
+/// Tensor parallelism is that of Shoeybi et al. 2019 (Megatron-LM), section 3: the first matrices
+/// of a block are split by columns, the last by rows, so that one all-reduce per block is needed;
+/// with sequence parallelism (Korthikanti et al. 2022, section 4.2.2) an all-gather before the
+/// block and a reduce-scatter after it. Context parallelism gathers keys and values (Llama 3,
+/// section 3.3.2).
 pub(super) fn forward(layout: &Layout, layer: &LayerWork) -> Vec<Segment> {
     let mut list = Vec::new();
     for work in &layer.parts {

@@ -213,7 +213,9 @@ proptest! {
     /// by the rest.
     #[test]
     fn slack_is_what_a_node_can_take(
-        layout in prop::sample::select(vec!["dp2,pp2", "dp1,pp4", "dp1,pp2,vp2", "dp2,tp2,pp2,zero1"]),
+        layout in prop::sample::select(vec![
+            "dp2,pp2", "dp1,pp4", "dp1,pp2,vp2", "dp2,tp2,pp2,zero1",
+        ]),
         seed in any::<u64>(),
         more in 0.5f64..2.0,
     ) {
