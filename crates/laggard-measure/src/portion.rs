@@ -190,8 +190,11 @@ impl Portion {
                 let columns = vec![from(query), shift(from(kv), keys), shift(from(kv), values)];
                 (0..own.0, columns)
             }
-            Weight::Output | Weight::Down | Weight::ExpertDown(_) => (from(own.0), vec![0..own.1]),
-            _ => (0..own.0, vec![from(own.1)]),
+            Weight::Output | Weight::Down | Weight::ExpertDown(_) => {
+                let all = 0..own.1;
+                (from(own.0), Vec::from([all]))
+            }
+            _ => (0..own.0, Vec::from([from(own.1)])),
         }
     }
 }
