@@ -29,7 +29,9 @@ pub(super) fn pauses(evidence: &Evidence<'_>, contended: &[usize], found: &mut V
         return;
     }
     let most = (0..pauses.len()).max_by(|&a, &b| pauses[a].seconds.total_cmp(&pauses[b].seconds));
-    if most.is_some_and(|rank| contended.contains(&rank)) {
+    // Whoever exchanges data with a rank that is held back stops with it.
+    let answered = !contended.is_empty() && evidence.charged(contended).value >= loss.value / 2.0;
+    if answered || most.is_some_and(|rank| contended.contains(&rank)) {
         return;
     }
     // By chance alone all pauses fall on one rank this often.

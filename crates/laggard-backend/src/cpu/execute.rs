@@ -161,15 +161,20 @@ fn run_gemm(kernel: &Kernel, repeats: Repeats, scratch: &mut Scratch) -> Result<
             accumulate,
         },
     );
-    for m in repeats.parts(whole.m) {
-        let elements = scratch.typed(span(m, whole.n, row_stride).unwrap_or(0));
+    // Of the longer side, because all of the other operand is arranged anew for each repetition.
+    for part in repeats.parts(whole.m.max(whole.n)) {
+        let repeated = match whole.m >= whole.n {
+            true => Shape { m: part, ..whole },
+            false => Shape { n: part, ..whole },
+        };
+        let elements = scratch.typed(span(repeated.m, repeated.n, row_stride).unwrap_or(0));
         let product = Product {
             elements,
             row_stride,
             scale,
             accumulate,
         };
-        multiply(Shape { m, ..whole }, a, b, product);
+        multiply(repeated, a, b, product);
     }
     Ok(())
 }
