@@ -89,3 +89,12 @@ DEVICE void write_rows(const GemmArguments& g, const float* results, u32 pitch, 
         }
     }
 }
+
+// A block of every kernel is 8 warps.
+const u32 kThreads = 256;
+
+// An entry point of the template `gemm`, which each kernel has its own of.
+#define ENTRY(name, transpose_a, transpose_b)                                                      \
+    extern "C" __global__ void __launch_bounds__(kThreads, 1) name(const GemmArguments g) {        \
+        gemm<transpose_a, transpose_b>(g);                                                         \
+    }

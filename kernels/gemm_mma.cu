@@ -8,7 +8,6 @@
 #error "no number of stages: define STAGES"
 #endif
 
-const u32 kThreads = 256;
 const u32 kTileRows = 128;
 const u32 kTileColumns = 256;
 const u32 kTileDepth = 32;
@@ -167,10 +166,6 @@ template <bool kTransposeA, bool kTransposeB> DEVICE void gemm(const GemmArgumen
     }
 }
 
-#define ENTRY(name, transpose_a, transpose_b)                                                      \
-    extern "C" __global__ void __launch_bounds__(kThreads, 1) name(const GemmArguments g) {        \
-        gemm<transpose_a, transpose_b>(g);                                                         \
-    }
 ENTRY(gemm_nn, false, false)
 ENTRY(gemm_nt, false, true)
 ENTRY(gemm_tn, true, false)

@@ -220,7 +220,7 @@ impl KnownLayout {
         let flop = operation.flop + operation.attention_flop;
         let seconds = match (operation.stream, operation.phase) {
             (Stream::Host, _) => return self.input,
-            (Stream::Compute, Phase::Optimizer) => self.optimizer,
+            (Stream::Compute, Phase::Optimizer | Phase::GradientNorm) => self.optimizer,
             (Stream::Compute, _) => flop / (EFFICIENCY * PEAK),
             // What adds up reduced gradients.
             _ => return 1e-5,

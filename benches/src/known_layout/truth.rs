@@ -313,7 +313,7 @@ fn part(schedule: &Schedule, id: u32) -> Part {
     match (operation.axis, operation.stream, operation.phase) {
         (None, Stream::Compute, Phase::Forward) => Part::Forward,
         (None, Stream::Compute, Phase::Backward | Phase::Recompute) => Part::Backward,
-        (None, Stream::Compute, Phase::Optimizer) => Part::Update,
+        (None, Stream::Compute, Phase::Optimizer | Phase::GradientNorm) => Part::Update,
         _ => Part::Other,
     }
 }

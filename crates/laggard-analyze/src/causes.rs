@@ -89,6 +89,12 @@ impl Evidence<'_> {
         seconds / self.waterfall.point.wall >= self.thresholds.loss
     }
 
+    /// Whether a rank is charged half of what all ranks are charged, and that matters.
+    pub(crate) fn is_charged_most(&self, rank: usize) -> bool {
+        let all: f64 = (0..self.ranks()).map(|rank| self.blame.total(rank)).sum();
+        self.costs(rank) && self.blame.total(rank) >= all / 2.0
+    }
+
     /// The rank with most of the time that goes into pauses, where that matters.
     pub(crate) fn pausing_rank(&self) -> Option<usize> {
         let seconds = |rank: usize| self.traits.pauses[rank].seconds;

@@ -38,27 +38,36 @@ impl Batches {
         }
     }
 
-    /// The micro-batches of a step, and whether all that they depend on is nominal.
-    pub(crate) fn of_step(&self, injector: &Injector, step: u32) -> (Vec<Batch>, bool) {
+    /// The micro-batches of a step in which all sequences have the nominal length.
+    pub(crate) fn nominal(&self) -> Vec<Batch> {
+        self.made(|replica, lengths| {
+            let share = self.layout.micro_batches[replica as usize];
+            lengths.resize(share as usize, self.nominal);
+        })
+    }
+
+    /// The micro-batches of a step.
+    pub(crate) fn of_step(&self, injector: &Injector, step: u32) -> Vec<Batch> {
+        self.made(|replica, lengths| injector.lengths(replica, step, lengths))
+    }
+
+    /// Micro-batches of the lengths that `lengths_of` puts down for a replica.
+    fn made(&self, lengths_of: impl Fn(u32, &mut Vec<u32>)) -> Vec<Batch> {
         let peers = self.peers();
-        let mut lengths = Vec::new();
         let mut of_peers: Vec<Vec<Tokens>> = Vec::new();
         for peer in &peers {
-            injector.lengths(peer.data, step, &mut lengths);
+            let mut lengths = Vec::new();
+            lengths_of(peer.data, &mut lengths);
             of_peers.push(self.tokens(*peer, &lengths));
         }
         let own = peers.iter().position(|peer| *peer == self.at).unwrap_or(0);
-        let nominal = of_peers
-            .iter()
-            .flatten()
-            .all(|it| it.length == self.nominal as usize);
         let batch = |micro_batch: usize| Batch {
             micro_batch,
             tokens: of_peers[own][micro_batch].clone(),
             peers: of_peers.iter().map(|of| of[micro_batch].clone()).collect(),
             weight: self.weight,
         };
-        ((0..of_peers[own].len()).map(batch).collect(), nominal)
+        (0..of_peers[own].len()).map(batch).collect()
     }
 
     fn tokens(&self, at: Coordinates, lengths: &[u32]) -> Vec<Tokens> {

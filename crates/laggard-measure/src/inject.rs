@@ -128,14 +128,6 @@ impl Injector {
         })
     }
 
-    /// The same run without faults.
-    pub(crate) fn without_faults(&self) -> Self {
-        Self {
-            faults: Vec::new(),
-            world: self.world.clone(),
-        }
-    }
-
     /// The faults as the record's manifest tells them.
     pub(crate) fn truth(&self) -> Vec<InjectedFault> {
         let truth = |fault: &Fault| InjectedFault {

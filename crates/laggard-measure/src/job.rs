@@ -152,11 +152,6 @@ impl Job {
         Batches::new(&settings.layout, rank, size)
     }
 
-    /// Faults of a run that has none.
-    pub(crate) fn nominal(&self) -> Injector {
-        self.injector.without_faults()
-    }
-
     /// The largest micro-batch of a rank.
     pub(crate) fn capacity(&self, rank: Rank) -> Capacity {
         let layout = &self.settings.layout;
@@ -169,7 +164,7 @@ impl Job {
     }
 
     fn check_memory(&self) -> Result<(), MeasureError> {
-        // Every rank finds out here whether any of them cannot have its part.
+        // What cannot be split cannot on any rank.
         self.portion(0)?;
         let Some(available) = processors::available_memory() else {
             return Ok(());

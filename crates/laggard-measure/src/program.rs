@@ -200,8 +200,7 @@ fn work(operation: &Operation) -> Option<Work> {
         Phase::GradientReduce => Some(Work::Accumulate {
             bucket: operation.bucket? as usize,
         }),
-        // The norm needs only gradients; the update needs the norm.
-        Phase::Optimizer if operation.name == laggard_schedule::GRADIENT_NORM => Some(Work::Norm),
+        Phase::GradientNorm => Some(Work::Norm),
         Phase::Optimizer => Some(Work::Optimizer),
         _ => None,
     }
@@ -226,7 +225,7 @@ fn exchange(schedule: &Schedule, operation: &Operation, rank: Rank) -> Option<Ex
         (OperationKind::Collective(_), Phase::ParameterGather) => {
             Some(Exchange::Gather { bucket: bucket? })
         }
-        (OperationKind::Collective(Collective::AllReduce), Phase::Optimizer) => {
+        (OperationKind::Collective(Collective::AllReduce), Phase::GradientNorm) => {
             Some(Exchange::Norm)
         }
         (OperationKind::Send | OperationKind::Receive, Phase::PipelineTransfer) => {

@@ -40,8 +40,6 @@ pub(crate) struct RankRunner<'a> {
     batches: Batches,
     /// The micro-batches of the step at hand.
     batch: Vec<Batch>,
-    /// Whether their lengths are those that the program was made for.
-    nominal: bool,
     /// Tokens of the items issued so far; `None` for work of the host.
     tokens: Vec<Option<Token>>,
     after: Vec<Token>,
@@ -73,7 +71,7 @@ impl<'a> RankRunner<'a> {
             .map_err(start)?;
         let network = Network::new(portion, memory);
         let batches = job.batches(rank);
-        let (nominal, _) = batches.of_step(&job.nominal(), 0);
+        let nominal = batches.nominal();
         let program = Program::new(&job.schedule, rank, &network, device, &nominal)?;
         let mut runner = Self {
             job,
@@ -85,7 +83,6 @@ impl<'a> RankRunner<'a> {
             groups: Groups::new(&job.schedule, rank, &world)?,
             batches,
             batch: nominal,
-            nominal: true,
             tokens: Vec::with_capacity(program.items.len()),
             after: Vec::new(),
             stamps: Vec::with_capacity(program.items.len()),
@@ -107,7 +104,9 @@ impl<'a> RankRunner<'a> {
         recorder: &mut RankRecorder,
     ) -> Result<(), MeasureError> {
         let slowness = self.job.injector.slowness(self.rank, step);
-        (self.batch, self.nominal) = self.batches.of_step(&self.job.injector, step);
+        if self.job.injector.is_ragged() {
+            self.batch = self.batches.of_step(&self.job.injector, step);
+        }
         self.tokens.clear();
         for position in 0..self.program.items.len() {
             let token = self
@@ -154,7 +153,8 @@ impl<'a> RankRunner<'a> {
         let item = &self.program.items[position];
         self.after
             .extend(item.after.iter().filter_map(|before| self.tokens[*before]));
-        let changed = (!self.nominal).then_some(item.micro_batch).flatten();
+        let is_ragged = self.job.injector.is_ragged();
+        let changed = is_ragged.then_some(item.micro_batch).flatten();
         match &item.action {
             Action::Input => {
                 let operation = item.operation;

@@ -85,7 +85,7 @@ pub fn buckets(layout: &Layout, work: &ModelWork, stage: u32) -> Result<Vec<Buck
 
 impl Layout {
     /// Elements of a layer on each rank that has it: of its experts, or of all else.
-    pub fn parameters_per_rank(&self, work: &ModelWork, layer: u32, experts: bool) -> u64 {
+    fn parameters_per_rank(&self, work: &ModelWork, layer: u32, experts: bool) -> u64 {
         let parts = work.layers[layer as usize].parts.iter();
         let sum: u64 = parts
             .filter(|part| (part.part == Part::Experts) == experts)

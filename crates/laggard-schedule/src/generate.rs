@@ -11,7 +11,6 @@ mod step;
 use crate::graph::{Program, Schedule, ScheduleOrigin};
 use crate::{Layout, LayoutError, ModelWork, Part};
 use axes::Axes;
-pub use gradients::GRADIENT_NORM;
 use std::collections::BTreeMap;
 use step::Step;
 

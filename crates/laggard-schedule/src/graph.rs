@@ -81,7 +81,9 @@ pub enum Phase {
     ParameterGather,
     /// Activations and their gradients between pipeline stages.
     PipelineTransfer,
-    /// Clipping and update of the parameters.
+    /// Norm of all gradients, by which they are clipped.
+    GradientNorm,
+    /// Update of the parameters.
     Optimizer,
     /// Housekeeping of the host, such as garbage collection.
     Housekeeping,
@@ -98,6 +100,7 @@ impl Phase {
             Self::GradientReduce => "gradient reduce",
             Self::ParameterGather => "parameter gather",
             Self::PipelineTransfer => "pipeline transfer",
+            Self::GradientNorm => "gradient norm",
             Self::Optimizer => "optimizer",
             Self::Housekeeping => "housekeeping",
         }

@@ -17,7 +17,7 @@ mod replay;
 mod work;
 
 pub use buckets::{Bucket, buckets, chunks};
-pub use generate::{GRADIENT_NORM, generate};
+pub use generate::generate;
 pub use graph::{
     Axis, Operation, OperationKind, Payload, Phase, Program, Schedule, ScheduleOrigin, Stream,
 };

@@ -277,4 +277,4 @@ fn add(to: &mut [f64], what: &[f64]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

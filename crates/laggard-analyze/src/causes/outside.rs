@@ -108,7 +108,8 @@ pub(super) fn limits(evidence: &Evidence<'_>, found: &mut Vec<Finding>) -> Vec<u
     for rank in 0..evidence.ranks() {
         let is_slow = is_off(rank)
             || evidence.traits.excess[rank] >= evidence.thresholds.excess
-            || evidence.pausing_rank() == Some(rank);
+            || evidence.pausing_rank() == Some(rank)
+            || evidence.is_charged_most(rank);
         let Some((cause, limit, advice)) = limit_of(evidence, rank).filter(|_| is_slow) else {
             continue;
         };

@@ -192,33 +192,19 @@ fn stage_finding(
     stage: u32,
     ranks: &[usize],
 ) -> Finding {
-    let (excess, onset) = middle(lasting, ranks);
-    let loss = evidence.charged(ranks);
-    Finding {
+    let unit = Unit {
         cause: Cause::SlowStage,
         culprit: Culprit::Stage(stage),
-        confidence: Confidence::Shown,
-        summary: format!(
-            "pipeline stage {stage} is slow: its {} ranks take {} longer than its work explains, \
-             which costs {} of wall time",
-            ranks.len(),
-            percent_interval(&excess),
-            percent_interval(&loss)
+        name: format!("pipeline stage {stage}"),
+        than: "take {} longer than its work explains",
+        evidence: Some(
+            "passes of like layers, with the same FLOP, are compared; the output head is not",
         ),
-        loss,
-        excess: Some(excess),
-        onset,
-        evidence: vec![
-            format!("{} are all slower, by about the same", rank_list(ranks)),
-            "passes of like layers, with the same FLOP, are compared; the output head is not"
-                .to_owned(),
-            chance_line(evidence),
-        ],
-        advice:
-            "look at what the ranks of this stage share: a switch or chassis with a power cap, \
-                 a library version, a kernel that falls back at this stage's shapes"
-                .to_owned(),
-    }
+        advice: "look at what the ranks of this stage share: a switch or chassis with a power \
+                 cap, a library version, a kernel that falls back at this stage's shapes"
+            .to_owned(),
+    };
+    slow_alike(evidence, lasting, ranks, unit)
 }
 
 fn host_finding(
@@ -227,31 +213,63 @@ fn host_finding(
     host: usize,
     ranks: &[usize],
 ) -> Finding {
-    let (excess, onset) = middle(lasting, ranks);
-    let loss = evidence.charged(ranks);
     let name = host_name(evidence.manifest, host);
-    Finding {
+    let unit = Unit {
         cause: Cause::SlowNode,
         culprit: Culprit::Host(host as u32),
+        name: format!("host {name}"),
+        than: "compute {} longer than ranks of their class elsewhere",
+        evidence: None,
+        advice: format!(
+            "take {name} out of the job or swap it; then look at what its devices share: power \
+             cap, cooling, host processes, PCIe or memory configuration"
+        ),
+    };
+    slow_alike(evidence, lasting, ranks, unit)
+}
+
+/// What several ranks share that are slow together, in words.
+struct Unit {
+    cause: Cause,
+    culprit: Culprit,
+    name: String,
+    /// How slow they are against whom, with `{}` for the excess.
+    than: &'static str,
+    evidence: Option<&'static str>,
+    advice: String,
+}
+
+/// Ranks that are all slower, by about the same, and share a unit.
+fn slow_alike(
+    evidence: &Evidence<'_>,
+    lasting: &[Lasting],
+    ranks: &[usize],
+    unit: Unit,
+) -> Finding {
+    let (excess, onset) = middle(lasting, ranks);
+    let loss = evidence.charged(ranks);
+    let mut lines = vec![format!(
+        "{} are all slower, by about the same",
+        rank_list(ranks)
+    )];
+    lines.extend(unit.evidence.map(str::to_owned));
+    lines.push(chance_line(evidence));
+    Finding {
+        cause: unit.cause,
+        culprit: unit.culprit,
         confidence: Confidence::Shown,
         summary: format!(
-            "host {name} is slow: its {} ranks compute {} longer than ranks of their class \
-             elsewhere, which costs {} of wall time",
+            "{} is slow: its {} ranks {}, which costs {} of wall time",
+            unit.name,
             ranks.len(),
-            percent_interval(&excess),
+            unit.than.replace("{}", &percent_interval(&excess)),
             percent_interval(&loss)
         ),
         loss,
         excess: Some(excess),
         onset,
-        evidence: vec![
-            format!("{} are all slower, by about the same", rank_list(ranks)),
-            chance_line(evidence),
-        ],
-        advice: format!(
-            "take {name} out of the job or swap it; then look at what its devices share: power \
-             cap, cooling, host processes, PCIe or memory configuration"
-        ),
+        evidence: lines,
+        advice: unit.advice,
     }
 }
 

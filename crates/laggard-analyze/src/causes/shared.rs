@@ -29,8 +29,11 @@ pub(super) fn pauses(evidence: &Evidence<'_>, contended: &[usize], found: &mut V
         return;
     }
     let most = (0..pauses.len()).max_by(|&a, &b| pauses[a].seconds.total_cmp(&pauses[b].seconds));
-    // Whoever exchanges data with a rank that is held back stops with it.
-    let answered = !contended.is_empty() && evidence.charged(contended).value >= loss.value / 2.0;
+    // Whoever exchanges data with a rank that is held back stops with it; the rank's own pauses make
+    // others wait.
+    let answers = |ranks: &[usize]| evidence.charged(ranks).value >= loss.value / 2.0;
+    let owns = most.is_some_and(|rank| answers(&[rank]));
+    let answered = !contended.is_empty() && answers(contended) && !owns;
     if answered || most.is_some_and(|rank| contended.contains(&rank)) {
         return;
     }

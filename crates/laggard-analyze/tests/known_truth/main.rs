@@ -277,6 +277,25 @@ fn what_holds_a_rank_back_is_named_instead_of_its_hardware() {
 }
 
 #[test]
+fn pauses_are_named_beside_a_rank_that_is_held_back() {
+    let mut job = KnownJob::clean(4, 2, 400, 3);
+    job.rank_excess[2] = 0.3;
+    job.pause_probability[1] = 0.05;
+    let analysis = run_with(&job, |manifest| {
+        manifest["ranks"][2]["cpu_quota"] = 0.5.into();
+    });
+    let mut names = names(&analysis);
+    names.sort_by_key(|(_, culprit)| format!("{culprit:?}"));
+    assert_eq!(
+        names,
+        [
+            (Cause::HostPauses, Culprit::Rank(1)),
+            (Cause::CpuQuota, Culprit::Rank(2))
+        ]
+    );
+}
+
+#[test]
 fn a_host_with_slow_links_is_named_as_communication() {
     let job = KnownJob::clean(8, 2, 200, 4);
     let with_links = |slow: Option<u32>| {

@@ -302,7 +302,7 @@ fn shape_of(kind: OpType) -> (OperationKind, Phase, Stream, Option<u32>) {
         OpType::SeparateAllReduce => (Meet(AllReduce), GradientReduce, communication, dp),
         OpType::EmbeddingAllReduce => (Meet(AllReduce), GradientReduce, communication, embedding),
         OpType::LayernormAllReduce => (Meet(AllReduce), GradientReduce, communication, tensor),
-        OpType::ClipMainGrad => (Meet(AllReduce), Phase::Optimizer, communication, world),
+        OpType::ClipMainGrad => (Meet(AllReduce), Phase::GradientNorm, communication, world),
         OpType::Optimizer => (Compute, Phase::Optimizer, compute, None),
         OpType::GarbageCollection => (Host, Housekeeping, Stream::Host, None),
     }

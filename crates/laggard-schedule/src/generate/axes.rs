@@ -54,10 +54,6 @@ impl Axes {
             add(Dimension::ExpertGradient, "expert dp", &experts);
             let exchange = |at: Coordinates| (at.tensor, at.pipeline, place(at) / ep);
             add(Dimension::Expert, "ep", &exchange);
-        } else {
-            add(Dimension::ExpertGradient, gradient, &|at| {
-                (at.tensor, at.pipeline, 0)
-            });
         }
         add(Dimension::Tensor, "tp", &|at| {
             (at.context, at.data, at.pipeline)
@@ -69,6 +65,10 @@ impl Axes {
         add(Dimension::Forward, "pp forward", &pipeline);
         add(Dimension::Backward, "pp backward", &pipeline);
         add(Dimension::World, "world", &|_| (0, 0, 0));
+        if ep == 1 {
+            // Experts are reduced like all else.
+            axes.index[Dimension::ExpertGradient as usize] = axes.of(Dimension::Gradient);
+        }
         if let Some(backward) = axes.of(Dimension::Backward) {
             let groups = &mut axes.list[backward as usize].groups;
             groups.iter_mut().for_each(|group| group.reverse());
@@ -105,12 +105,7 @@ impl Axes {
             name: name.to_owned(),
             groups: groups.into_values().collect(),
         };
-        // Without expert parallelism, experts are reduced like all else.
-        let known = self.list.iter().position(|other| other.name == axis.name);
-        let at = known.unwrap_or(self.list.len());
-        if known.is_none() {
-            self.list.push(axis);
-        }
-        self.index[dimension as usize] = Some(at as u32);
+        self.index[dimension as usize] = Some(self.list.len() as u32);
+        self.list.push(axis);
     }
 }

@@ -6,9 +6,6 @@ use crate::Zero;
 use crate::graph::{Operation, OperationKind, Phase, Stream};
 use laggard_types::Collective;
 
-/// The name of the operation that computes the norm of a rank's gradients.
-pub const GRADIENT_NORM: &str = "gradient norm";
-
 impl Step<'_> {
     /// Reduces the buckets that a layer's backward has completed.
     pub(super) fn reduce_after(&mut self, layer: u32, micro_batch: u32) {
@@ -136,9 +133,9 @@ impl Step<'_> {
     /// The norm that gradients are clipped by: a number of the whole world, which no rank can
     /// update without.
     fn norm(&mut self, axis: u32, needs: &[Option<u32>]) -> u32 {
-        let phase = Phase::Optimizer;
+        let phase = Phase::GradientNorm;
         let own = Operation::new(
-            GRADIENT_NORM.to_owned(),
+            phase.name().to_owned(),
             OperationKind::Compute,
             phase,
             Stream::Compute,
@@ -154,7 +151,7 @@ impl Step<'_> {
             sequence: Some(self.emit.next_sequence(axis)),
             bytes: self.work.element_bytes,
             ..Operation::new(
-                format!("{GRADIENT_NORM} all_reduce"),
+                format!("{} all_reduce", phase.name()),
                 kind,
                 phase,
                 Stream::Communication,

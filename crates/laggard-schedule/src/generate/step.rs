@@ -18,6 +18,8 @@ pub(super) struct Step<'a> {
     pub(super) share: u32,
     chunks: Vec<Range<u32>>,
     pub(super) buckets: Vec<Bucket>,
+    /// The passes in their order.
+    order: Vec<Pass>,
     /// Micro-batches that there is memory for, by chunk.
     slots: Vec<u32>,
     pub(super) emit: Emitter,
@@ -53,6 +55,7 @@ impl<'a> Step<'a> {
         let buckets = buckets(layout, work, stage)?;
         let count = layout.virtual_stages as usize;
         let table = vec![vec![None; share as usize]; count];
+        let order = passes(layout, stage, share);
         Ok(Self {
             layout,
             work,
@@ -60,7 +63,8 @@ impl<'a> Step<'a> {
             stage,
             share,
             chunks: chunks(layout, work, stage)?,
-            slots: slots(&passes(layout, stage, share), layout.virtual_stages, share),
+            slots: slots(&order, layout.virtual_stages, share),
+            order,
             emit: Emitter::new(first),
             backward: table.clone(),
             sent: [table.clone(), table],
@@ -76,7 +80,7 @@ impl<'a> Step<'a> {
         let input = "input".to_owned();
         let input = Operation::new(input, OperationKind::Host, Phase::Input, Stream::Host);
         self.emit.push(input, &[]);
-        for pass in passes(self.layout, self.stage, self.share) {
+        for pass in std::mem::take(&mut self.order) {
             match pass.phase {
                 Phase::Backward => self.backward(pass),
                 _ => self.forward(pass),

@@ -1,9 +1,7 @@
 //! What is known of these layouts in closed form must hold exactly.
 
 use super::*;
-use crate::{
-    Durations, LayerWork, Operation, OperationKind, PartWork, Phase, Replay, Stream, Times,
-};
+use crate::{LayerWork, Operation, OperationKind, PartWork, Phase, Replay, Stream};
 use laggard_types::Collective;
 
 /// A model whose layers have 24 forward FLOP and 48 parameters each; the head has none of either.
@@ -62,14 +60,7 @@ fn length(schedule: &Schedule) -> f64 {
     let replay = Replay::new(schedule).expect("a step that ends");
     let flop = |node: &crate::Node| schedule.operations[node.operation as usize].flop;
     let own: Vec<f64> = replay.nodes().iter().map(flop).collect();
-    let mut times = Times::default();
-    let durations = Durations {
-        lanes: 1,
-        own: &own,
-        delay: None,
-    };
-    replay.evaluate(durations, &mut times);
-    times.finish[0]
+    crate::replay::tests::length(&replay, &own)
 }
 
 fn count(schedule: &Schedule, rank: u32, what: impl Fn(&Operation) -> bool) -> usize {

@@ -44,7 +44,8 @@ fn durations(
     replay.nodes().iter().map(of).collect()
 }
 
-fn length(replay: &Replay, own: &[f64]) -> f64 {
+/// When a step ends.
+pub(crate) fn length(replay: &Replay, own: &[f64]) -> f64 {
     let mut times = Times::default();
     replay.evaluate(
         Durations {
