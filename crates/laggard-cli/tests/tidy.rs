@@ -22,6 +22,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["record", "schedule", "specs", "stats", "types"],
     ),
     (
+        "laggard-simulate",
+        &["record", "schedule", "specs", "stats", "types"],
+    ),
+    (
         "laggard-measure",
         &["backend", "record", "schedule", "specs", "stats", "types"],
     ),
@@ -30,12 +34,12 @@ const LAYERS: &[(&str, &[&str])] = &[
         "laggard-cli",
         &[
             "analyze", "backend", "import", "measure", "mpi", "record", "report", "schedule",
-            "specs", "stats", "types",
+            "simulate", "specs", "stats", "types",
         ],
     ),
 ];
 /// Crates that take values and return values.
-const PURE: &[&str] = &["types", "stats", "specs", "schedule", "analyze"];
+const PURE: &[&str] = &["types", "stats", "specs", "schedule", "analyze", "simulate"];
 /// What a pure crate cannot name: clocks, files, environment, network, processes, printing.
 const IMPURE: &[&str] = &[
     "Instant",
