@@ -29,17 +29,24 @@ const LAYERS: &[(&str, &[&str])] = &[
         "laggard-measure",
         &["backend", "record", "schedule", "specs", "stats", "types"],
     ),
-    ("laggard-report", &["analyze", "record", "specs", "types"]),
+    (
+        "laggard-plan",
+        &["schedule", "simulate", "specs", "stats", "types"],
+    ),
+    (
+        "laggard-report",
+        &["analyze", "plan", "record", "specs", "types"],
+    ),
     (
         "laggard-cli",
         &[
-            "analyze", "backend", "import", "measure", "mpi", "record", "report", "schedule",
+            "analyze", "backend", "import", "measure", "mpi", "plan", "record", "report", "schedule",
             "simulate", "specs", "stats", "types",
         ],
     ),
 ];
 /// Crates that take values and return values.
-const PURE: &[&str] = &["types", "stats", "specs", "schedule", "analyze", "simulate"];
+const PURE: &[&str] = &["types", "stats", "specs", "schedule", "analyze", "simulate", "plan"];
 /// What a pure crate cannot name: clocks, files, environment, network, processes, printing.
 const IMPURE: &[&str] = &[
     "Instant",

@@ -1,0 +1,8 @@
+//! Partitions of a mixed cluster: what trains together, with which shares of the work, and what
+//! serves. Knows nothing of how costs are computed.
+
+mod shares;
+mod stages;
+
+pub use shares::{Shares, SharesError, Worker, share_out};
+pub use stages::{Chain, ChainError, Cut, Stage, cut_chain, order_stages};
