@@ -161,7 +161,8 @@ pub struct Operation {
     /// For meeting points: members of one group meet where axis and sequence are the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u32>,
-    /// Bytes of the collective, as nccl-tests counts them.
+    /// Bytes of the collective, as nccl-tests counts them; of work on parameters or gradients, the
+    /// bytes of those.
     #[serde(default)]
     pub bytes: u64,
     /// FLOP that grow with the number of tokens, at the nominal micro-batch. They are model FLOP in

@@ -42,6 +42,7 @@ impl Step<'_> {
             let kind = OperationKind::Compute;
             let added = Operation {
                 bucket: Some(bucket as u32),
+                bytes: self.buckets[bucket].shard() * self.work.element_bytes,
                 micro_batch: Some(micro_batch),
                 ..Operation::new(name, kind, phase, Stream::Communication)
             };
@@ -110,13 +111,7 @@ impl Step<'_> {
         if let Some(axis) = self.axes.of(Dimension::World).filter(|_| split || sharded) {
             needs = vec![Some(self.norm(axis, &needs))];
         }
-        let kind = OperationKind::Compute;
-        let optimizer = Operation::new(
-            "optimizer".to_owned(),
-            kind,
-            Phase::Optimizer,
-            Stream::Compute,
-        );
+        let optimizer = self.own_share("optimizer", Phase::Optimizer);
         let updated = self.emit.push(optimizer, &needs);
         if !matches!(self.layout.zero, Zero::Optimizer | Zero::Gradients) {
             return;
@@ -134,12 +129,7 @@ impl Step<'_> {
     /// update without.
     fn norm(&mut self, axis: u32, needs: &[Option<u32>]) -> u32 {
         let phase = Phase::GradientNorm;
-        let own = Operation::new(
-            phase.name().to_owned(),
-            OperationKind::Compute,
-            phase,
-            Stream::Compute,
-        );
+        let own = self.own_share(phase.name(), phase);
         // Nobody else needs the input gradient of the first layer; without it the step could not be
         // cut at the norm.
         let mut needs = needs.to_vec();
@@ -158,6 +148,16 @@ impl Step<'_> {
             )
         };
         self.emit.push(all, &[Some(own)])
+    }
+
+    /// Work on the parameters that this rank updates.
+    fn own_share(&self, name: &str, phase: Phase) -> Operation {
+        let elements: u64 = self.buckets.iter().map(crate::Bucket::shard).sum();
+        let (kind, stream) = (OperationKind::Compute, Stream::Compute);
+        Operation {
+            bytes: elements * self.work.element_bytes,
+            ..Operation::new(name.to_owned(), kind, phase, stream)
+        }
     }
 
     /// The group that a bucket is reduced over, if it has more than one rank.
