@@ -56,17 +56,9 @@ pub(crate) fn analyze_with_series(
     let replay = Replay::new(&manifest.schedule)?;
     let mut cells = Cells::new(manifest, &replay)?;
     let mut caveats = record.caveats.clone();
-    let mut intake = Intake::new(manifest, &replay);
-    let reading = record.samples(|batch| intake.add(batch))?;
-    caveats.extend(reading.caveats);
-    let work = record.steps()?;
-    intake.add_work(&work.rows);
-    caveats.extend(work.caveats);
+    let (measured, warm_up) = read_steps(record, &replay, &mut caveats)?;
     let telemetry = record.telemetry()?;
     caveats.extend(telemetry.caveats);
-    let mut measured = intake.finish()?;
-    let recorded = measured.steps();
-    let warm_up = drop_warm_up(&mut measured, &mut caveats);
     let typical = Typical::new(&measured, &cells);
     let split = stage_split::expected(manifest, &replay, &measured, &cells, &typical);
     if let Some(expected) = split {
@@ -100,7 +92,7 @@ pub(crate) fn analyze_with_series(
         noise: &noise,
     };
     let mut result = assess(manifest, &inputs, &replayed, contention.as_ref(), options);
-    result.subject.steps_recorded = recorded as u32;
+    result.subject.steps_recorded = (measured.steps() + warm_up) as u32;
     result.subject.steps_warm_up = warm_up as u32;
     doubts::add_of_data(&measured, &mut caveats);
     caveats.append(&mut result.caveats);
@@ -110,6 +102,26 @@ pub(crate) fn analyze_with_series(
         analysis: result,
         step_times,
     })
+}
+
+/// Reads the steps of a record. Gives those after warm-up, and the length of that.
+///
+/// # Errors
+/// If the record cannot be read, or has too few complete steps.
+pub(crate) fn read_steps(
+    record: &Record,
+    replay: &Replay,
+    caveats: &mut Vec<Caveat>,
+) -> Result<(Measurements, usize), AnalyzeError> {
+    let mut intake = Intake::new(&record.manifest, replay);
+    let reading = record.samples(|batch| intake.add(batch))?;
+    caveats.extend(reading.caveats);
+    let work = record.steps()?;
+    intake.add_work(&work.rows);
+    caveats.extend(work.caveats);
+    let mut measured = intake.finish()?;
+    let warm_up = drop_warm_up(&mut measured, caveats);
+    Ok((measured, warm_up))
 }
 
 /// What the replays of all steps gave.

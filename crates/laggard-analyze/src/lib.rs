@@ -17,6 +17,7 @@ mod finding;
 mod intake;
 mod levels;
 mod links;
+mod operation_times;
 mod own_time;
 mod per_step;
 mod scenarios;
@@ -31,6 +32,7 @@ pub use causes::Thresholds;
 pub use compare::{COMPARISON_VERSION, compare};
 pub use error::AnalyzeError;
 pub use links::{SlowLinkHost, slow_hosts};
+pub use operation_times::{OperationTime, operation_times};
 
 pub use comparison::{Comparison, ComparisonRow};
 pub use finding::{

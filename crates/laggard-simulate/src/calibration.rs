@@ -1,0 +1,188 @@
+//! What operations cost on the user's own machines: lines through what a run of them took, by which
+//! other layouts are predicted.
+//!
+//! The cost of an operation is `fixed + per FLOP + per byte on the wire + per further member of its
+//! group`, none of them negative, with the least squares of relative errors. Operations of one kind
+//! share a line. Where a layout has operations that no run had, such as the parts of a layer that
+//! only tensor parallelism separates, the line of the next wider kind is used: all of that phase,
+//! then all of that kind.
+
+mod line;
+
+use laggard_schedule::{Operation, OperationKind, Part, Phase};
+use laggard_types::Collective;
+pub use line::Line;
+use line::Point;
+use serde::{Deserialize, Serialize};
+
+/// One operation of a run on one rank.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation<'a> {
+    /// The class of the rank's device.
+    pub class: &'a str,
+    /// The operation.
+    pub operation: &'a Operation,
+    /// Ranks that meet in it; 1 where none do.
+    pub members: u32,
+    /// Whether it belongs to the output head.
+    pub head: bool,
+    /// What it usually took, in seconds.
+    pub seconds: f64,
+}
+
+/// Costs of operations on each class of devices.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// The classes, by name.
+    pub classes: Vec<ClassCosts>,
+}
+
+/// Costs of operations on one class of devices.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassCosts {
+    /// Name of the class.
+    pub class: String,
+    /// A line for each kind that was seen, the narrowest kinds first.
+    pub costs: Vec<KindCost>,
+}
+
+/// The cost of a kind of operations.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KindCost {
+    /// The kind.
+    pub kind: Kind,
+    /// Its cost.
+    pub line: Line,
+}
+
+/// Operations that are alike in all that is given here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kind {
+    /// What is done.
+    pub does: Does,
+    /// In which phase; `None` for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// On which parts of a layer, and whether of the head; `None` for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<(Vec<Part>, bool)>,
+}
+
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Does {
+    /// Work of the host.
+    Host,
+    /// A kernel whose FLOP are counted.
+    Multiply,
+    /// A kernel that is bound by memory.
+    Update,
+    /// One end of a transfer between two ranks.
+    Transfer,
+    /// A collective.
+    Collective(Collective),
+}
+
+impl Does {
+    fn of(operation: &Operation) -> Self {
+        match operation.kind {
+            OperationKind::Host => Self::Host,
+            OperationKind::Send | OperationKind::Receive => Self::Transfer,
+            OperationKind::Collective(collective) => Self::Collective(collective),
+            OperationKind::Compute if operation.flop > 0.0 => Self::Multiply,
+            OperationKind::Compute => Self::Update,
+        }
+    }
+}
+
+impl Kind {
+    /// The kinds that an operation belongs to, the narrowest first.
+    fn of(operation: &Operation, head: bool) -> [Self; 3] {
+        let all = Self {
+            does: Does::of(operation),
+            phase: None,
+            parts: None,
+        };
+        let of_phase = Self {
+            phase: Some(operation.phase),
+            ..all.clone()
+        };
+        let of_parts = Self {
+            parts: Some((operation.parts.clone(), head)),
+            ..of_phase.clone()
+        };
+        [of_parts, of_phase, all]
+    }
+}
+
+impl Calibration {
+    /// Lines through what was observed.
+    #[must_use]
+    pub fn fit(observations: &[Observation<'_>]) -> Self {
+        let mut classes: Vec<(String, std::collections::BTreeMap<Kind, Vec<Point>>)> = Vec::new();
+        for seen in observations {
+            let at = classes.iter().position(|(class, _)| class == seen.class);
+            let at = at.unwrap_or_else(|| {
+                classes.push((seen.class.to_owned(), std::collections::BTreeMap::new()));
+                classes.len() - 1
+            });
+            let point = Point {
+                size: size(seen.operation, seen.members),
+                seconds: seen.seconds,
+            };
+            for kind in Kind::of(seen.operation, seen.head) {
+                classes[at].1.entry(kind).or_default().push(point);
+            }
+        }
+        let costs = |(class, kinds): (String, std::collections::BTreeMap<Kind, Vec<Point>>)| {
+            let cost = |(kind, points): (Kind, Vec<Point>)| {
+                Line::fit(&points).map(|line| KindCost { kind, line })
+            };
+            ClassCosts {
+                class,
+                costs: kinds.into_iter().filter_map(cost).collect(),
+            }
+        };
+        Self {
+            classes: classes.into_iter().map(costs).collect(),
+        }
+    }
+
+    /// Seconds that an operation takes on a device of a class, without waiting for others; `None`
+    /// where nothing like it was seen.
+    #[must_use]
+    pub fn seconds(
+        &self,
+        class: &str,
+        operation: &Operation,
+        members: u32,
+        head: bool,
+    ) -> Option<f64> {
+        let costs = &self.classes.iter().find(|it| it.class == class)?.costs;
+        let size = size(operation, members);
+        let kinds = Kind::of(operation, head);
+        let mut lines = kinds
+            .iter()
+            .filter_map(|kind| costs.iter().find(|cost| cost.kind == *kind));
+        lines.next().map(|cost| cost.line.seconds(&size))
+    }
+}
+
+/// What the cost of an operation grows with: FLOP, bytes that pass each rank, further members.
+fn size(operation: &Operation, members: u32) -> [f64; 3] {
+    let bytes = operation.bytes as f64;
+    let wire = match operation.kind {
+        OperationKind::Collective(collective) => bytes * collective.bus_factor(members),
+        _ => bytes,
+    };
+    let flop = operation.flop + operation.attention_flop;
+    [flop, wire, f64::from(members.saturating_sub(1))]
+}
+
+#[cfg(test)]
+mod tests;
