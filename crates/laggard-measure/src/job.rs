@@ -251,7 +251,7 @@ fn work_of(settings: &Settings, shape: &Shape) -> ModelWork {
         part: match part.part {
             LayerPart::Qkv => Part::Qkv,
             LayerPart::Attention => Part::Attention,
-            LayerPart::FeedForward => Part::FeedForward,
+            LayerPart::FeedForward | LayerPart::Projection => Part::FeedForward,
             LayerPart::Router => Part::Dispatch,
             LayerPart::Experts | LayerPart::SharedExperts => Part::Experts,
             LayerPart::Head => Part::Head,

@@ -43,6 +43,8 @@ pub(crate) fn tiny_mixture() -> Model {
             shared: 0,
             ffn_hidden: 8,
             dense_layers: 0,
+            every: 1,
+            bias: false,
         }),
         ..tiny_model()
     }

@@ -67,6 +67,44 @@ pub enum SpecsError {
         /// The accelerator.
         id: String,
     },
+    /// A CSV text that cannot be taken apart.
+    #[error("cannot read the rows: {source}\nhint: rows are CSV with one header line")]
+    Rows {
+        /// What the CSV reader says, with the line.
+        source: Box<csv::Error>,
+    },
+    /// Rows without columns that are needed.
+    #[error(
+        "the rows have no column {}\n\
+         hint: the first line names the columns; `laggard specs show published-training` prints \
+         rows with all of them",
+        .missing.join(", ")
+    )]
+    MissingColumns {
+        /// The columns that are missing.
+        missing: Vec<&'static str>,
+    },
+    /// Two columns of one name.
+    #[error("the rows have two columns '{column}'\nhint: remove or rename one of them")]
+    DuplicateColumn {
+        /// The name.
+        column: String,
+    },
+    /// A cell that is not what its column holds.
+    #[error(
+        "line {line}, column {column}: '{value}' {problem}\n\
+         hint: leave a cell empty where the value is unknown"
+    )]
+    Cell {
+        /// Line of the file, from 1.
+        line: u64,
+        /// Name of the column.
+        column: &'static str,
+        /// What stands in the cell.
+        value: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// A comparison of no classes.
     #[error("no accelerator classes to compare")]
     NoClasses,

@@ -5,21 +5,28 @@
 //! events, and reads no files: tables come as text.
 
 mod accelerator;
+mod convention;
 mod error;
 mod flop_count;
 mod layer;
 mod model;
 mod names;
+mod published;
 mod tables;
 mod training_rate;
 
 pub use accelerator::{Accelerator, Confidence};
+pub use convention::{Convention, CountedFlop};
 pub use error::SpecsError;
 pub use flop_count::{
     Attention, Pass, Recompute, flop_per_token, recompute_flop_per_token, training_flop,
     training_flop_per_token,
 };
 pub use layer::{LayerFlop, LayerPart, LayerParts, PartFlop, layer_flop, layer_parts};
-pub use model::{Experts, LatentAttention, Model, Norm};
+pub use model::{Experts, LatentAttention, Model, Norm, SlidingWindow};
+pub use published::{
+    ArithmeticException, Figure, FigureCheck, NotRecomputed, PublishedRow, RowKind,
+    arithmetic_exceptions, published_training, rows,
+};
 pub use tables::Tables;
 pub use training_rate::{ClassRate, RateBasis, RateSet, TrainingRate};

@@ -1,18 +1,13 @@
 //! Decoder-only transformers by their shape.
 
+mod check;
+
 use serde::{Deserialize, Serialize};
 
 use crate::accelerator::Confidence;
 use crate::error::SpecsError;
 use crate::flop_count::Attention;
 use crate::layer::layer_flop;
-
-/// Largest dimension that is taken for meant: products of a few of these fit the arithmetic.
-const LARGEST_DIMENSION: u64 = 1 << 24;
-/// Largest number of layers.
-const MOST_LAYERS: u64 = 1 << 16;
-/// Largest number of parameters.
-const MOST_PARAMETERS: u128 = 1 << 60;
 
 /// The kind of normalization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +45,26 @@ pub struct Experts {
     /// Leading layers with an ordinary feed-forward.
     #[serde(default)]
     pub dense_layers: u64,
+    /// Of every so many further layers, the last one has experts; 1 if all have.
+    #[serde(default = "one")]
+    pub every: u64,
+    /// Whether experts and router have biases.
+    #[serde(default)]
+    pub bias: bool,
+}
+
+const fn one() -> u64 {
+    1
+}
+
+/// Attention that sees only the last tokens, in some or all layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlidingWindow {
+    /// Tokens that a windowed layer sees.
+    pub tokens: u64,
+    /// Of every so many layers the last one sees all tokens; without it none does.
+    pub full_every: Option<u64>,
 }
 
 /// Multi-head latent attention (DeepSeek-V2, <https://arxiv.org/abs/2405.04434>, section 2.1).
@@ -119,6 +134,13 @@ pub struct Model {
     pub experts: Option<Experts>,
     /// Latent attention, if it has it.
     pub latent_attention: Option<LatentAttention>,
+    /// Sliding-window attention, if it has it.
+    pub sliding_window: Option<SlidingWindow>,
+    /// Modules that predict further tokens (DeepSeek-V3, <https://arxiv.org/abs/2412.19437>,
+    /// section 2.2): each a projection of twice the width, a layer like the last one, and a pass
+    /// through the shared head.
+    #[serde(default)]
+    pub mtp_modules: u64,
     /// Total parameters as published.
     pub published_parameters: Option<u64>,
     /// Parameters that each token uses, as published.
@@ -161,7 +183,25 @@ impl Model {
         let layers: u64 = (0..self.layers)
             .map(|layer| self.layer_matmul_parameters(layer))
             .sum();
-        layers + self.head_matmul_parameters()
+        layers + self.head_matmul_parameters() + self.mtp_modules * self.mtp_matmul_parameters()
+    }
+
+    /// The part of [`Self::matmul_parameters`] in one module for multi-token prediction.
+    pub(crate) fn mtp_matmul_parameters(&self) -> u64 {
+        let layer = self.layer_matmul_parameters(self.layers.saturating_sub(1));
+        self.mtp_projection_weights() + layer + self.head_matmul_parameters()
+    }
+
+    /// Weights of the projection that joins the two inputs of such a module.
+    pub(crate) fn mtp_projection_weights(&self) -> u64 {
+        2 * self.hidden * self.hidden
+    }
+
+    /// All parameters of one such module: its head and embedding are those of the model, and it
+    /// normalizes both inputs and its output.
+    pub(crate) fn mtp_parameters(&self) -> u64 {
+        let layer = self.layer_parameters(self.layers.saturating_sub(1));
+        self.mtp_projection_weights() + layer + 3 * self.norm.vectors() * self.hidden
     }
 
     /// The part of [`Self::matmul_parameters`] in one transformer layer.
@@ -196,9 +236,28 @@ impl Model {
 
     /// The experts of one transformer layer, if it has any.
     pub(crate) fn experts_of_layer(&self, layer: u64) -> Option<&Experts> {
-        self.experts
-            .as_ref()
-            .filter(|experts| layer >= experts.dense_layers)
+        self.experts.as_ref().filter(|experts| {
+            layer >= experts.dense_layers
+                && (layer - experts.dense_layers + 1).is_multiple_of(experts.every)
+        })
+    }
+
+    /// The tokens that one transformer layer's attention sees, if that is a window.
+    #[must_use]
+    pub fn window_of_layer(&self, layer: u64) -> Option<u64> {
+        let window = self.sliding_window.as_ref()?;
+        let is_full = window
+            .full_every
+            .is_some_and(|every| (layer + 1).is_multiple_of(every));
+        (!is_full).then_some(window.tokens)
+    }
+
+    /// How many layers have a window.
+    pub(crate) fn windowed_layers(&self) -> u64 {
+        match &self.sliding_window {
+            None => 0,
+            Some(window) => self.layers - window.full_every.map_or(0, |every| self.layers / every),
+        }
     }
 
     fn attention_weights(&self) -> u64 {
@@ -234,6 +293,17 @@ impl Model {
         self.ffn_matrices * self.hidden * experts.ffn_hidden
     }
 
+    /// Weights of all routers, those of modules for further tokens among them.
+    pub(crate) fn router_weights(&self) -> u64 {
+        let Some(experts) = &self.experts else {
+            return 0;
+        };
+        let layers = self.layers.saturating_sub(experts.dense_layers) / experts.every;
+        let last = self.layers.saturating_sub(1);
+        let modules = self.experts_of_layer(last).map_or(0, |_| self.mtp_modules);
+        (layers + modules) * self.hidden * experts.count
+    }
+
     fn ffn_weights(&self, layer: u64, routed: impl Fn(&Experts) -> u64) -> u64 {
         match self.experts_of_layer(layer) {
             None => self.dense_ffn_weights(),
@@ -261,142 +331,17 @@ impl Model {
     }
 
     fn ffn_biases(&self, layer: u64) -> u64 {
-        if !self.linear_bias || self.experts_of_layer(layer).is_some() {
+        if let Some(experts) = self.experts_of_layer(layer) {
+            let one = (self.ffn_matrices - 1) * experts.ffn_hidden + self.hidden;
+            return if experts.bias {
+                experts.count * (one + 1)
+            } else {
+                0
+            };
+        }
+        if !self.linear_bias {
             return 0;
         }
         (self.ffn_matrices - 1) * self.ffn_hidden + self.hidden
-    }
-
-    /// Refuses shapes that no model can have, or whose counts would not fit.
-    pub(crate) fn check(&self) -> Result<(), SpecsError> {
-        for (field, value, most) in self.dimensions() {
-            if let Some(value) = value
-                && !(1..=most).contains(&value)
-            {
-                let problem = format!("is {value}, but must be from 1 to {most}");
-                return Err(self.invalid(field, problem));
-            }
-        }
-        if !(2..=3).contains(&self.ffn_matrices) {
-            let problem = format!("is {}, but must be 2 or 3", self.ffn_matrices);
-            return Err(self.invalid("ffn_matrices", problem));
-        }
-        if !self.heads.is_multiple_of(self.kv_heads) {
-            let problem = format!(
-                "is {}, which does not divide {} heads",
-                self.kv_heads, self.heads
-            );
-            return Err(self.invalid("kv_heads", problem));
-        }
-        if let Some(experts) = &self.experts
-            && experts.active > experts.count
-        {
-            let problem = format!("is {} of only {}", experts.active, experts.count);
-            return Err(self.invalid("experts.active", problem));
-        }
-        if self.sources.is_empty() {
-            let problem = "is empty: every entry needs a source".to_owned();
-            return Err(self.invalid("sources", problem));
-        }
-        if self.parameters_bound() > MOST_PARAMETERS {
-            let problem = "and widths give more than 2^60 parameters".to_owned();
-            return Err(self.invalid("layers", problem));
-        }
-        Ok(())
-    }
-
-    fn invalid(&self, field: &'static str, problem: String) -> SpecsError {
-        SpecsError::Invalid {
-            table: "models",
-            id: self.id.clone(),
-            field,
-            problem,
-        }
-    }
-
-    /// Every dimension with its name and the largest value that is taken for meant.
-    fn dimensions(&self) -> [(&'static str, Option<u64>, u64); 17] {
-        let experts = self.experts.as_ref();
-        let latent = self.latent_attention.as_ref();
-        [
-            ("layers", Some(self.layers), MOST_LAYERS),
-            ("hidden", Some(self.hidden), LARGEST_DIMENSION),
-            ("heads", Some(self.heads), LARGEST_DIMENSION),
-            ("kv_heads", Some(self.kv_heads), LARGEST_DIMENSION),
-            ("head_dim", Some(self.head_dim), LARGEST_DIMENSION),
-            ("ffn_hidden", Some(self.ffn_hidden), LARGEST_DIMENSION),
-            ("vocab", Some(self.vocab), LARGEST_DIMENSION),
-            (
-                "learned_positions",
-                Some(self.learned_positions.max(1)),
-                LARGEST_DIMENSION,
-            ),
-            (
-                "experts.count",
-                experts.map(|experts| experts.count),
-                MOST_LAYERS,
-            ),
-            (
-                "experts.active",
-                experts.map(|experts| experts.active),
-                MOST_LAYERS,
-            ),
-            (
-                "experts.shared",
-                experts.map(|experts| experts.shared.max(1)),
-                MOST_LAYERS,
-            ),
-            (
-                "experts.ffn_hidden",
-                experts.map(|experts| experts.ffn_hidden),
-                LARGEST_DIMENSION,
-            ),
-            (
-                "latent_attention.q_rank",
-                latent.map(|latent| latent.q_rank),
-                LARGEST_DIMENSION,
-            ),
-            (
-                "latent_attention.kv_rank",
-                latent.map(|latent| latent.kv_rank),
-                LARGEST_DIMENSION,
-            ),
-            (
-                "latent_attention.nope_dim",
-                latent.map(|latent| latent.nope_dim),
-                MOST_LAYERS,
-            ),
-            (
-                "latent_attention.rope_dim",
-                latent.map(|latent| latent.rope_dim),
-                MOST_LAYERS,
-            ),
-            (
-                "latent_attention.v_dim",
-                latent.map(|latent| latent.v_dim),
-                MOST_LAYERS,
-            ),
-        ]
-    }
-
-    /// A rough count from above that cannot overflow, for the check.
-    fn parameters_bound(&self) -> u128 {
-        let wide = |value: u64| u128::from(value);
-        let hidden = wide(self.hidden);
-        let heads = wide(self.heads);
-        let attention = match &self.latent_attention {
-            None => 4 * hidden * heads * wide(self.head_dim),
-            Some(latent) => {
-                let ranks = wide(latent.q_rank) + wide(latent.kv_rank);
-                let dims = wide(latent.nope_dim) + wide(latent.rope_dim) + wide(latent.v_dim);
-                hidden * (ranks + dims) + (ranks + hidden) * heads * dims
-            }
-        };
-        let experts = self.experts.as_ref().map_or(0, |experts| {
-            (wide(experts.count) + wide(experts.shared)) * (3 * wide(experts.ffn_hidden) + 1)
-        });
-        let ffn = hidden * (3 * wide(self.ffn_hidden) + experts);
-        let embeddings = hidden * (2 * wide(self.vocab) + wide(self.learned_positions));
-        wide(self.layers) * (attention + ffn + 16 * hidden * heads) + embeddings
     }
 }

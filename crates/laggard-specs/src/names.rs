@@ -34,7 +34,7 @@ impl Names {
         self.ids.push(id.to_owned());
         for name in std::iter::once(id).chain(others) {
             match self.by_name.insert(name.to_ascii_lowercase(), entry) {
-                Some(other) if other != entry || name == id => {
+                Some(other) if other != entry => {
                     return Err(SpecsError::DuplicateName {
                         table: self.kind,
                         name: name.to_owned(),

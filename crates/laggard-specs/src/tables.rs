@@ -151,7 +151,10 @@ impl Tables {
     }
 }
 
-fn parse<T: for<'de> Deserialize<'de>>(table: &'static str, text: &str) -> Result<T, SpecsError> {
+pub(crate) fn parse<T: for<'de> Deserialize<'de>>(
+    table: &'static str,
+    text: &str,
+) -> Result<T, SpecsError> {
     toml::from_str(text).map_err(|source| SpecsError::Parse {
         table,
         source: Box::new(source),

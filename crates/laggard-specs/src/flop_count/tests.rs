@@ -122,10 +122,7 @@ fn the_ways_to_count_agree() {
             let layers = layer_flop(model, attention);
             let forward: f64 = layers
                 .iter()
-                .map(|layer| {
-                    layer.forward_flop_per_token * 1000.0
-                        + layer.forward_attention_flop_per_squared_token * 1e6
-                })
+                .map(|layer| layer.forward_flop_per_token * 1000.0 + layer.attention_flop(1000))
                 .sum();
             check_row(&model.id, forward * 3.0, 1000.0 * per_token, 1e-12);
         }

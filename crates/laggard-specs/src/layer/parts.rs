@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::flop_count::Attention;
+use crate::flop_count::{Attention, counted_square};
 use crate::model::Model;
 
 /// A stretch of a layer, in the order of forward.
@@ -21,6 +21,8 @@ pub enum LayerPart {
     Experts,
     /// Experts that every token uses.
     SharedExperts,
+    /// The projection that joins the two inputs of a module for multi-token prediction.
+    Projection,
     /// The output head.
     Head,
 }
@@ -34,57 +36,54 @@ pub struct PartFlop {
     /// that a token uses.
     pub forward_flop_per_token: f64,
     /// Forward FLOP of attention scores and their product with the values, per squared sequence
-    /// length: a sequence of s tokens costs this times s^2.
+    /// length: a sequence of s tokens costs this times s^2, or as [`Self::attention_flop`] says if
+    /// the layer has a window.
     pub forward_attention_flop_per_squared_token: f64,
+    /// Tokens that attention sees, if that is a window that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_window: Option<u64>,
     /// Elements of its matrices, of all experts, without biases and norms. A head has its own even
     /// if it shares the embedding's.
     pub matrix_elements: u64,
 }
 
+impl PartFlop {
+    /// Forward FLOP of attention over a sequence of `length` tokens.
+    #[must_use]
+    pub fn attention_flop(&self, length: u64) -> f64 {
+        let square = counted_square(length as f64, self.attention_window);
+        self.forward_attention_flop_per_squared_token * square
+    }
+}
+
 /// One layer's parts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerParts {
-    /// `layer 0` and so on, then `head`.
+    /// `layer 0` and so on, `mtp 0` and so on, then `head`.
     pub name: String,
     /// Its parts, in the order of forward.
     pub parts: Vec<PartFlop>,
 }
 
-/// The layers that multiply, in forward order: transformer layers, then the head. Without the
-/// embedding, which is looked up. Backward costs twice the forward FLOP.
+/// The layers that multiply, in forward order: transformer layers, modules for multi-token
+/// prediction, then the head. Without the embedding, which is looked up. Backward costs twice the
+/// forward FLOP.
 #[must_use]
 pub fn layer_parts(model: &Model, attention: Attention) -> Vec<LayerParts> {
-    let per_pair = 4.0 * model.attention_width() * attention.share_of_pairs();
-    let part = |part, elements| PartFlop {
-        part,
-        forward_flop_per_token: 2.0 * elements as f64,
-        forward_attention_flop_per_squared_token: 0.0,
-        matrix_elements: elements,
+    let layer = |index: u64| LayerParts {
+        name: format!("layer {index}"),
+        parts: transformer_layer(model, index, attention),
     };
-    let layer = |index: u64| {
-        let mut parts = vec![
-            part(LayerPart::Qkv, model.qkv_weights()),
-            PartFlop {
-                forward_attention_flop_per_squared_token: per_pair,
-                ..part(LayerPart::Attention, model.output_weights())
-            },
-        ];
-        match model.experts_of_layer(index) {
-            None => parts.push(part(LayerPart::FeedForward, model.dense_ffn_weights())),
-            Some(experts) => {
-                let one = model.expert_weights(experts);
-                parts.push(part(LayerPart::Router, model.hidden * experts.count));
-                parts.push(PartFlop {
-                    matrix_elements: experts.count * one,
-                    ..part(LayerPart::Experts, experts.active * one)
-                });
-                if experts.shared > 0 {
-                    parts.push(part(LayerPart::SharedExperts, experts.shared * one));
-                }
-            }
+    let module = |index: u64| {
+        let last = model.layers.saturating_sub(1);
+        let mut parts = vec![part(LayerPart::Projection, model.mtp_projection_weights())];
+        parts.extend(transformer_layer(model, last, attention));
+        for part in &mut parts {
+            part.attention_window = None;
         }
+        parts.push(part(LayerPart::Head, model.head_matmul_parameters()));
         LayerParts {
-            name: format!("layer {index}"),
+            name: format!("mtp {index}"),
             parts,
         }
     };
@@ -92,7 +91,49 @@ pub fn layer_parts(model: &Model, attention: Attention) -> Vec<LayerParts> {
         name: "head".to_owned(),
         parts: vec![part(LayerPart::Head, model.head_matmul_parameters())],
     };
-    (0..model.layers).map(layer).chain([head]).collect()
+    let layers = (0..model.layers).map(layer);
+    layers
+        .chain((0..model.mtp_modules).map(module))
+        .chain([head])
+        .collect()
+}
+
+fn transformer_layer(model: &Model, index: u64, attention: Attention) -> Vec<PartFlop> {
+    let mut parts = vec![
+        part(LayerPart::Qkv, model.qkv_weights()),
+        PartFlop {
+            forward_attention_flop_per_squared_token: 4.0
+                * model.attention_width()
+                * attention.share_of_pairs(),
+            attention_window: attention.counted_window(model.window_of_layer(index)),
+            ..part(LayerPart::Attention, model.output_weights())
+        },
+    ];
+    let Some(experts) = model.experts_of_layer(index) else {
+        parts.push(part(LayerPart::FeedForward, model.dense_ffn_weights()));
+        return parts;
+    };
+    let one = model.expert_weights(experts);
+    parts.push(part(LayerPart::Router, model.hidden * experts.count));
+    parts.push(PartFlop {
+        matrix_elements: experts.count * one,
+        ..part(LayerPart::Experts, experts.active * one)
+    });
+    if experts.shared > 0 {
+        parts.push(part(LayerPart::SharedExperts, experts.shared * one));
+    }
+    parts
+}
+
+/// A part of matrix products alone, all of whose elements a token multiplies with.
+fn part(part: LayerPart, elements: u64) -> PartFlop {
+    PartFlop {
+        part,
+        forward_flop_per_token: 2.0 * elements as f64,
+        forward_attention_flop_per_squared_token: 0.0,
+        attention_window: None,
+        matrix_elements: elements,
+    }
 }
 
 #[cfg(test)]
