@@ -1,0 +1,75 @@
+//! Errors of this crate.
+
+use thiserror::Error;
+
+/// Why nothing could be predicted.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SimulateError {
+    /// A table is not the TOML that it should be.
+    #[error("cannot read the {table} table: {source}")]
+    Parse {
+        /// Which table.
+        table: &'static str,
+        /// What the TOML reader says, with line and column.
+        source: Box<toml::de::Error>,
+    },
+    /// A table lacks an entry.
+    #[error("the {table} table has no entry '{id}'")]
+    NoEntry {
+        /// Which table.
+        table: &'static str,
+        /// The entry that was asked for.
+        id: String,
+    },
+    /// A number is outside what the model is defined for.
+    #[error("{name} is {value}, but must be {allowed}")]
+    OutOfRange {
+        /// What the number is, with its unit.
+        name: &'static str,
+        /// The refused number.
+        value: f64,
+        /// The range that is accepted.
+        allowed: &'static str,
+    },
+    /// An accelerator without the rate of a link that its ranks would need.
+    #[error(
+        "the {link} bandwidth of {accelerator} is unknown\n\
+         hint: state {key} of the accelerator or of the cluster"
+    )]
+    UnknownBandwidth {
+        /// The accelerator's id.
+        accelerator: String,
+        /// Scale-up or scale-out.
+        link: &'static str,
+        /// The key that is missing.
+        key: &'static str,
+    },
+}
+
+/// Refuses a number that is not finite and above zero.
+pub(crate) fn positive(name: &'static str, value: f64) -> Result<f64, SimulateError> {
+    in_range(
+        name,
+        value,
+        value > 0.0 && value.is_finite(),
+        "above zero and finite",
+    )
+}
+
+/// Refuses a number unless `accepted`.
+pub(crate) fn in_range(
+    name: &'static str,
+    value: f64,
+    accepted: bool,
+    allowed: &'static str,
+) -> Result<f64, SimulateError> {
+    if accepted {
+        return Ok(value);
+    }
+    Err(SimulateError::OutOfRange {
+        name,
+        value,
+        allowed,
+    })
+}

@@ -1,0 +1,454 @@
+//! NCCL's own estimate of a collective's time, re-implemented from its equations: for each
+//! algorithm and protocol a latency and a bandwidth, and the choice of the smallest time.
+//!
+//! Source: NVIDIA/nccl, src/graph/tuning.cc (ncclTopoTuneModel, ncclTopoGetAlgoTime), 2.29 and
+//! 2.30. Where NCCL searches the machine for channels, rules of the table stand instead
+//! ([`Nccl::channels`]). Times of measured systems are above NCCL's estimate below the plateau:
+//! [`Nccl::seconds`] adds what was fitted on published sweeps, [`Nccl::estimate`] does not.
+
+mod latency;
+
+use laggard_types::Collective;
+
+use latency::ring_steps;
+
+use super::calibration::Calibration;
+use super::tuning::{Algorithm, Generation, Protocol, Tuning};
+
+/// Pairs of algorithm and protocol that NCCL implements.
+const CANDIDATES: [(Algorithm, Protocol); 11] = [
+    (Algorithm::Tree, Protocol::Ll),
+    (Algorithm::Tree, Protocol::Ll128),
+    (Algorithm::Tree, Protocol::Simple),
+    (Algorithm::Ring, Protocol::Ll),
+    (Algorithm::Ring, Protocol::Ll128),
+    (Algorithm::Ring, Protocol::Simple),
+    (Algorithm::CollnetDirect, Protocol::Simple),
+    (Algorithm::CollnetChain, Protocol::Simple),
+    (Algorithm::Nvls, Protocol::Simple),
+    (Algorithm::NvlsTree, Protocol::Simple),
+    (Algorithm::Pat, Protocol::Simple),
+];
+
+const BYTES_PER_US_OF_GB_PER_S: f64 = 1000.0;
+const SECONDS_PER_US: f64 = 1e-6;
+const MIB: f64 = 1_048_576.0;
+
+/// Which wires join the ranks of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wires {
+    /// NVLink through a switch that can multicast from Hopper on.
+    NvSwitch,
+    /// NVLink from device to device.
+    NvLink,
+    /// PCI Express.
+    Pci,
+}
+
+/// Who makes the hosts' processors: NCCL has other constants for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Processor {
+    /// Intel, and whatever is not AMD.
+    #[default]
+    Intel,
+    /// AMD.
+    Amd,
+}
+
+/// Whether the switches of the network reduce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NetworkReduction {
+    /// They only forward.
+    #[default]
+    None,
+    /// SHARP: NCCL's CollNet algorithms are in use.
+    Sharp,
+}
+
+/// NCCL's model on one kind of machine.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Nccl {
+    pub(crate) tuning: Box<Tuning>,
+    pub(crate) calibration: Calibration,
+    pub(crate) generation: Generation,
+    pub(crate) wires: Wires,
+    pub(crate) processor: Processor,
+    pub(crate) reduction: NetworkReduction,
+    /// Link rate of one rank within its node, GB/s.
+    pub(crate) scale_up: f64,
+    /// One rank's share of the network cards, GB/s.
+    pub(crate) scale_out: f64,
+    /// Network cards per rank.
+    pub(crate) cards_per_rank: f64,
+    /// What the network adds to each hop between nodes, microseconds.
+    pub(crate) network_latency: f64,
+}
+
+/// How the ranks of a collective lie.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Shape {
+    /// Ranks in all, at least 2.
+    pub(crate) ranks: f64,
+    /// Nodes that hold them.
+    pub(crate) nodes: f64,
+    /// Share of the network cards' rate that the links above them leave, in (0, 1].
+    pub(crate) network_share: f64,
+}
+
+/// What NCCL would choose, and the time that it expects.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NcclEstimate {
+    /// The chosen algorithm.
+    pub algorithm: Algorithm,
+    /// The chosen protocol.
+    pub protocol: Protocol,
+    /// The expected time in seconds.
+    pub seconds: f64,
+}
+
+/// Channels that the graph search finds.
+#[derive(Debug, Clone, Copy)]
+struct Channels {
+    count: f64,
+    /// GB/s of each within a node.
+    intra: f64,
+    /// GB/s of each between nodes.
+    inter: f64,
+}
+
+/// Latency in microseconds and algorithm bandwidth in GB/s.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    latency: f64,
+    bandwidth: f64,
+}
+
+impl Nccl {
+    /// NCCL's own estimate; `None` for a collective that its model does not have.
+    pub(crate) fn estimate(
+        &self,
+        collective: Collective,
+        bytes: f64,
+        shape: Shape,
+    ) -> Option<NcclEstimate> {
+        let times = self
+            .costs(collective, shape)
+            .map(|(algorithm, protocol, cost)| {
+                let corrected = cost.bandwidth * self.stepped(algorithm, protocol, bytes);
+                let plateau = match (collective, algorithm, protocol) {
+                    (Collective::AllReduce, Algorithm::Ring, Protocol::Simple) => {
+                        self.ring_plateau(bytes, shape)
+                    }
+                    _ => 1.0,
+                };
+                let latency = cost.latency * plateau;
+                let time = latency + bytes / (BYTES_PER_US_OF_GB_PER_S * corrected);
+                NcclEstimate {
+                    algorithm,
+                    protocol,
+                    seconds: time * SECONDS_PER_US,
+                }
+            });
+        times.min_by(|a, b| a.seconds.total_cmp(&b.seconds))
+    }
+
+    /// The time to expect: each algorithm with its lowest latency over the protocols, scaled, with
+    /// the bandwidth of its large chunks, and with the slow rise to the plateau that published
+    /// sweeps show where NCCL changes protocols. Grows with the bytes, unlike NCCL's estimate.
+    pub(crate) fn seconds(&self, collective: Collective, bytes: f64, shape: Shape) -> f64 {
+        let fit = self.calibration.of(shape.nodes > 1.0);
+        let mut best = f64::INFINITY;
+        let mut latency = f64::INFINITY;
+        let mut last = None;
+        for (algorithm, protocol, cost) in self.costs(collective, shape) {
+            if last != Some(algorithm) {
+                latency = f64::INFINITY;
+                last = Some(algorithm);
+            }
+            latency = latency.min(cost.latency);
+            if protocol == Protocol::Simple {
+                let share = match algorithm {
+                    Algorithm::Nvls | Algorithm::NvlsTree => fit.multicast_share,
+                    _ => 1.0,
+                };
+                let transfer = bytes / (BYTES_PER_US_OF_GB_PER_S * share * cost.bandwidth);
+                best = best.min(fit.latency_scale * latency + transfer);
+            }
+        }
+        let ramp = match collective {
+            Collective::AllReduce => fit.ramp_us,
+            _ => fit.ramp_us * self.calibration.one_way_ramp,
+        };
+        (best + ramp * (bytes / MIB).cbrt()) * SECONDS_PER_US
+    }
+
+    fn costs(
+        &self,
+        collective: Collective,
+        shape: Shape,
+    ) -> impl Iterator<Item = (Algorithm, Protocol, Cost)> {
+        CANDIDATES
+            .into_iter()
+            .filter_map(move |(algorithm, protocol)| {
+                let bandwidth = self.bandwidth(collective, algorithm, protocol, shape)?;
+                let latency = self.latency(collective, algorithm, protocol, shape);
+                (bandwidth > 0.0).then_some((algorithm, protocol, Cost { latency, bandwidth }))
+            })
+    }
+
+    /// What NCCL's graph search would find for an algorithm.
+    ///
+    /// Within a node: channels that share the links. Between nodes: one channel per network card
+    /// of the ranks. A tree over two nodes crosses the network once in each direction, a ring
+    /// twice. NCCL splits few fast channels in two (ncclTopoDupChannels), except those of rings.
+    fn channels(&self, algorithm: Algorithm, shape: Shape) -> Channels {
+        let rules = &self.tuning.graph;
+        let per_node = shape.ranks / shape.nodes;
+        let multicast = matches!(algorithm, Algorithm::Nvls | Algorithm::NvlsTree);
+        let count = if multicast {
+            per_node.min(rules.nvls_channels)
+        } else if shape.nodes > 1.0 {
+            (per_node * self.cards_per_rank).floor().max(1.0)
+        } else {
+            rules.ring_channels.of(self.generation)
+        };
+        let intra = if multicast {
+            let share = rules.nvls_share_of_scale_up.of(self.generation);
+            let limit = rules.nvls_channel_limit.of(self.generation);
+            (share * self.scale_up / count).min(limit)
+        } else if shape.nodes > 1.0 {
+            // A channel leaves each node over the network once, so it misses one link.
+            let over_links = (per_node - 1.0) / per_node;
+            rules.ring_share_of_scale_up * self.scale_up / count / over_links
+        } else {
+            rules.ring_share_of_scale_up * self.scale_up / count
+        };
+        if shape.nodes <= 1.0 {
+            return Channels {
+                count,
+                intra,
+                inter: f64::INFINITY,
+            };
+        }
+        let cards = rules.share_of_scale_out * shape.network_share * self.scale_out * per_node;
+        let inter = cards / count;
+        if multicast {
+            return Channels {
+                count,
+                intra,
+                inter,
+            };
+        }
+        let crossing = if algorithm == Algorithm::Tree && shape.nodes <= 2.0 {
+            2.0 * inter
+        } else {
+            inter
+        };
+        let speed = intra.min(crossing);
+        let splits = speed >= 25.0
+            && (self.generation <= Generation::Ampere || speed >= 50.0 || count <= 4.0);
+        let factor = if splits && algorithm != Algorithm::Ring {
+            2.0
+        } else {
+            1.0
+        };
+        Channels {
+            count: count * factor,
+            intra: speed / factor,
+            inter: intra.min(inter) / factor,
+        }
+    }
+
+    /// Algorithm bandwidth in GB/s, `None` where NCCL does not implement or does not enable it.
+    fn bandwidth(
+        &self,
+        collective: Collective,
+        algorithm: Algorithm,
+        protocol: Protocol,
+        shape: Shape,
+    ) -> Option<f64> {
+        if !self.enabled(collective, algorithm, protocol, shape) {
+            return None;
+        }
+        let channels = self.channels(algorithm, shape);
+        let one_way = matches!(
+            collective,
+            Collective::AllGather | Collective::ReduceScatter
+        );
+        let per_channel = match algorithm {
+            Algorithm::Nvls | Algorithm::NvlsTree => {
+                self.multicast_channel(algorithm, one_way, channels, shape)?
+            }
+            Algorithm::CollnetDirect | Algorithm::CollnetChain => channels.intra,
+            _ if shape.nodes <= 2.0 => channels.intra,
+            _ => channels.inter,
+        };
+        let bus = self.refined(algorithm, protocol, channels.count * per_channel, shape);
+        let bus = match algorithm {
+            Algorithm::Pat => 0.75 * bus,
+            Algorithm::CollnetDirect => self.collnet_direct(one_way, bus, channels, shape),
+            _ => bus,
+        };
+        let steps = ring_steps(collective, shape.ranks);
+        Some(match algorithm {
+            _ if one_way && algorithm != Algorithm::Ring => bus,
+            Algorithm::Ring | Algorithm::Nvls | Algorithm::NvlsTree => bus * shape.ranks / steps,
+            _ => bus * 0.5,
+        })
+    }
+
+    fn enabled(
+        &self,
+        collective: Collective,
+        algorithm: Algorithm,
+        protocol: Protocol,
+        shape: Shape,
+    ) -> bool {
+        let per_node = shape.ranks / shape.nodes;
+        let several = shape.nodes > 1.0;
+        let sharp = self.reduction == NetworkReduction::Sharp && several;
+        let switch = self.wires == Wires::NvSwitch;
+        let multicast = switch && self.generation >= Generation::Hopper && per_node >= 2.0;
+        let reduces_all = collective == Collective::AllReduce;
+        let one_way = matches!(
+            collective,
+            Collective::AllGather | Collective::ReduceScatter
+        );
+        let known = reduces_all
+            || one_way
+            || matches!(collective, Collective::Broadcast | Collective::Reduce);
+        let fits = match algorithm {
+            Algorithm::Ring => known,
+            Algorithm::Tree => reduces_all,
+            Algorithm::CollnetDirect => sharp && switch && (reduces_all || one_way),
+            Algorithm::CollnetChain => sharp && reduces_all,
+            // NCCL asks for one network card per rank for the one-way collectives.
+            Algorithm::Nvls => multicast && (!several || sharp) && (reduces_all || one_way),
+            Algorithm::NvlsTree => multicast && several && reduces_all,
+            Algorithm::Pat => one_way && per_node <= 1.0,
+        };
+        fits && (protocol != Protocol::Ll128 || self.wires != Wires::Pci)
+    }
+
+    fn multicast_channel(
+        &self,
+        algorithm: Algorithm,
+        one_way: bool,
+        channels: Channels,
+        shape: Shape,
+    ) -> Option<f64> {
+        if channels.count < 2.0 {
+            return None;
+        }
+        let per_node = shape.ranks / shape.nodes;
+        let efficiency = self.tuning.nvls_efficiency.of(self.generation);
+        let intra = channels.intra * efficiency * (channels.count - 1.0) / channels.count;
+        let intra = if one_way {
+            intra * (per_node - 1.0) / per_node
+        } else {
+            2.0 * intra
+        };
+        if algorithm == Algorithm::Nvls {
+            return Some(intra.min(channels.inter));
+        }
+        let limit = self.limit(&self.tuning.nvls_tree_limit, shape);
+        let two_nodes = if shape.nodes <= 2.0 { 2.0 } else { 1.0 };
+        Some(intra.min(two_nodes * channels.inter).min(limit))
+    }
+
+    /// Bus bandwidth after the corrections of NCCL for rings and trees.
+    fn refined(&self, algorithm: Algorithm, protocol: Protocol, bus: f64, shape: Shape) -> f64 {
+        let count = self.channels(algorithm, shape).count;
+        match (algorithm, protocol) {
+            (Algorithm::Ring, Protocol::Ll) => (0.5 * bus).min(self.ll_limit(shape)),
+            (Algorithm::Ring, Protocol::Ll128) => {
+                let limit = self.limit(&self.tuning.ring_ll128_limit, shape);
+                (0.92 * bus).min(count * limit)
+            }
+            (Algorithm::Tree, _) => {
+                let limit = self.limit(&self.tuning.tree_limit, shape);
+                let bus = (0.92 * bus).min(count * limit);
+                match protocol {
+                    Protocol::Ll => (bus / 3.8).min(self.ll_limit(shape)),
+                    Protocol::Ll128 => {
+                        let payload = if shape.nodes <= 1.0 {
+                            7.0 / 9.0
+                        } else {
+                            120.0 / 128.0
+                        };
+                        let limit = self.limit(&self.tuning.tree_ll128_limit, shape);
+                        (payload * bus).min(count * limit)
+                    }
+                    Protocol::Simple => bus,
+                }
+            }
+            _ => bus,
+        }
+    }
+
+    fn collnet_direct(&self, one_way: bool, bus: f64, channels: Channels, shape: Shape) -> f64 {
+        let per_node = shape.ranks / shape.nodes;
+        if one_way {
+            return per_node * channels.intra.min(0.9 * channels.inter);
+        }
+        let ratio = per_node / channels.count;
+        let bus = bus / (ratio - (ratio - 1.0) / 2.0);
+        if self.generation >= Generation::Hopper {
+            0.85 * bus
+        } else {
+            bus
+        }
+    }
+
+    fn ll_limit(&self, shape: Shape) -> f64 {
+        let row = match (shape.nodes > 1.0, self.processor) {
+            (false, _) => self.generation,
+            (true, Processor::Intel) => Generation::Volta,
+            (true, Processor::Amd) => Generation::Ampere,
+        };
+        self.tuning.ll_limit.of(row)[node_column(shape)]
+    }
+
+    fn limit(&self, limits: &super::tuning::ByGeneration<[f64; 3]>, shape: Shape) -> f64 {
+        limits.of(self.generation)[node_column(shape)]
+    }
+
+    /// NCCL's correction of trees at a size: constant between powers of two.
+    fn stepped(&self, algorithm: Algorithm, protocol: Protocol, bytes: f64) -> f64 {
+        let power = (bytes / 64.0).max(1.0).log2().floor() as usize;
+        // NCCL's comparison of the size leaves the last entry out for trees.
+        let entries = match algorithm {
+            Algorithm::Tree => 23,
+            Algorithm::NvlsTree if self.generation >= Generation::Blackwell => 24,
+            _ => 0,
+        };
+        if power < entries {
+            self.tuning.tree_correction.of(protocol)[power]
+        } else {
+            1.0
+        }
+    }
+
+    /// The factor on the latency of rings over several nodes at large sizes.
+    fn ring_plateau(&self, bytes: f64, shape: Shape) -> f64 {
+        let channels = self.channels(Algorithm::Ring, shape).count;
+        if shape.nodes <= 1.0 || bytes / (channels * shape.ranks) < 64.0 {
+            1.0
+        } else if self.generation == Generation::Volta {
+            1.9
+        } else {
+            1.4
+        }
+    }
+}
+
+/// Column of NCCL's tables of one, two and more nodes.
+fn node_column(shape: Shape) -> usize {
+    if shape.nodes <= 1.0 {
+        0
+    } else if shape.nodes <= 2.0 {
+        1
+    } else {
+        2
+    }
+}
