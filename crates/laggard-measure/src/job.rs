@@ -212,13 +212,16 @@ fn hosts(ranks: u32, hosts: u32) -> Vec<u32> {
 
 /// What is executed of a model: its matrices.
 fn shape_of(model: &Model) -> Result<Shape, MeasureError> {
-    let mixed = |experts: &laggard_specs::Experts| experts.shared > 0 || experts.dense_layers > 0;
-    if model.experts.as_ref().is_some_and(mixed) || model.latent_attention.is_some() {
+    let mixed = |experts: &laggard_specs::Experts| {
+        experts.shared > 0 || experts.dense_layers > 0 || experts.every > 1
+    };
+    let attends_otherwise = model.latent_attention.is_some() || model.sliding_window.is_some();
+    if model.experts.as_ref().is_some_and(mixed) || attends_otherwise || model.mtp_modules > 0 {
         return Err(MeasureError::Setting {
             what: "the model",
             value: model.id.clone(),
-            why: "shared experts, layers with and without experts, and latent attention cannot be \
-                  executed"
+            why: "shared experts, layers with and without experts, latent or windowed attention \
+                  and multi-token prediction cannot be executed"
                 .to_owned(),
             hint: "choose another --model, such as small".to_owned(),
         });

@@ -105,6 +105,14 @@ pub enum SpecsError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A layout that the model cannot have.
+    #[error("{what} {problem}\nhint: choose a layout that divides the model")]
+    Layout {
+        /// The dimension.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A comparison of no classes.
     #[error("no accelerator classes to compare")]
     NoClasses,

@@ -9,6 +9,7 @@ mod convention;
 mod error;
 mod flop_count;
 mod layer;
+mod memory;
 mod model;
 mod names;
 mod published;
@@ -23,6 +24,7 @@ pub use flop_count::{
     training_flop_per_token,
 };
 pub use layer::{LayerFlop, LayerPart, LayerParts, PartFlop, layer_flop, layer_parts};
+pub use memory::{MemoryLayout, MemoryNeed, StateBytes, memory_of_stage, memory_per_rank};
 pub use model::{Experts, LatentAttention, Model, Norm, SlidingWindow};
 pub use published::{
     ArithmeticException, Figure, FigureCheck, NotRecomputed, PublishedRow, RowKind,

@@ -206,7 +206,8 @@ impl Model {
 
     /// The part of [`Self::matmul_parameters`] in one transformer layer.
     pub(crate) fn layer_matmul_parameters(&self, layer: u64) -> u64 {
-        self.attention_weights() + self.ffn_weights(layer, |experts| experts.active)
+        self.attention_weights()
+            + self.ffn_weights(self.experts_of_layer(layer), |experts| experts.active)
     }
 
     /// The part of [`Self::matmul_parameters`] in the output head.
@@ -216,10 +217,15 @@ impl Model {
 
     /// All parameters of one transformer layer.
     pub(crate) fn layer_parameters(&self, layer: u64) -> u64 {
+        self.layer_parameters_with(self.experts_of_layer(layer))
+    }
+
+    /// All parameters of a transformer layer with these experts, or with a dense feed-forward.
+    pub(crate) fn layer_parameters_with(&self, experts: Option<&Experts>) -> u64 {
         self.attention_weights()
-            + self.ffn_weights(layer, |experts| experts.count)
+            + self.ffn_weights(experts, |experts| experts.count)
             + self.attention_biases_and_norms()
-            + self.ffn_biases(layer)
+            + self.ffn_biases(experts)
             + 2 * self.norm.vectors() * self.hidden
     }
 
@@ -304,8 +310,8 @@ impl Model {
         (layers + modules) * self.hidden * experts.count
     }
 
-    fn ffn_weights(&self, layer: u64, routed: impl Fn(&Experts) -> u64) -> u64 {
-        match self.experts_of_layer(layer) {
+    fn ffn_weights(&self, experts: Option<&Experts>, routed: impl Fn(&Experts) -> u64) -> u64 {
+        match experts {
             None => self.dense_ffn_weights(),
             Some(experts) => {
                 let one = self.expert_weights(experts);
@@ -330,8 +336,8 @@ impl Model {
         qkv + out + qk_norm + latent_norms
     }
 
-    fn ffn_biases(&self, layer: u64) -> u64 {
-        if let Some(experts) = self.experts_of_layer(layer) {
+    fn ffn_biases(&self, experts: Option<&Experts>) -> u64 {
+        if let Some(experts) = experts {
             let one = (self.ffn_matrices - 1) * experts.ffn_hidden + self.hidden;
             return if experts.bias {
                 experts.count * (one + 1)

@@ -20,7 +20,7 @@ fn parameters_match_published_totals() {
             model.parameters()
         );
     }
-    assert!(compared >= 20, "only {compared} models compared");
+    assert!(compared >= 50, "only {compared} models compared");
 }
 
 /// Counts that are published to the last parameter.
@@ -33,6 +33,7 @@ fn exact_totals() {
         ("llama2-7b", 6_738_415_616),
         ("llama2-70b", 68_976_648_192),
         ("llama3-8b", 8_030_261_248),
+        ("mistral-7b", 7_241_732_096),
         ("llama3-405b", 405_853_388_800),
         ("mpt-7b", 6_658_859_008),
     ] {
@@ -46,8 +47,9 @@ fn exact_totals() {
 fn active_parameters_of_mixtures() {
     for model in builtin().models() {
         let Some(published) = model.published_active_parameters else {
-            // The makers of Grok-1 print no count.
-            let unprinted = model.published_parameters.is_none() || model.id == "grok-1";
+            // No count is printed, or one with parts that are not language.
+            let unprinted = ["grok-1", "llama4-maverick"].contains(&model.id.as_str())
+                || model.published_parameters.is_none();
             assert!(model.experts.is_none() || unprinted, "{}", model.id);
             continue;
         };
