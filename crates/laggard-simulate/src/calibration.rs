@@ -14,6 +14,7 @@ use laggard_types::Collective;
 pub use line::Line;
 use line::Point;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One operation of a run on one rank.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,8 @@ pub struct Observation<'a> {
     pub head: bool,
     /// What it usually took, in seconds.
     pub seconds: f64,
+    /// What it took over that, at evenly spaced quantiles; empty where that is not known.
+    pub ratios: &'a [f64],
 }
 
 /// Costs of operations on each class of devices.
@@ -56,6 +59,22 @@ pub struct KindCost {
     pub kind: Kind,
     /// Its cost.
     pub line: Line,
+    /// What it takes over that, at evenly spaced quantiles: the i-th of n at `(i + 1/2) / n`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ratios: Vec<f64>,
+}
+
+impl KindCost {
+    /// The ratio of what an operation takes to its usual time, at a quantile.
+    fn ratio(&self, quantile: f64) -> f64 {
+        let Some(last) = self.ratios.len().checked_sub(1) else {
+            return 1.0;
+        };
+        let at = (quantile * self.ratios.len() as f64 - 0.5).clamp(0.0, last as f64);
+        let (low, part) = (at as usize, at.fract());
+        let high = (low + 1).min(last);
+        self.ratios[low] * (1.0 - part) + self.ratios[high] * part
+    }
 }
 
 /// Operations that are alike in all that is given here.
@@ -101,13 +120,18 @@ impl Does {
 }
 
 impl Kind {
-    /// The kinds that an operation belongs to, the narrowest first.
-    fn of(operation: &Operation, head: bool) -> [Self; 3] {
+    /// The kinds that an operation belongs to, the narrowest first. What a collective or transfer
+    /// costs does not depend on what it is for.
+    fn of(operation: &Operation, head: bool) -> Vec<Self> {
+        let does = Does::of(operation);
         let all = Self {
-            does: Does::of(operation),
+            does,
             phase: None,
             parts: None,
         };
+        if matches!(does, Does::Transfer | Does::Collective(_)) {
+            return vec![all];
+        }
         let of_phase = Self {
             phase: Some(operation.phase),
             ..all.clone()
@@ -116,7 +140,7 @@ impl Kind {
             parts: Some((operation.parts.clone(), head)),
             ..of_phase.clone()
         };
-        [of_parts, of_phase, all]
+        vec![of_parts, of_phase, all]
     }
 }
 
@@ -124,11 +148,11 @@ impl Calibration {
     /// Lines through what was observed.
     #[must_use]
     pub fn fit(observations: &[Observation<'_>]) -> Self {
-        let mut classes: Vec<(String, std::collections::BTreeMap<Kind, Vec<Point>>)> = Vec::new();
+        let mut classes: Vec<(String, Seen<'_>)> = Vec::new();
         for seen in observations {
             let at = classes.iter().position(|(class, _)| class == seen.class);
             let at = at.unwrap_or_else(|| {
-                classes.push((seen.class.to_owned(), std::collections::BTreeMap::new()));
+                classes.push((seen.class.to_owned(), BTreeMap::new()));
                 classes.len() - 1
             });
             let point = Point {
@@ -136,12 +160,18 @@ impl Calibration {
                 seconds: seen.seconds,
             };
             for kind in Kind::of(seen.operation, seen.head) {
-                classes[at].1.entry(kind).or_default().push(point);
+                classes[at]
+                    .1
+                    .entry(kind)
+                    .or_default()
+                    .push((point, seen.ratios));
             }
         }
-        let costs = |(class, kinds): (String, std::collections::BTreeMap<Kind, Vec<Point>>)| {
-            let cost = |(kind, points): (Kind, Vec<Point>)| {
-                Line::fit(&points).map(|line| KindCost { kind, line })
+        let costs = |(class, kinds): (String, Seen<'_>)| {
+            let cost = |(kind, seen): (Kind, Vec<(Point, &[f64])>)| {
+                let points: Vec<Point> = seen.iter().map(|it| it.0).collect();
+                let ratios = mean_of_each(seen.iter().map(|it| it.1));
+                Line::fit(&points).map(|line| KindCost { kind, line, ratios })
             };
             ClassCosts {
                 class,
@@ -154,23 +184,42 @@ impl Calibration {
     }
 
     /// Seconds that an operation takes on a device of a class, without waiting for others; `None`
-    /// where nothing like it was seen.
+    /// where nothing like it was seen. `quantile` is that of the times it takes: 0.5 for the usual
+    /// one.
     #[must_use]
     pub fn seconds(
         &self,
         class: &str,
         operation: &Operation,
-        members: u32,
-        head: bool,
+        (members, head): (u32, bool),
+        quantile: f64,
     ) -> Option<f64> {
         let costs = &self.classes.iter().find(|it| it.class == class)?.costs;
         let size = size(operation, members);
         let kinds = Kind::of(operation, head);
-        let mut lines = kinds
+        let mut costs = kinds
             .iter()
             .filter_map(|kind| costs.iter().find(|cost| cost.kind == *kind));
-        lines.next().map(|cost| cost.line.seconds(&size))
+        let cost = costs.next()?;
+        Some(cost.line.seconds(&size) * cost.ratio(quantile))
     }
+}
+
+/// What was seen of each kind.
+type Seen<'a> = BTreeMap<Kind, Vec<(Point, &'a [f64])>>;
+
+/// Mean over lists of their first, second, ... values; of those lists alone that have any.
+fn mean_of_each<'a>(lists: impl Iterator<Item = &'a [f64]>) -> Vec<f64> {
+    let mut sums: Vec<f64> = Vec::new();
+    let mut count = 0.0;
+    for list in lists.filter(|list| !list.is_empty()) {
+        sums.resize(list.len().max(sums.len()), 0.0);
+        sums.iter_mut()
+            .zip(list)
+            .for_each(|(sum, value)| *sum += value);
+        count += 1.0;
+    }
+    sums.iter().map(|sum| sum / count).collect()
 }
 
 /// What the cost of an operation grows with: FLOP, bytes that pass each rank, further members.

@@ -16,6 +16,7 @@ fn fit(seen: &[(Operation, u32, f64)]) -> Calibration {
         members,
         head: false,
         seconds,
+        ratios: &[],
     };
     let all: Vec<Observation<'_>> = seen
         .iter()
@@ -37,9 +38,11 @@ fn a_line_is_found_again() {
     };
     let calibration = fit(&[at(1000, 2), at(1 << 20, 2), at(1 << 22, 4), at(1 << 10, 8)]);
     let unseen = operation(kind, Phase::Backward, 0.0, 1 << 24);
-    let seconds = calibration.seconds("a", &unseen, 6, false).expect("a cost");
+    let seconds = calibration
+        .seconds("a", &unseen, (6, false), 0.5)
+        .expect("a cost");
     assert!((seconds / cost(1 << 24, 6) - 1.0).abs() < 1e-9);
-    assert_eq!(calibration.seconds("b", &unseen, 6, false), None);
+    assert_eq!(calibration.seconds("b", &unseen, (6, false), 0.5), None);
 }
 
 #[test]
@@ -58,7 +61,7 @@ fn one_size_is_taken_as_proportional_and_wider_kinds_stand_in() {
     ]);
     let seconds = |operation| {
         calibration
-            .seconds("a", &operation, 1, false)
+            .seconds("a", &operation, (1, false), 0.5)
             .expect("a cost")
     };
     assert!((seconds(compute(Phase::Forward, 3e6)) - 3e-3).abs() < 1e-12);
@@ -77,7 +80,7 @@ fn costs_are_never_negative() {
     let compute = |flop| operation(OperationKind::Compute, Phase::Forward, flop, 0);
     let calibration = fit(&[(compute(1e6), 1, 2e-3), (compute(2e6), 1, 1e-3)]);
     let far = calibration
-        .seconds("a", &compute(1e9), 1, false)
+        .seconds("a", &compute(1e9), (1, false), 0.5)
         .expect("a cost");
     assert!(far > 0.9e-3 && far < 2.1e-3, "{far}");
 }

@@ -1,0 +1,244 @@
+//! How far a step is from what was predicted for its layout, by costs that were calibrated on runs
+//! of other layouts.
+//!
+//! Each round runs the layouts of the calibration and one layout more, in random order, since the
+//! speed of a shared machine drifts; fits the costs of operations on the former; and predicts the
+//! step of the latter from its schedule alone.
+//!
+//! Usage: `calibrated_prediction [--rounds N] [--steps N] [--seed N] [--csv FILE]
+//! [--require-median SHARE]`. The last one fails if the median of absolute errors is not below a
+//! share.
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+
+use anyhow::{Context, Result, anyhow, bail};
+use laggard_analyze::{OperationTime, analyze, operation_times};
+use laggard_benches::models::{LAYER_ELEMENTS, OUTPUT_ELEMENTS, layered};
+use laggard_measure::{Hooks, Settings, run};
+use laggard_record::{Manifest, Record};
+use laggard_schedule::{Layout, Operation, Schedule};
+use laggard_simulate::{Calibration, Observation, predict_step};
+use laggard_specs::Model;
+use laggard_stats::{Rng, median, quantile};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What costs are calibrated on.
+const CALIBRATED_ON: [&str; 5] = ["dp4", "dp2,tp2", "tp4", "dp2,pp2", "dp2,cp2,zero1"];
+/// What is predicted: products that were not seen, wider groups, deeper pipelines.
+const PREDICTED: [&str; 10] = [
+    "dp2,tp2,pp2",
+    "dp8",
+    "pp4",
+    "dp2,pp4",
+    "pp2,vp2",
+    "cp4",
+    "dp2,tp4",
+    "tp2,pp4",
+    "dp4,zero1",
+    "dp2,cp2,pp2",
+];
+const LAYERS: u32 = 8;
+/// Steps that are drawn for a prediction.
+const STEPS: u64 = 41;
+
+/// One run.
+struct Made {
+    manifest: Manifest,
+    times: Vec<OperationTime>,
+    step_seconds: f64,
+}
+
+fn main() -> Result<ExitCode> {
+    let options = Options::from_arguments(std::env::args().skip(1))?;
+    let model = layered(LAYERS, LAYER_ELEMENTS / 2 / OUTPUT_ELEMENTS)?;
+    let mut csv = options.csv.as_ref().map(File::create).transpose()?;
+    let header = "round,layout,basis,measured_ms,predicted_ms,error";
+    if let Some(file) = &mut csv {
+        writeln!(file, "{header}")?;
+    }
+    let mut errors = Vec::new();
+    for round in 0..options.rounds {
+        let mut rng = Rng::for_stream(options.seed, u64::from(round));
+        let layout = PREDICTED[round as usize % PREDICTED.len()];
+        let (known, unknown) = made(layout, &model, options.steps, &mut rng)
+            .with_context(|| format!("round {round}, {layout}"))?;
+        let predicted = predict(&known, &unknown.manifest)?;
+        let error = predicted / unknown.step_seconds - 1.0;
+        let (seen, said) = (1e3 * unknown.step_seconds, 1e3 * predicted);
+        let basis = unknown.manifest.clock.basis;
+        println!(
+            "{layout:<14} {basis:?}: {seen:7.3} ms, predicted {said:7.3} ms, {:+.2} %",
+            1e2 * error
+        );
+        if let Some(file) = &mut csv {
+            writeln!(
+                file,
+                "{round},\"{layout}\",{basis:?},{seen:.4},{said:.4},{error:.5}"
+            )?;
+        }
+        errors.push(error.abs());
+    }
+    let middle = median(&errors)?;
+    println!(
+        "absolute error of {} predictions: median {:.2} %, 90th percentile {:.2} %, largest {:.2} %",
+        errors.len(),
+        1e2 * middle,
+        1e2 * quantile(&errors, 0.9)?,
+        1e2 * quantile(&errors, 1.0)?
+    );
+    Ok(
+        match options
+            .require_median
+            .is_none_or(|required| middle < required)
+        {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        },
+    )
+}
+
+/// Runs the layouts of the calibration and the one to predict, in random order.
+fn made(layout: &str, model: &Model, steps: u32, rng: &mut Rng) -> Result<(Vec<Made>, Made)> {
+    let mut left: Vec<&str> = CALIBRATED_ON.to_vec();
+    left.push(layout);
+    let mut known = Vec::new();
+    let mut unknown = None;
+    while !left.is_empty() {
+        let text = left.swap_remove(rng.below(left.len()));
+        let it = one(text, model, steps, rng.next_u64() >> 1).with_context(|| text.to_owned())?;
+        match text == layout {
+            true => unknown = Some(it),
+            false => known.push(it),
+        }
+    }
+    Ok((known, unknown.context("the layout was not run")?))
+}
+
+fn one(text: &str, model: &Model, steps: u32, seed: u64) -> Result<Made> {
+    let dir = tempfile::tempdir().context("no directory for the record")?;
+    let mut layout = Layout::parse(text)?;
+    let replicas = layout.data_parallel as usize;
+    layout.micro_batches = vec![2 * layout.pipeline_parallel; replicas];
+    let ranks = layout.world_size() as u32;
+    let mut settings = Settings::new(model.clone(), ranks, dir.path().join("record"));
+    settings.layout = layout;
+    settings.steps = steps;
+    settings.seed = seed;
+    let hooks = Hooks {
+        stop: &|| None,
+        flush: &|| false,
+        progress: &|_| (),
+    };
+    let made = run(&settings, &hooks)?;
+    let record = Record::open(&made.record)?;
+    let analysis = analyze(&record, &laggard_analyze::Options::default())?;
+    Ok(Made {
+        times: operation_times(&record)?,
+        step_seconds: analysis.step_time.median,
+        manifest: record.manifest,
+    })
+}
+
+/// The step of a record's schedule, by costs calibrated on others.
+fn predict(known: &[Made], manifest: &Manifest) -> Result<f64> {
+    let mut observations = Vec::new();
+    for it in known {
+        let places = Places::of(&it.manifest.schedule);
+        for time in &it.times {
+            let place = &it.manifest.ranks[time.rank as usize];
+            let operation = &it.manifest.schedule.operations[time.operation as usize];
+            observations.push(Observation {
+                class: &it.manifest.classes[place.class as usize].name,
+                operation,
+                members: places.members(operation),
+                head: places.is_head(operation),
+                seconds: time.seconds,
+                ratios: &time.ratios,
+            });
+        }
+    }
+    let calibration = Calibration::fit(&observations);
+    let schedule = &manifest.schedule;
+    let places = Places::of(schedule);
+    let mut steps = Vec::new();
+    for step in 0..STEPS {
+        let rng = std::cell::RefCell::new(Rng::for_stream(1, step));
+        let seconds = |operation: &Operation, rank: u32| {
+            let class = &manifest.classes[manifest.ranks[rank as usize].class as usize].name;
+            let place = (places.members(operation), places.is_head(operation));
+            let quantile = rng.borrow_mut().uniform();
+            let seconds = calibration.seconds(class, operation, place, quantile);
+            seconds.unwrap_or(f64::NAN)
+        };
+        steps.push(predict_step(schedule, u64::from, seconds)?.step_s);
+    }
+    Ok(median(&steps)?)
+}
+
+/// What a schedule tells of its operations.
+struct Places {
+    members: Vec<u32>,
+    head: Option<u32>,
+}
+
+impl Places {
+    fn of(schedule: &Schedule) -> Self {
+        let size = |axis: &laggard_schedule::Axis| axis.groups.iter().map(Vec::len).max();
+        let members = schedule
+            .axes
+            .iter()
+            .map(|axis| size(axis).unwrap_or(1) as u32);
+        Self {
+            members: members.collect(),
+            head: schedule.operations.iter().filter_map(|it| it.layer).max(),
+        }
+    }
+
+    fn members(&self, operation: &Operation) -> u32 {
+        operation.axis.map_or(1, |axis| self.members[axis as usize])
+    }
+
+    fn is_head(&self, operation: &Operation) -> bool {
+        operation.layer.is_some() && operation.layer == self.head
+    }
+}
+
+/// What the command line asks for.
+struct Options {
+    rounds: u32,
+    steps: u32,
+    seed: u64,
+    csv: Option<PathBuf>,
+    require_median: Option<f64>,
+}
+
+impl Options {
+    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self {
+            rounds: PREDICTED.len() as u32,
+            steps: 100,
+            seed: 1,
+            csv: None,
+            require_median: None,
+        };
+        while let Some(name) = arguments.next() {
+            let value = arguments
+                .next()
+                .ok_or_else(|| anyhow!("{name} needs a value"))?;
+            let wrong = || format!("{name} {value}");
+            match name.as_str() {
+                "--rounds" => options.rounds = value.parse().with_context(wrong)?,
+                "--steps" => options.steps = value.parse().with_context(wrong)?,
+                "--seed" => options.seed = value.parse().with_context(wrong)?,
+                "--csv" => options.csv = Some(value.into()),
+                "--require-median" => {
+                    options.require_median = Some(value.parse().with_context(wrong)?);
+                }
+                _ => bail!("unknown option {name}"),
+            }
+        }
+        Ok(options)
+    }
+}
