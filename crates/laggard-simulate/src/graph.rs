@@ -14,6 +14,7 @@ use laggard_types::Rank;
 use thiserror::Error;
 
 pub use closed_form::{EvenPipeline, EvenStep, Reduction};
+pub(crate) use symmetry::replicas_per_block;
 pub use timeline::{PredictedTimeline, predicted_work};
 
 /// Operations of all evaluated ranks together, above which a step does not fit in memory.

@@ -1,16 +1,40 @@
 //! Predicts what a job will do before it runs: the time of a step by cause, what failures leave of
 //! it, and whole steps of up to a million ranks. Knows nothing of search or money.
 
+mod calibration;
+mod compute;
 mod error;
+mod goodput;
 mod graph;
+mod jitter;
+mod job;
 mod network;
+mod published;
+mod scale;
+mod step;
 
+pub use calibration::{Calibration, ClassCosts, Does, Kind, KindCost, Line, Observation};
+pub use compute::{Constant, ConstantEntry, Constants, ConstantsError};
 pub use error::SimulateError;
+pub use goodput::{FailureRate, Goodput, Interruptions, SparePool, failure_rates, spares_for};
 pub use graph::{
     EvenPipeline, EvenStep, GraphError, PredictedTimeline, RankTimes, Reduction, StepPrediction,
     predict_step, predicted_work,
+};
+pub use jitter::{
+    Maximum, NestedPenalties, StepNoise, SyncLevel, deviation_of_mean, expected_maximum,
+    nested_penalties,
+};
+pub use job::{
+    Accumulation, AttentionKernel, Degrees, ExpertShape, Family, Framework, Frameworks, Job, Kernels,
+    Machine, Precision, Product, Selective, Shape, ShardUpdate, Software, Split,
 };
 pub use network::{
     Algorithm, Fabric, FabricOptions, Generation, Group, Link, NcclEstimate, NetworkKind,
     NetworkReduction, Processor, Protocol, collective_seconds, nccl_estimate,
 };
+pub use scale::{
+    Baseline, Delay, DrawPhase, Jitter, JitterDistribution, Noise, NoiseState, Pauses, RankOutcome,
+    ScaleError, ScaleRun, ScaleWorkload, SlowRanks, StageTimes, StepOutcome, simulate_ranks,
+};
+pub use step::{Communication, LayerTimes, OperationCosts, StepTime, predict, predict_with};

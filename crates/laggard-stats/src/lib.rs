@@ -30,7 +30,7 @@ pub use line_fit::{LineFit, least_squares, theil_sen};
 pub use normal::{normal_cdf, normal_quantile};
 pub use permutation::{Assignment, ShuffleTest, p_value};
 pub use quantile::{Ranked, median, median_in_place, quantile, quantile_in_place, sorted_quantile};
-pub use rng::Rng;
+pub use rng::{Rng, splitmix64_at};
 pub use robust::{MAD_TO_SIGMA, mad, mad_about, trimmed_mean};
 pub use warm_up::{WarmUp, warm_up_end};
 pub use wilson::wilson_interval;

@@ -88,9 +88,21 @@ impl Rng {
     }
 }
 
+/// Number `index` (from 0) of the sequence that splitmix64 gives from `key`, without the numbers
+/// before it: for draws that must not depend on the order in which they are made.
+#[inline]
+#[must_use]
+pub fn splitmix64_at(key: u64, index: u64) -> u64 {
+    splitmix64(&mut key.wrapping_add(index.wrapping_mul(SPLITMIX64_GAMMA)))
+}
+
+/// What splitmix64's counter grows by.
+const SPLITMIX64_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
 /// One step of splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
+#[inline]
 fn splitmix64(counter: &mut u64) -> u64 {
-    *counter = counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    *counter = counter.wrapping_add(SPLITMIX64_GAMMA);
     let mut z = *counter;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -108,6 +120,7 @@ mod tests {
         let mut counter = 0;
         assert_eq!(splitmix64(&mut counter), 0xe220_a839_7b1d_cdaf);
         assert_eq!(splitmix64(&mut counter), 0x6e78_9e6a_a1b9_65f4);
+        assert_eq!(splitmix64_at(0, 1), 0x6e78_9e6a_a1b9_65f4);
         let mut rng = Rng {
             state: [1, 2, 3, 4],
         };
