@@ -105,6 +105,18 @@ pub enum SpecsError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// A value of a cluster file that cannot be.
+    #[error("cluster file, line {line}, column {column}: {key}: {problem}")]
+    Cluster {
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// The key.
+        key: &'static str,
+        /// What is wrong with its value, perhaps with a `hint:` line.
+        problem: String,
+    },
     /// A layout that the model cannot have.
     #[error("{what} {problem}\nhint: choose a layout that divides the model")]
     Layout {

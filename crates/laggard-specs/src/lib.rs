@@ -5,18 +5,21 @@
 //! events, and reads no files: tables come as text.
 
 mod accelerator;
+mod cluster;
 mod convention;
 mod error;
 mod flop_count;
 mod layer;
 mod memory;
 mod model;
+mod model_work;
 mod names;
 mod published;
 mod tables;
 mod training_rate;
 
 pub use accelerator::{Accelerator, Confidence};
+pub use cluster::{Cluster, Pool, Price, RampStep, Site, SiteLink};
 pub use convention::{Convention, CountedFlop};
 pub use error::SpecsError;
 pub use flop_count::{
@@ -26,6 +29,7 @@ pub use flop_count::{
 pub use layer::{LayerFlop, LayerPart, LayerParts, PartFlop, layer_flop, layer_parts};
 pub use memory::{MemoryLayout, MemoryNeed, StateBytes, memory_of_stage, memory_per_rank};
 pub use model::{Experts, LatentAttention, Model, Norm, SlidingWindow};
+pub use model_work::model_work;
 pub use published::{
     ArithmeticException, Figure, FigureCheck, NotRecomputed, PublishedRow, RowKind,
     arithmetic_exceptions, published_training, rows,

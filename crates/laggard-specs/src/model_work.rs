@@ -1,0 +1,59 @@
+//! A model as the generators of schedules take it.
+
+use crate::layer::{LayerPart, LayerParts, PartFlop, layer_parts};
+use crate::{Attention, Model};
+use laggard_schedule::{LayerWork, ModelWork, Part, PartWork};
+
+/// The work of a model on micro-batches of so many sequences of a length, in elements of
+/// `element_bytes`, with the FLOP that a causal mask leaves. The input embedding is looked up, and
+/// is no work.
+#[must_use]
+pub fn model_work(
+    model: &Model,
+    (sequences, sequence_length): (u32, u32),
+    element_bytes: u64,
+) -> ModelWork {
+    let length = f64::from(sequence_length);
+    let tokens = f64::from(sequences) * length;
+    let layers = layer_parts(model, Attention::Causal);
+    let rows = u64::from(sequences) * u64::from(sequence_length);
+    ModelWork {
+        layers: layers
+            .into_iter()
+            .map(|layer| layer_work(layer, tokens, length))
+            .collect(),
+        element_bytes,
+        stream_elements: rows * model.hidden,
+        key_value_elements: rows * 2 * model.kv_heads * model.head_dim,
+        experts_per_token: model.experts.as_ref().map_or(1, |it| it.active as u32),
+    }
+}
+
+fn layer_work(layer: LayerParts, tokens: f64, length: f64) -> LayerWork {
+    let part = |part: &PartFlop| PartWork {
+        part: match part.part {
+            LayerPart::Qkv => Part::Qkv,
+            LayerPart::Attention => Part::Attention,
+            LayerPart::FeedForward | LayerPart::Projection => Part::FeedForward,
+            LayerPart::Router => Part::Dispatch,
+            LayerPart::Experts | LayerPart::SharedExperts => Part::Experts,
+            LayerPart::Head => Part::Head,
+        },
+        forward_flop: part.forward_flop_per_token * tokens,
+        forward_attention_flop: part.forward_attention_flop_per_squared_token * length * tokens,
+        parameters: part.matrix_elements,
+    };
+    let mut parts: Vec<PartWork> = layer.parts.iter().map(part).collect();
+    if parts.iter().any(|work| work.part == Part::Experts) {
+        parts.push(PartWork {
+            part: Part::Combine,
+            forward_flop: 0.0,
+            forward_attention_flop: 0.0,
+            parameters: 0,
+        });
+    }
+    LayerWork {
+        name: layer.name,
+        parts,
+    }
+}
