@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("laggard-types", &[]),
     ("laggard-stats", &[]),
-    ("laggard-specs", &["types"]),
+    ("laggard-specs", &["schedule", "types"]),
     ("laggard-schedule", &["types"]),
     ("laggard-record", &["schedule", "types"]),
     ("laggard-backend", &["types"]),
@@ -40,13 +40,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "laggard-cli",
         &[
-            "analyze", "backend", "import", "measure", "mpi", "plan", "record", "report", "schedule",
-            "simulate", "specs", "stats", "types",
+            "analyze", "backend", "import", "measure", "mpi", "plan", "record", "report",
+            "schedule", "simulate", "specs", "stats", "types",
         ],
     ),
 ];
 /// Crates that take values and return values.
-const PURE: &[&str] = &["types", "stats", "specs", "schedule", "analyze", "simulate", "plan"];
+const PURE: &[&str] = &[
+    "types", "stats", "specs", "schedule", "analyze", "simulate", "plan",
+];
 /// What a pure crate cannot name: clocks, files, environment, network, processes, printing.
 const IMPURE: &[&str] = &[
     "Instant",

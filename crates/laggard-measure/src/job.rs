@@ -11,8 +11,8 @@ use crate::shape::{ELEMENT_BYTES, Experts, Shape};
 use crate::stream::MOST_FAULTS;
 use crate::{MeasureError, Settings};
 use laggard_record::TimeBasis;
-use laggard_schedule::{LayerWork, ModelWork, Part, PartWork, Schedule, generate};
-use laggard_specs::{Attention, LayerPart, Model, layer_parts};
+use laggard_schedule::{ModelWork, Schedule, generate};
+use laggard_specs::{Model, model_work};
 use laggard_types::{Rank, format_bytes};
 use std::collections::BTreeMap;
 
@@ -54,7 +54,8 @@ impl Job {
     pub(crate) fn at(settings: &Settings, reports: Vec<Report>) -> Result<Self, MeasureError> {
         settings.check()?;
         let shape = shape_of(&settings.model)?;
-        let work = work_of(settings, &shape);
+        let size = (settings.micro_batch_sequences, settings.sequence_length);
+        let work = model_work(&settings.model, size, ELEMENT_BYTES);
         let schedule = generate(&settings.layout, &work)?;
         let ranks = settings.ranks();
         let host_of_rank = order_of_appearance(reports.iter().map(|report| &report.host));
@@ -245,50 +246,6 @@ fn shape_of(model: &Model) -> Result<Shape, MeasureError> {
     })
 }
 
-/// What the schedule needs to know of the model. The embedding is looked up by the host and not
-/// trained.
-fn work_of(settings: &Settings, shape: &Shape) -> ModelWork {
-    let length = f64::from(settings.sequence_length);
-    let tokens = f64::from(settings.micro_batch_sequences) * length;
-    let part = |part: &laggard_specs::PartFlop| PartWork {
-        part: match part.part {
-            LayerPart::Qkv => Part::Qkv,
-            LayerPart::Attention => Part::Attention,
-            LayerPart::FeedForward | LayerPart::Projection => Part::FeedForward,
-            LayerPart::Router => Part::Dispatch,
-            LayerPart::Experts | LayerPart::SharedExperts => Part::Experts,
-            LayerPart::Head => Part::Head,
-        },
-        forward_flop: part.forward_flop_per_token * tokens,
-        forward_attention_flop: part.forward_attention_flop_per_squared_token * length * tokens,
-        parameters: part.matrix_elements,
-    };
-    let layer = |layer: laggard_specs::LayerParts| {
-        let mut parts: Vec<PartWork> = layer.parts.iter().map(part).collect();
-        if parts.iter().any(|work| work.part == Part::Experts) {
-            parts.push(PartWork {
-                part: Part::Combine,
-                forward_flop: 0.0,
-                forward_attention_flop: 0.0,
-                parameters: 0,
-            });
-        }
-        LayerWork {
-            name: layer.name,
-            parts,
-        }
-    };
-    let layers = layer_parts(&settings.model, Attention::Causal);
-    let rows = u64::from(settings.micro_batch_sequences) * u64::from(settings.sequence_length);
-    ModelWork {
-        layers: layers.into_iter().map(layer).collect(),
-        element_bytes: ELEMENT_BYTES,
-        stream_elements: rows * shape.hidden as u64,
-        key_value_elements: rows * 2 * shape.kv_width() as u64,
-        experts_per_token: shape.experts.map_or(1, |experts| experts.per_token as u32),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,7 +256,11 @@ mod tests {
     fn gradients_of_all_matrices_are_reduced() {
         let settings = testing::settings(3, 5);
         let job = Job::new(&settings).unwrap();
-        let reduced: u64 = job.schedule.operations.iter().map(|o| o.bytes).sum();
+        let operations = job.schedule.operations.iter();
+        let reduced: u64 = operations
+            .filter(|operation| operation.axis.is_some())
+            .map(|operation| operation.bytes)
+            .sum();
         assert_eq!(reduced, settings.model.matmul_parameters() * ELEMENT_BYTES);
         let collectives =
             |o: &&laggard_schedule::Operation| matches!(o.kind, OperationKind::Collective(_));

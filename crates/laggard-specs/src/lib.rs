@@ -17,6 +17,7 @@ mod names;
 mod published;
 mod tables;
 mod training_rate;
+mod utilization;
 
 pub use accelerator::{Accelerator, Confidence};
 pub use cluster::{Cluster, Pool, Price, RampStep, Site, SiteLink};
@@ -36,3 +37,4 @@ pub use published::{
 };
 pub use tables::Tables;
 pub use training_rate::{ClassRate, RateBasis, RateSet, TrainingRate};
+pub use utilization::{ConventionFigures, ObservedStep, Share, Utilization, utilization};
