@@ -4,6 +4,7 @@ use laggard_types::{Bytes, BytesPerSecond, FlopPerSecond};
 use serde::{Deserialize, Serialize};
 
 use crate::error::SpecsError;
+use crate::tables;
 
 /// How far an entry is to be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +82,14 @@ pub struct Accelerator {
 }
 
 impl Accelerator {
+    /// The entry as it stands in a table of accelerators, to start one of one's own from.
+    ///
+    /// # Errors
+    /// None for an accelerator of a table.
+    pub fn to_toml(&self) -> Result<String, SpecsError> {
+        tables::entry("accelerator", self)
+    }
+
     /// Dense matrix peak in bf16 or, on generations without bf16, fp16: the peak that MFU is
     /// divided by unless the job says otherwise.
     #[must_use]

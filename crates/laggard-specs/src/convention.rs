@@ -143,6 +143,17 @@ impl Convention {
         }
     }
 
+    /// Whether it can be used for a model: some are for one family alone.
+    #[must_use]
+    pub fn fits(self, model: &Model) -> bool {
+        match self {
+            Self::MbridgeGptOssOld | Self::MbridgeGptOssNew => {
+                model.sliding_window.is_some() && model.experts.is_some()
+            }
+            _ => true,
+        }
+    }
+
     /// The convention that a published row names: its id, perhaps with a remark in parentheses.
     /// `None` for rows that do not say, and for what cannot be computed from a shape.
     #[must_use]

@@ -14,6 +14,14 @@ pub enum SpecsError {
         /// What the TOML reader says, with line and column.
         source: Box<toml::de::Error>,
     },
+    /// An entry cannot be written as TOML.
+    #[error("cannot write the {table}: {source}")]
+    Write {
+        /// Which table.
+        table: &'static str,
+        /// What the TOML writer says.
+        source: toml::ser::Error,
+    },
     /// A value of a table is impossible.
     #[error("{table} table, entry '{id}': {field} {problem}")]
     Invalid {
@@ -115,6 +123,14 @@ pub enum SpecsError {
         /// The key.
         key: &'static str,
         /// What is wrong with its value, perhaps with a `hint:` line.
+        problem: String,
+    },
+    /// A step that cannot have been.
+    #[error("{what} {problem}")]
+    Step {
+        /// The number.
+        what: &'static str,
+        /// What is wrong with it.
         problem: String,
     },
     /// A layout that the model cannot have.

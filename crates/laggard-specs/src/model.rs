@@ -8,6 +8,7 @@ use crate::accelerator::Confidence;
 use crate::error::SpecsError;
 use crate::flop_count::Attention;
 use crate::layer::layer_flop;
+use crate::tables;
 
 /// The kind of normalization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +166,14 @@ impl Model {
         })?;
         model.check()?;
         Ok(model)
+    }
+
+    /// The entry as it stands in a table of models, to start one of one's own from.
+    ///
+    /// # Errors
+    /// None for a model of a table.
+    pub fn to_toml(&self) -> Result<String, SpecsError> {
+        tables::entry("model", self)
     }
 
     /// Total parameters.

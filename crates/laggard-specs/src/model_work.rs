@@ -13,14 +13,12 @@ pub fn model_work(
     (sequences, sequence_length): (u32, u32),
     element_bytes: u64,
 ) -> ModelWork {
-    let length = f64::from(sequence_length);
-    let tokens = f64::from(sequences) * length;
     let layers = layer_parts(model, Attention::Causal);
     let rows = u64::from(sequences) * u64::from(sequence_length);
     ModelWork {
         layers: layers
             .into_iter()
-            .map(|layer| layer_work(layer, tokens, length))
+            .map(|layer| layer_work(layer, sequences, sequence_length))
             .collect(),
         element_bytes,
         stream_elements: rows * model.hidden,
@@ -29,7 +27,9 @@ pub fn model_work(
     }
 }
 
-fn layer_work(layer: LayerParts, tokens: f64, length: f64) -> LayerWork {
+fn layer_work(layer: LayerParts, sequences: u32, sequence_length: u32) -> LayerWork {
+    let tokens = f64::from(sequences) * f64::from(sequence_length);
+    let attention = |part: &PartFlop| part.attention_flop(u64::from(sequence_length));
     let part = |part: &PartFlop| PartWork {
         part: match part.part {
             LayerPart::Qkv => Part::Qkv,
@@ -40,7 +40,7 @@ fn layer_work(layer: LayerParts, tokens: f64, length: f64) -> LayerWork {
             LayerPart::Head => Part::Head,
         },
         forward_flop: part.forward_flop_per_token * tokens,
-        forward_attention_flop: part.forward_attention_flop_per_squared_token * length * tokens,
+        forward_attention_flop: attention(part) * f64::from(sequences),
         parameters: part.matrix_elements,
     };
     let mut parts: Vec<PartWork> = layer.parts.iter().map(part).collect();

@@ -73,7 +73,7 @@ impl Names {
         close.sort_unstable();
         close.truncate(MOST_HINTS);
         if close.is_empty() {
-            return format!("hint: `laggard specs` lists every {}", self.kind);
+            return format!("hint: `laggard specs list` lists every {}", self.kind);
         }
         let names: Vec<&str> = close.into_iter().map(|(_, name)| name).collect();
         format!("hint: close names: {}", names.join(", "))

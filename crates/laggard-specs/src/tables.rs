@@ -1,6 +1,8 @@
 //! The tables together: built in, or from text that replaces them.
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
 
 use crate::accelerator::Accelerator;
 use crate::error::SpecsError;
@@ -62,32 +64,60 @@ impl Tables {
         models: Option<&str>,
         training_rates: Option<&str>,
     ) -> Result<Self, SpecsError> {
-        let accelerators: AcceleratorTable =
-            parse("accelerators", accelerators.unwrap_or(ACCELERATORS))?;
-        let models: ModelTable = parse("models", models.unwrap_or(MODELS))?;
-        let rates: RateTable = parse("training_rates", training_rates.unwrap_or(TRAINING_RATES))?;
+        let rates = training_rates.unwrap_or(TRAINING_RATES);
+        Self::of(
+            accelerators_of(accelerators.unwrap_or(ACCELERATORS))?,
+            models_of(models.unwrap_or(MODELS))?,
+            parse::<RateTable>("training_rates", rates)?.sets,
+        )
+    }
 
+    /// The tables that laggard ships, with a user's own entries before them; these replace built-in
+    /// entries of the same id.
+    ///
+    /// # Errors
+    /// As [`Self::from_toml_strs`].
+    pub fn extended(accelerators: Option<&str>, models: Option<&str>) -> Result<Self, SpecsError> {
+        let builtin = Self::builtin()?;
+        let mut own_accelerators = accelerators_of(accelerators.unwrap_or_default())?;
+        let mut own_models = models_of(models.unwrap_or_default())?;
+        let replaced = |id: &str| own_accelerators.iter().any(|own| own.id == id);
+        let kept = builtin.accelerators.into_iter();
+        let kept: Vec<_> = kept.filter(|entry| !replaced(&entry.id)).collect();
+        own_accelerators.extend(kept);
+        let replaced = |id: &str| own_models.iter().any(|own| own.id == id);
+        let kept = builtin.models.into_iter();
+        let kept: Vec<_> = kept.filter(|entry| !replaced(&entry.id)).collect();
+        own_models.extend(kept);
+        Self::of(own_accelerators, own_models, builtin.rate_sets)
+    }
+
+    fn of(
+        accelerators: Vec<Accelerator>,
+        models: Vec<Model>,
+        rate_sets: Vec<RateSet>,
+    ) -> Result<Self, SpecsError> {
         let mut accelerator_names = Names::new("accelerator");
-        for accelerator in &accelerators.accelerators {
+        for accelerator in &accelerators {
             accelerator.check()?;
             let others = std::iter::once(&accelerator.product).chain(&accelerator.aliases);
             accelerator_names.add(&accelerator.id, others.map(String::as_str))?;
         }
         let mut model_names = Names::new("model");
-        for model in &models.models {
+        for model in &models {
             model.check()?;
             let others = std::iter::once(&model.name).chain(&model.aliases);
             model_names.add(&model.id, others.map(String::as_str))?;
         }
-        for set in &rates.sets {
+        for set in &rate_sets {
             set.check()?;
         }
         Ok(Self {
-            accelerators: accelerators.accelerators,
+            accelerators,
             accelerator_names,
-            models: models.models,
+            models,
             model_names,
-            rate_sets: rates.sets,
+            rate_sets,
         })
     }
 
@@ -151,6 +181,14 @@ impl Tables {
     }
 }
 
+fn accelerators_of(text: &str) -> Result<Vec<Accelerator>, SpecsError> {
+    parse::<AcceleratorTable>("accelerators", text).map(|table| table.accelerators)
+}
+
+fn models_of(text: &str) -> Result<Vec<Model>, SpecsError> {
+    parse::<ModelTable>("models", text).map(|table| table.models)
+}
+
 pub(crate) fn parse<T: for<'de> Deserialize<'de>>(
     table: &'static str,
     text: &str,
@@ -159,6 +197,12 @@ pub(crate) fn parse<T: for<'de> Deserialize<'de>>(
         table,
         source: Box::new(source),
     })
+}
+
+/// One entry of a table, with its header.
+pub(crate) fn entry(table: &'static str, value: &impl Serialize) -> Result<String, SpecsError> {
+    let text = toml::to_string(&BTreeMap::from([(table, [value])]));
+    text.map_err(|source| SpecsError::Write { table, source })
 }
 
 #[cfg(test)]

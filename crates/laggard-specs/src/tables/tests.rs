@@ -292,3 +292,32 @@ fn models_are_checked() {
         .to_string();
     assert!(error.contains("is 3 of only 2"), "{error}");
 }
+
+/// A user's entries come first and replace those of the same id; the rest stays.
+#[test]
+fn tables_are_extended() {
+    let own = ACCELERATOR.replace("'x'", "'h100-sxm5-80gb'");
+    let model = format!("[[model]]\n{MODEL}");
+    let tables = Tables::extended(Some(&own), Some(&model)).unwrap();
+    assert_eq!(tables.accelerators()[0].product, "X");
+    assert_eq!(tables.accelerator("h100-sxm5-80gb").unwrap().product, "X");
+    assert_eq!(tables.model("x").unwrap().layers, 2);
+    assert!(tables.model("llama3-8b").is_ok() && tables.accelerator("h200").is_ok());
+    let builtin = builtin();
+    assert_eq!(tables.accelerators().len(), builtin.accelerators().len());
+    assert_eq!(tables.models().len(), builtin.models().len() + 1);
+}
+
+/// What is shown of an entry is an entry.
+#[test]
+fn entries_can_be_written_and_read() {
+    let tables = builtin();
+    for model in tables.models() {
+        let again = Tables::extended(None, Some(&model.to_toml().unwrap())).unwrap();
+        assert_eq!(again.models()[0], *model);
+    }
+    for accelerator in tables.accelerators() {
+        let again = Tables::extended(Some(&accelerator.to_toml().unwrap()), None).unwrap();
+        assert_eq!(again.accelerators()[0], *accelerator);
+    }
+}
