@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use crate::lockstep::Cause;
+
 /// Why nothing could be predicted.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -31,6 +33,51 @@ pub enum SimulateError {
         value: f64,
         /// The range that is accepted.
         allowed: &'static str,
+    },
+    /// An accelerator without a rate that every prediction needs.
+    #[error(
+        "the {what} of {accelerator} is unknown\n\
+         hint: state {key} of the accelerator"
+    )]
+    UnknownRate {
+        /// The accelerator's id.
+        accelerator: String,
+        /// Which rate.
+        what: &'static str,
+        /// The key that is missing.
+        key: &'static str,
+    },
+    /// Checkpoints and restarts too long for a first-order formula.
+    #[error(
+        "checkpoint and restart are {share:.2} of the time between failures, above the {limit} up \
+         to which first-order formulas hold: they neglect failures during either\n\
+         hint: use the exact optimum"
+    )]
+    NotFirstOrder {
+        /// Their share of the mean time between failures.
+        share: f64,
+        /// The largest share that is accepted.
+        limit: f64,
+    },
+    /// A sample with fewer times than ranks.
+    #[error(
+        "{samples} times say nothing of the longest of {ranks} ranks\n\
+         hint: measure more steps, or state a normal or lognormal deviation"
+    )]
+    TooFewSamples {
+        /// Times of the sample.
+        samples: usize,
+        /// Ranks that were asked for.
+        ranks: u64,
+    },
+    /// A fleet or job of no classes.
+    #[error("no accelerator classes")]
+    NoClasses,
+    /// A cause given twice.
+    #[error("{cause} is given twice in a waterfall")]
+    CauseTwice {
+        /// The cause.
+        cause: Cause,
     },
     /// An accelerator without the rate of a link that its ranks would need.
     #[error(

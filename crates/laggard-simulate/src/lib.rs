@@ -8,6 +8,7 @@ mod goodput;
 mod graph;
 mod jitter;
 mod job;
+mod lockstep;
 mod network;
 mod published;
 mod scale;
@@ -25,9 +26,10 @@ pub use jitter::{
     Maximum, NestedPenalties, StepNoise, SyncLevel, deviation_of_mean, expected_maximum,
     nested_penalties,
 };
-pub use job::{
-    Accumulation, AttentionKernel, Degrees, ExpertShape, Family, Framework, Frameworks, Job, Kernels,
-    Machine, Precision, Product, Selective, Shape, ShardUpdate, Software, Split,
+pub use lockstep::{
+    Cause, ClassMfu, Combination, Example, FleetAssumptions, FleetClass, FleetWaterfall,
+    Identification, Lockstep, Peak, Range, WaterfallTerm, identify_mfu, lockstep,
+    weighted_utilisation,
 };
 pub use network::{
     Algorithm, Fabric, FabricOptions, Generation, Group, Link, NcclEstimate, NetworkKind,
