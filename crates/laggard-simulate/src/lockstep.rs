@@ -1,6 +1,6 @@
-//! What classes of accelerators reach together, and what a figure for a whole fleet says: identities, no
-//! model. Four figures are kept apart: the MFU of a job while it steps, its goodput, the share of
-//! the fleet that it was given, and the MFU of the fleet, their product.
+//! What classes of accelerators reach together, and what a figure for a whole fleet says:
+//! identities, no model. Four figures are kept apart: the MFU of a job while it steps, its goodput,
+//! the share of the fleet that it was given, and the MFU of the fleet, their product.
 
 mod identify;
 mod waterfall;
@@ -107,7 +107,8 @@ pub fn lockstep(classes: &[FleetClass]) -> Result<Lockstep, SimulateError> {
 }
 
 /// Capacity-weighted utilisation of classes that work apart: what they do over the sum of their
-/// own peaks. `rates` per accelerator are model FLOP/s for MFU, hardware FLOP/s for HFU.
+/// own peaks. It is MFU where `alone` counts model FLOP, and HFU where it counts those that the
+/// hardware does, recomputation included.
 ///
 /// # Errors
 /// As [`lockstep`].

@@ -66,7 +66,8 @@ impl TwoLevels {
         exchange(self.inner, near, block).max(exchange(self.outer, far, block))
     }
 
-    /// One root sends to or receives from all others.
+    /// One root sends to or receives from all others: its links carry what every rank's do in an
+    /// exchange of each with each.
     fn rooted(&self, bytes: f64) -> f64 {
         self.all_to_all(bytes)
     }
