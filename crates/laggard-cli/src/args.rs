@@ -1,8 +1,13 @@
 //! The command line as it is typed.
 
+mod tables;
+
 use crate::exit_code;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
+pub(crate) use tables::{
+    ListedTable, MfuArgs, Precision, Recomputed, SpecsAction, SpecsArgs, TableArgs, TableFormat,
+};
 
 /// What the slowest rank costs a synchronous training job, who it is and why.
 #[derive(Debug, Parser)]
@@ -34,6 +39,10 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Say what changed between two records.
     Compare(CompareArgs),
+    /// Say what share of its accelerators' peak a step used, under every convention.
+    Mfu(MfuArgs),
+    /// Show and check the tables of models, accelerators and clusters.
+    Specs(SpecsArgs),
     /// Show what this machine offers, and how to fill the gaps.
     Doctor(DoctorArgs),
 }

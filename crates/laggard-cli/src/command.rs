@@ -6,4 +6,6 @@ pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod import;
+pub(crate) mod mfu;
 pub(crate) mod run;
+pub(crate) mod specs;

@@ -7,6 +7,7 @@ use laggard_import::ImportError;
 use laggard_measure::MeasureError;
 use laggard_mpi::MpiError;
 use laggard_record::RecordError;
+use laggard_specs::SpecsError;
 use std::io;
 
 /// An error of usage that clap cannot see.
@@ -20,6 +21,18 @@ impl std::fmt::Display for Usage {
 }
 
 impl std::error::Error for Usage {}
+
+/// A file that was named and is not what it must be.
+#[derive(Debug)]
+pub(crate) struct BadInput(pub(crate) String);
+
+impl std::fmt::Display for BadInput {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadInput {}
 
 /// Not all ranks of a launch have started.
 #[derive(Debug)]
@@ -76,6 +89,12 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         if cause.is::<Usage>() {
             return exit_code::USAGE;
         }
+        if cause.is::<BadInput>() {
+            return exit_code::BAD_INPUT;
+        }
+        if let Some(error) = cause.downcast_ref::<SpecsError>() {
+            return specs_code(error);
+        }
         if let Some(error) = cause.downcast_ref::<RecordError>() {
             return record_code(error);
         }
@@ -105,6 +124,9 @@ fn last_hint(error: &anyhow::Error) -> &'static str {
         exit_code::BAD_INPUT if error.chain().any(|cause| cause.is::<ImportError>()) => {
             "hint: export the trace again with the tool that made it"
         }
+        exit_code::BAD_INPUT if error.chain().any(|cause| cause.is::<SpecsError>()) => {
+            "hint: `laggard specs show NAME` prints entries and files that are as they must be"
+        }
         exit_code::BAD_INPUT => "hint: restore the file from a copy, or record the run again",
         exit_code::BACKEND => "hint: `laggard doctor` shows what this machine offers",
         exit_code::OUTPUT => "hint: see whether the place can be written to and has space left",
@@ -122,6 +144,20 @@ fn record_code(error: &RecordError) -> u8 {
         }
         RecordError::Deadline { .. } | RecordError::WriterGone { .. } => exit_code::OUTPUT,
         _ => exit_code::BAD_INPUT,
+    }
+}
+
+fn specs_code(error: &SpecsError) -> u8 {
+    match error {
+        SpecsError::Parse { .. }
+        | SpecsError::Invalid { .. }
+        | SpecsError::DuplicateName { .. }
+        | SpecsError::Rows { .. }
+        | SpecsError::MissingColumns { .. }
+        | SpecsError::DuplicateColumn { .. }
+        | SpecsError::Cell { .. }
+        | SpecsError::Cluster { .. } => exit_code::BAD_INPUT,
+        _ => exit_code::USAGE,
     }
 }
 

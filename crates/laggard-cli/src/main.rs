@@ -4,6 +4,7 @@ mod args;
 mod command;
 mod exit_code;
 mod failure;
+mod input;
 mod launcher;
 mod output;
 mod progress;
@@ -24,6 +25,8 @@ fn main() -> ExitCode {
         Some(Command::Analyze(args)) => command::analyze::run(args),
         Some(Command::Import(args)) => command::import::run(args),
         Some(Command::Compare(args)) => command::compare::run(args),
+        Some(Command::Mfu(args)) => command::mfu::run(args),
+        Some(Command::Specs(args)) => command::specs::run(args),
         Some(Command::Doctor(args)) => command::doctor::run(args),
     };
     ExitCode::from(code.unwrap_or_else(|error| {

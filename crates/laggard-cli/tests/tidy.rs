@@ -392,10 +392,9 @@ fn the_analysis_never_reads_the_answer() {
 #[test]
 fn every_table_entry_has_a_source() {
     let tables = files_below("crates/laggard-specs/data").into_iter();
-    hold(
-        tables.filter(|path| path.ends_with(".toml")),
-        without_source,
-    );
+    // Clusters are no lists; the tests of their crate hold them to the same.
+    let is_table = |path: &String| path.ends_with(".toml") && !path.contains("/clusters/");
+    hold(tables.filter(is_table), without_source);
     let check = |entry: &str| without_source("x", &format!("[[model]]\nid = \"m\"\n{entry}")).len();
     assert_eq!(check("sources = [\"https://example.org\"]"), 0);
     assert_eq!(check("source = \"a paper\""), 0);

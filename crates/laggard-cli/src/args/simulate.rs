@@ -1,0 +1,86 @@
+//! What is typed to predict a job: `simulate`.
+
+use super::{TableArgs, TableFormat};
+use clap::{Args, ValueEnum};
+use std::path::PathBuf;
+
+/// Options of `simulate`.
+#[derive(Debug, Args)]
+#[command(before_help = "Examples:
+  laggard simulate --cluster colossus-1
+  laggard simulate --model llama3-70b --accelerator h100 --gpus 1024 --layout tp8,pp4,dp32,sp
+  laggard simulate --model gpt3-175b --cluster mine.toml --global-batch 1536 --format json")]
+pub(crate) struct SimulateArgs {
+    /// Model; `laggard specs list models` names all.
+    #[arg(long, default_value = "llama3.1-405b", value_name = "NAME")]
+    pub(crate) model: String,
+    /// A cluster that laggard knows (`laggard specs list clusters`), or a file that describes one.
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        required_unless_present = "accelerator"
+    )]
+    pub(crate) cluster: Option<String>,
+    /// Instead of a cluster: one class of accelerators; needs --gpus.
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "gpus",
+        conflicts_with = "cluster"
+    )]
+    pub(crate) accelerator: Option<String>,
+    /// How many of them.
+    #[arg(long, value_name = "N", requires = "accelerator")]
+    pub(crate) gpus: Option<u64>,
+    /// Parallel layout as for `laggard run`, with zero1 to zero3, sp and recompute [default: the
+    /// fastest that fits in memory].
+    #[arg(long, value_name = "LAYOUT")]
+    pub(crate) layout: Option<String>,
+    /// Sequences of a micro-batch, with --layout.
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "layout")]
+    pub(crate) micro_batch: u32,
+    /// Sequences of a step, all replicas together [default: as many as make 16 Mi tokens, the
+    /// largest batch of Llama 3 405B (arXiv 2407.21783, section 3.4.1)].
+    #[arg(long, value_name = "N")]
+    pub(crate) global_batch: Option<u64>,
+    /// Tokens of one sequence [default: 8192, or the model's if it is shorter].
+    #[arg(long, value_name = "N")]
+    pub(crate) sequence_length: Option<u32>,
+    /// Arithmetic of the large products.
+    #[arg(long, value_enum, default_value_t = Arithmetic::Half)]
+    pub(crate) precision: Arithmetic,
+    /// Framework, whose habits are known; a wrong name lists all.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) framework: Option<String>,
+    /// What one checkpoint stops the job for, seconds.
+    #[arg(long, default_value_t = 30.0, value_name = "S")]
+    pub(crate) checkpoint_time: f64,
+    /// From a failure until the job works again, seconds.
+    #[arg(long, default_value_t = 600.0, value_name = "S")]
+    pub(crate) restart_time: f64,
+    /// MFU of the slowest class by itself, for what the mix alone makes of it.
+    #[arg(long, default_value_t = 0.40, value_name = "SHARE")]
+    pub(crate) assumed_mfu: f64,
+    /// A published MFU of a whole fleet, such as 0.11: what could lie behind it.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) fleet_mfu: Option<f64>,
+    #[command(flatten)]
+    pub(crate) tables: TableArgs,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = TableFormat::Text)]
+    pub(crate) format: TableFormat,
+    /// Where the result goes; `-` is stdout.
+    #[arg(short, long, default_value = "-", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+/// Arithmetic of the large products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Arithmetic {
+    /// bf16 or fp16.
+    Half,
+    /// fp8, half precision elsewhere.
+    Fp8,
+    /// fp4, half precision elsewhere.
+    Fp4,
+}
