@@ -20,23 +20,23 @@ fn megascale_175b() -> Model {
 /// length, recomputation if the figure is HFU, FLOP per token by hand from the source's formula,
 /// tokens per second and accelerator, peak in TFLOP/s (- if TFLOP/s are printed) and the figure.
 const PUBLISHED: &str = "
-MTNLG-001     narayanan96    megatron-530b  2048 -         4.30461e12 1920*2048/60.1/2240  -     126
-BLOOM-096     narayanan96    bloom-176b     2048 -         1.43556e12 2048*2048/104.5/384  -     150.05
-KOR22-002     megatron72     megatron-22b   2048 -         1.39595e11 4*2048/1.10/8        312   41.5
-KOR22-006     megatron72     megatron-530b  2048 -         3.23003e12 280*2048/37.83/280   312   56.0
-KOR22-006     megatron72     megatron-530b  2048 selective 3.28288e12 280*2048/37.83/280   312   57.0
-KOR22-008     megatron72     megatron-1t    2048 -         6.12819e12 512*2048/71.49/512   312   56.3
-MEGASCALE-001 megatron72     megascale      2048 -         1.07739e12 768*2048/40.0/256    312   53.0
-MEGASCALE-009 megatron72     megascale      2048 -         1.07739e12 6144*2048/29.02/3072 312   48.7
-PALM-001      palm           palm-540b      2048 -         3.27773e12 238300*1/1/6144      275   46.2
-MPT-003       mpt            mpt-70b        2048 -         4.05281e11 1058*1/1/1           989.5 43.36
-NEMO2407-005  nemo-full      llama2-7b      4096 -         4.60849e10 16934*1/1/1          -     780
-NEMOTRON4-001 megatron72     nemotron4-340b 4096 -         2.10479e12 768*4096/10.3/1536   989   42.4
-MBRIDGE-122   mbridge-causal llama3-8b      8192 -         5.14704e10 37556*1/1/1          -     1933
-MBRIDGE-023   mbridge-causal llama3-405b    8192 -         2.52396e12 1413*1/1/1           -     3575
-IRONWOOD-014  maxtext-causal llama3-70b     8192 -         4.49223e11 2686.98*1/1/1        -     1207.05
-TPURECIPE-017 maxtext-full   llama3-8b      8192 -         5.79129e10 7207.336*1/1/1       -     417.397
-TITAN-002     titan          llama3-8b      8192 -         5.79144e10 6667*1/1/1           989   39
+MTNLG-001     narayanan96    megatron-530b  2048 -         4.30461e12 1920*2048/60.1/2240 - 126
+BLOOM-096     narayanan96    bloom-176b     2048 -         1.43556e12 2048*2048/104.5/384 - 150.05
+KOR22-002     megatron72     megatron-22b   2048 -         1.39595e11 4*2048/1.10/8 312 41.5
+KOR22-006     megatron72     megatron-530b  2048 -         3.23003e12 280*2048/37.83/280 312 56.0
+KOR22-006     megatron72     megatron-530b  2048 selective 3.28288e12 280*2048/37.83/280 312 57.0
+KOR22-008     megatron72     megatron-1t    2048 -         6.12819e12 512*2048/71.49/512 312 56.3
+MEGASCALE-001 megatron72     megascale      2048 -         1.07739e12 768*2048/40.0/256 312 53.0
+MEGASCALE-009 megatron72     megascale      2048 -         1.07739e12 6144*2048/29.02/3072 312 48.7
+PALM-001      palm           palm-540b      2048 -         3.27773e12 238300*1/1/6144 275 46.2
+MPT-003       mpt            mpt-70b        2048 -         4.05281e11 1058*1/1/1 989.5 43.36
+NEMO2407-005  nemo-full      llama2-7b      4096 -         4.60849e10 16934*1/1/1 - 780
+NEMOTRON4-001 megatron72     nemotron4-340b 4096 -         2.10479e12 768*4096/10.3/1536 989 42.4
+MBRIDGE-122   mbridge-causal llama3-8b      8192 -         5.14704e10 37556*1/1/1 - 1933
+MBRIDGE-023   mbridge-causal llama3-405b    8192 -         2.52396e12 1413*1/1/1 - 3575
+IRONWOOD-014  maxtext-causal llama3-70b     8192 -         4.49223e11 2686.98*1/1/1 - 1207.05
+TPURECIPE-017 maxtext-full   llama3-8b      8192 -         5.79129e10 7207.336*1/1/1 - 417.397
+TITAN-002     titan          llama3-8b      8192 -         5.79144e10 6667*1/1/1 989 39
 ";
 
 /// Sequences, tokens of one, seconds and accelerators, as `1920*2048/60.1/2240`.
@@ -132,7 +132,7 @@ fn windows_and_modules_for_further_tokens() {
         (Convention::MbridgeGptOssNew, 32.6e9),
     ] {
         let error = flop(convention, "gpt-oss-120b") / expect - 1.0;
-        assert!(error.abs() < 0.015, "{convention}: {error:+.4}");
+        assert!(error.abs() < 0.002, "{convention}: {error:+.4}");
     }
     let module = flop(Convention::MbridgeCausal, "deepseek-v3-mtp")
         / flop(Convention::MbridgeCausal, "deepseek-v3");
