@@ -53,6 +53,9 @@ pub(crate) fn analyze_with_series(
     options: &Options,
 ) -> Result<Analyzed, AnalyzeError> {
     let manifest = &record.manifest;
+    if record.sketch().is_some() {
+        return Err(AnalyzeError::Sketch);
+    }
     let replay = Replay::new(&manifest.schedule)?;
     let mut cells = Cells::new(manifest, &replay)?;
     let mut caveats = record.caveats.clone();
@@ -345,7 +348,7 @@ fn subject(evidence: &Evidence<'_>) -> Subject {
         },
         origin: match &manifest.origin {
             Origin::Measured => "measured".to_owned(),
-            Origin::Predicted => "predicted".to_owned(),
+            Origin::Predicted | Origin::Sketch(_) => "predicted".to_owned(),
             Origin::Imported { tool, .. } => format!("imported from {tool}"),
         },
         tokens_per_step,

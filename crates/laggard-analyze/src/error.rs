@@ -11,6 +11,13 @@ pub enum AnalyzeError {
     /// The record itself cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A record without samples.
+    #[error(
+        "the record is a sketch: it sums up steps and ranks, and has no samples to replay\nhint: \
+         tables `sketch_steps` and `sketch_ranks` hold what is known; for an analysis simulate a \
+         world small enough for all samples"
+    )]
+    Sketch,
     /// The schedule in the manifest is not sound.
     #[error("the manifest's schedule cannot be replayed: {0}")]
     Schedule(#[from] ReplayError),

@@ -4,7 +4,7 @@ use crate::check::check_manifest;
 use crate::closing::Closing;
 use crate::columns::Row;
 use crate::error::RecordError;
-use crate::files::write_json;
+use crate::files::{write_dense_json, write_json};
 use crate::manifest::Manifest;
 use crate::part::{TABLES, segment_path};
 use crate::reader::{CLOSING_FILE, MANIFEST_FILE};
@@ -16,6 +16,8 @@ use std::path::Path;
 /// Rows of one segment of a bulk-written record: enough segments to read side by side, few enough
 /// files.
 const SEGMENT_ROWS: u64 = 1 << 20;
+/// Ranks above which nobody reads a manifest line by line.
+const DENSE_ABOVE: usize = 1 << 12;
 
 /// The rows of a record's tables.
 #[derive(Debug, Clone)]
@@ -78,10 +80,16 @@ pub(crate) fn create_record(dir: &Path, manifest: &Manifest) -> Result<(), Recor
         let dir = dir.join(table.name);
         fs::create_dir(&dir).map_err(|error| RecordError::io("create", &dir, &error))?;
     }
-    write_json(&path, manifest)
+    match manifest.ranks.len() > DENSE_ABOVE {
+        true => write_dense_json(&path, manifest),
+        false => write_json(&path, manifest),
+    }
 }
 
-fn write_table<R: Row>(dir: &Path, mut rows: impl Iterator<Item = R>) -> Result<u64, RecordError> {
+pub(crate) fn write_table<R: Row>(
+    dir: &Path,
+    mut rows: impl Iterator<Item = R>,
+) -> Result<u64, RecordError> {
     let mut total = 0;
     for index in 0.. {
         let written = write_rows(

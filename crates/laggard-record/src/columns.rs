@@ -63,7 +63,7 @@ impl Columns {
         }
     }
 
-    fn put(&mut self, ints: &[i32], longs: &[i64]) {
+    pub(crate) fn put(&mut self, ints: &[i32], longs: &[i64]) {
         for (column, value) in self.ints.iter_mut().zip(ints) {
             column.push(*value);
         }

@@ -35,9 +35,21 @@ pub(crate) fn write_whole(
 
 /// Writes `value` as indented JSON.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), RecordError> {
+    write_with(path, |out| serde_json::to_writer_pretty(out, value))
+}
+
+/// Writes `value` as JSON in one line, which for long lists takes a fraction of the room.
+pub(crate) fn write_dense_json(path: &Path, value: &impl Serialize) -> Result<(), RecordError> {
+    write_with(path, |out| serde_json::to_writer(out, value))
+}
+
+fn write_with(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> serde_json::Result<()>,
+) -> Result<(), RecordError> {
     write_whole(path, |file| {
         let mut out = BufWriter::new(file);
-        serde_json::to_writer_pretty(&mut out, value)
+        write(&mut out)
             .map_err(std::io::Error::from)
             .and_then(|()| out.write_all(b"\n"))
             .and_then(|()| {

@@ -33,6 +33,8 @@
 //!   trouble it, parts grow in scratch directories and are gathered: [`part_files`],
 //!   [`accept_file`], [`remove_part`], [`RecordWriter::create_staged`].
 //! - Write a whole record at once: [`write_record`].
+//! - Worlds too large to keep every sample: [`write_sketch`], [`Record::sketch_steps`],
+//!   [`Record::sketch_ranks`].
 //! - Align the clocks of a record: [`append_alignment`].
 
 mod alignment;
@@ -53,6 +55,7 @@ mod part;
 mod reader;
 mod recorder;
 mod segment;
+mod sketch;
 mod table;
 mod version;
 mod wire;
@@ -72,6 +75,7 @@ pub use manifest::{
 pub use part::{accept_file, is_shared, part_files, remove_part};
 pub use reader::{Record, Rows, SampleReading};
 pub use recorder::RankRecorder;
+pub use sketch::{SketchBaseline, SketchRank, SketchRows, SketchStep, write_sketch};
 pub use table::{Sample, StepWork, Telemetry};
 pub use version::SchemaVersion;
 pub use writer::RecordWriter;

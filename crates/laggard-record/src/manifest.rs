@@ -1,5 +1,6 @@
 //! `manifest.json`: what ran, where, on what, under which schedule.
 
+use crate::sketch::SketchBaseline;
 use crate::version::SchemaVersion;
 use laggard_schedule::Schedule;
 use laggard_types::{Caveat, ClockDomain};
@@ -56,6 +57,9 @@ pub enum Origin {
     Measured,
     /// `laggard simulate`.
     Predicted,
+    /// `laggard simulate` of a world too large to keep every sample: tables `sketch_steps` and
+    /// `sketch_ranks` stand for the others. Since version 3.
+    Sketch(SketchBaseline),
     /// `laggard import`.
     Imported {
         /// The tool that made the trace.

@@ -255,7 +255,7 @@ impl Record {
     }
 
     /// Reads a small table whole; `admit` changes a row or refuses it with its name.
-    fn rows<R: Row>(
+    pub(crate) fn rows<R: Row>(
         &self,
         admit: impl Fn(&mut R) -> Result<(), String>,
     ) -> Result<Rows<R>, RecordError> {

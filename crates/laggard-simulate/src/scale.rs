@@ -18,6 +18,7 @@ mod block;
 mod error;
 mod noise;
 mod pipeline;
+mod sketch;
 mod tally;
 mod workload;
 
@@ -72,6 +73,8 @@ pub struct StepOutcome {
     pub mean_s: f64,
     /// When the last but one had.
     pub second_s: f64,
+    /// When the last had.
+    pub arrival_s: f64,
     /// The rank that took longest in the replica that came last.
     pub last_rank: Rank,
 }
@@ -109,7 +112,8 @@ pub fn simulate_ranks(workload: &ScaleWorkload) -> Result<ScaleRun, ScaleError> 
     let mut shares = workload.layout.micro_batches.clone();
     shares.sort_unstable();
     shares.dedup();
-    let compile = |share| Ok((share, Pipeline::new(workload, share)?));
+    let least = least_factor(workload)?;
+    let compile = |share| Ok((share, Pipeline::new(workload, share, least)?));
     let pipelines: Result<BTreeMap<_, _>, ScaleError> = shares.into_iter().map(compile).collect();
     let pipelines = pipelines?;
     let baseline = baseline(workload, &pipelines)?;
@@ -119,6 +123,18 @@ pub fn simulate_ranks(workload: &ScaleWorkload) -> Result<ScaleRun, ScaleError> 
         steps,
         ranks: states,
     })
+}
+
+/// What no factor of any rank in any step is below, those of the baseline included.
+fn least_factor(workload: &ScaleWorkload) -> Result<f64, ScaleError> {
+    let noise = Noise::new(&workload.jitter, workload.seed)?;
+    let lasting = workload.factors().into_iter().fold(1.0, f64::min);
+    let classes = workload
+        .class_factors
+        .iter()
+        .copied()
+        .fold(lasting, f64::min);
+    Ok(classes * noise.least().min(1.0))
 }
 
 fn baseline(
@@ -192,6 +208,7 @@ fn run(
                 first_s: spread.first_s,
                 mean_s: spread.mean_s,
                 second_s: spread.second_s,
+                arrival_s: spread.last_s,
                 last_rank: world.rank(spread.last_block, place),
             });
         }

@@ -53,7 +53,7 @@ fn a_broken_manifest_is_named_with_its_line() {
     check("empty", &|_| String::new(), &["line 1"]);
     let half = |all: &str| all.lines().take(20).collect::<Vec<_>>().join("\n");
     check("truncated", &half, &["line 20", "EOF"]);
-    let future = |all: &str| all.replacen("\"schema_version\": 2", "\"schema_version\": 99", 1);
+    let future = |all: &str| all.replacen("\"schema_version\": 3", "\"schema_version\": 99", 1);
     check("future", &future, &["version 99", "upgrade"]);
     let negative = |all: &str| all.replacen("\"relative_rate\": 1.0", "\"relative_rate\": -1.0", 1);
     check("negative", &negative, &["classes[0].relative_rate", "-1"]);

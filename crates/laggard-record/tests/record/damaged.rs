@@ -87,12 +87,12 @@ fn a_truncated_manifest_is_named_with_its_line() {
 #[test]
 fn a_later_version_asks_for_an_upgrade() {
     let message = edited(
-        "\"schema_version\": 2",
-        "\"news\": 3, \"schema_version\": 3",
+        "\"schema_version\": 3",
+        "\"news\": 3, \"schema_version\": 4",
     );
-    assert!(message.contains("has record version 3"), "{message}");
+    assert!(message.contains("has record version 4"), "{message}");
     assert!(
-        message.contains("reads versions up to 2\nhint: upgrade"),
+        message.contains("reads versions up to 3\nhint: upgrade"),
         "{message}"
     );
 }

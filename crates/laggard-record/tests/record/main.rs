@@ -8,6 +8,7 @@ mod recording;
 mod round_trip;
 mod schema;
 mod several_hosts;
+mod sketch;
 
 use laggard_record::{Record, Sample, SampleBatch};
 use laggard_types::Stamp;

@@ -2,7 +2,7 @@
 //!
 //! The airport game: a delay between two arrivals is shared by all who come after it (Littlechild
 //! and Owen 1973, "A Simple Expression for the Shapley Value in a Special Case"). Arrivals are
-//! rounded down to a 1023rd of the spread first, so that no sort is needed; shares still sum to
+//! rounded to 1023rds of the spread first, so that no sort is needed; shares still sum to
 //! the spread.
 
 use super::block::{Arrivals, Batch, RankState};
@@ -72,7 +72,7 @@ impl Spread {
         } else {
             0.0
         };
-        (((at - self.first_s) * scale) as usize).min(BINS - 1)
+        (((at - self.first_s) * scale).round() as usize).min(BINS - 1)
     }
 }
 

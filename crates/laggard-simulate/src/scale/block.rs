@@ -2,7 +2,7 @@
 //! which of its ranks took longest, for some steps at once.
 
 use super::noise::{DrawPhase, Noise, NoiseState};
-use super::pipeline::{LANES, Lane, Pipeline, StageLanes};
+use super::pipeline::{LANES, Lane, Pipeline, StageLanes, later};
 use super::tally::{Binning, RankTally};
 use super::workload::{ScaleWorkload, StageTimes};
 use laggard_schedule::Zero;
@@ -173,7 +173,8 @@ impl World<'_> {
         for stage in 0..self.workload.stages.len() {
             let mut slowest = StageLanes::ZERO;
             let (mut first, mut first_paused) = ([0.0; LANES], [0.0; LANES]);
-            for place in stage * width..(stage + 1) * width {
+            let members = ranks.iter_mut().enumerate().skip(stage * width);
+            for (place, state) in members.take(width) {
                 let rank = self.rank(block, place);
                 let member = Member {
                     rank,
@@ -181,16 +182,16 @@ impl World<'_> {
                     micro_batches,
                 };
                 let drawn = &mut scratch.drawn;
-                self.member(member, &mut ranks[place], (batch, updated), drawn);
+                self.member(member, state, (batch, updated), drawn);
                 has_pause |= drawn.has_pause;
                 raise(&mut slowest.forward, &drawn.forward);
                 raise(&mut slowest.backward, &drawn.backward);
                 raise(&mut first, &drawn.first);
                 raise(&mut first_paused, &drawn.first_paused);
-                for lane in 0..batch.steps {
-                    if drawn.own[lane] > longest[lane] {
-                        longest[lane] = drawn.own[lane];
-                        arrivals.slowest[lane] = place as u32;
+                let slowest = longest.iter_mut().zip(&mut arrivals.slowest);
+                for ((longest, slowest), own) in slowest.zip(&drawn.own) {
+                    if own > longest {
+                        (*longest, *slowest) = (*own, place as u32);
                     }
                 }
             }
@@ -257,19 +258,16 @@ impl World<'_> {
         let transfer = if stage > 0 { workload.transfer_s } else { 0.0 };
         let share = 1.0 / f64::from(workload.layout.virtual_stages);
         let count = f64::from(micro_batches);
-        for lane in 0..batch.steps {
-            let begin = ready[lane] + workload.input_s + transfer;
-            drawn.first[lane] = begin + share * drawn.forward[lane];
+        let begin = workload.input_s + transfer;
+        let alone = updated.is_none();
+        for (lane, ready) in ready.iter().enumerate().take(batch.steps) {
+            drawn.first[lane] = ready + begin + share * drawn.forward[lane];
             drawn.first_paused[lane] = drawn.first[lane] + pauses[lane];
             let passes = count * (drawn.forward[lane] + drawn.backward[lane]);
-            drawn.own[lane] = workload.input_s + pauses[lane] + passes;
+            let update = if alone { *ready } else { 0.0 };
+            drawn.own[lane] = update + workload.input_s + pauses[lane] + passes;
         }
-        if updated.is_none() {
-            for lane in 0..batch.steps {
-                drawn.own[lane] += ready[lane];
-            }
-        }
-        let nominal = nominal_s(times, factor, count, updated.is_none()) + workload.input_s;
+        let nominal = nominal_s(times, factor, count, alone) + workload.input_s;
         state
             .tally
             .add(&self.binning, nominal, &drawn.own[..batch.steps]);
@@ -342,6 +340,6 @@ pub(super) fn nominal_s(times: &StageTimes, factor: f64, micro_batches: f64, upd
 
 pub(super) fn raise(to: &mut Lane, by: &Lane) {
     for (to, by) in to.iter_mut().zip(by) {
-        *to = to.max(*by);
+        *to = later(*to, *by);
     }
 }

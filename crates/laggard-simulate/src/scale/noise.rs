@@ -137,6 +137,15 @@ impl Noise {
         })
     }
 
+    /// The smallest factor that can be drawn.
+    pub(super) fn least(&self) -> f64 {
+        let ends = self
+            .factor
+            .iter()
+            .flat_map(|piece| [piece.0, piece.0 + piece.1]);
+        ends.fold(f64::INFINITY, f64::min)
+    }
+
     /// The key of a rank's draws of one phase.
     pub(super) fn key(&self, rank: Rank, phase: DrawPhase) -> u64 {
         splitmix64_at(self.seed, u64::from(rank) * PHASES + phase as u64)
@@ -370,8 +379,8 @@ mod tests {
         let noise = Noise::new(&jitter, 11).expect("a jitter");
         let key = (5, DrawPhase::Backward);
         let (mut whole, mut parts) = ([0.0; 30], [0.0; 30]);
-        noise.fill(key, 0, &mut NoiseState::START, &mut whole);
-        let mut state = NoiseState::START;
+        let (mut once, mut state) = (NoiseState::START, NoiseState::START);
+        noise.fill(key, 0, &mut once, &mut whole);
         noise.fill(key, 0, &mut state, &mut parts[..7]);
         noise.fill(key, 7, &mut state, &mut parts[7..]);
         assert!(
