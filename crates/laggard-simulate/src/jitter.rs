@@ -103,8 +103,8 @@ pub fn expected_maximum(noise: &StepNoise, ranks: u64) -> Result<Maximum, Simula
 /// its variance and, as if independent values were summed, its skewness.
 ///
 /// # Errors
-/// As [`expected_maximum`]; a level without members or waits, one whose waits do not divide those of the
-/// level within, or an autocorrelation outside [0, 1).
+/// As [`expected_maximum`]; a level without members or waits, one whose waits do not divide those
+/// of the level within, or an autocorrelation outside [0, 1).
 pub fn nested_penalties(
     noise: &StepNoise,
     autocorrelation: f64,

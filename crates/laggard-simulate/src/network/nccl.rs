@@ -15,19 +15,18 @@ use latency::ring_steps;
 use super::calibration::Calibration;
 use super::tuning::{Algorithm, Generation, Protocol, Tuning};
 
-/// Pairs of algorithm and protocol that NCCL implements.
-const CANDIDATES: [(Algorithm, Protocol); 11] = [
-    (Algorithm::Tree, Protocol::Ll),
-    (Algorithm::Tree, Protocol::Ll128),
-    (Algorithm::Tree, Protocol::Simple),
-    (Algorithm::Ring, Protocol::Ll),
-    (Algorithm::Ring, Protocol::Ll128),
-    (Algorithm::Ring, Protocol::Simple),
-    (Algorithm::CollnetDirect, Protocol::Simple),
-    (Algorithm::CollnetChain, Protocol::Simple),
-    (Algorithm::Nvls, Protocol::Simple),
-    (Algorithm::NvlsTree, Protocol::Simple),
-    (Algorithm::Pat, Protocol::Simple),
+const ALL: &[Protocol] = &[Protocol::Ll, Protocol::Ll128, Protocol::Simple];
+const SIMPLE: &[Protocol] = &[Protocol::Simple];
+
+/// Algorithms with the protocols that NCCL implements for them.
+const ALGORITHMS: [(Algorithm, &[Protocol]); 7] = [
+    (Algorithm::Tree, ALL),
+    (Algorithm::Ring, ALL),
+    (Algorithm::CollnetDirect, SIMPLE),
+    (Algorithm::CollnetChain, SIMPLE),
+    (Algorithm::Nvls, SIMPLE),
+    (Algorithm::NvlsTree, SIMPLE),
+    (Algorithm::Pat, SIMPLE),
 ];
 
 const BYTES_PER_US_OF_GB_PER_S: f64 = 1000.0;
@@ -158,22 +157,22 @@ impl Nccl {
     pub(crate) fn seconds(&self, collective: Collective, bytes: f64, shape: Shape) -> f64 {
         let fit = self.calibration.of(shape.nodes > 1.0);
         let mut best = f64::INFINITY;
-        let mut latency = f64::INFINITY;
-        let mut last = None;
-        for (algorithm, protocol, cost) in self.costs(collective, shape) {
-            if last != Some(algorithm) {
-                latency = f64::INFINITY;
-                last = Some(algorithm);
-            }
-            latency = latency.min(cost.latency);
-            if protocol == Protocol::Simple {
-                let share = match algorithm {
-                    Algorithm::Nvls | Algorithm::NvlsTree => fit.multicast_share,
-                    _ => 1.0,
-                };
-                let transfer = bytes / (BYTES_PER_US_OF_GB_PER_S * share * cost.bandwidth);
-                best = best.min(fit.latency_scale * latency + transfer);
-            }
+        for (algorithm, protocols) in ALGORITHMS {
+            let Some(bandwidth) = self.bandwidth(collective, algorithm, Protocol::Simple, shape)
+            else {
+                continue;
+            };
+            let share = match algorithm {
+                Algorithm::Nvls | Algorithm::NvlsTree => fit.multicast_share,
+                _ => 1.0,
+            };
+            let latencies = protocols
+                .iter()
+                .filter(|&&protocol| self.enabled(collective, algorithm, protocol, shape))
+                .map(|&protocol| self.latency(collective, algorithm, protocol, shape));
+            let latency = latencies.fold(f64::INFINITY, f64::min);
+            let transfer = bytes / (BYTES_PER_US_OF_GB_PER_S * share * bandwidth);
+            best = best.min(fit.latency_scale * latency + transfer);
         }
         let ramp = match collective {
             Collective::AllReduce => fit.ramp_us,
@@ -187,13 +186,14 @@ impl Nccl {
         collective: Collective,
         shape: Shape,
     ) -> impl Iterator<Item = (Algorithm, Protocol, Cost)> {
-        CANDIDATES
+        let pairs = ALGORITHMS
             .into_iter()
-            .filter_map(move |(algorithm, protocol)| {
-                let bandwidth = self.bandwidth(collective, algorithm, protocol, shape)?;
-                let latency = self.latency(collective, algorithm, protocol, shape);
-                (bandwidth > 0.0).then_some((algorithm, protocol, Cost { latency, bandwidth }))
-            })
+            .flat_map(|(algorithm, protocols)| protocols.iter().map(move |p| (algorithm, *p)));
+        pairs.filter_map(move |(algorithm, protocol)| {
+            let bandwidth = self.bandwidth(collective, algorithm, protocol, shape)?;
+            let latency = self.latency(collective, algorithm, protocol, shape);
+            Some((algorithm, protocol, Cost { latency, bandwidth }))
+        })
     }
 
     /// What NCCL's graph search would find for an algorithm.
@@ -283,7 +283,7 @@ impl Nccl {
             _ if shape.nodes <= 2.0 => channels.intra,
             _ => channels.inter,
         };
-        let bus = self.refined(algorithm, protocol, channels.count * per_channel, shape);
+        let bus = self.refined(algorithm, protocol, (channels.count, per_channel), shape);
         let bus = match algorithm {
             Algorithm::Pat => 0.75 * bus,
             Algorithm::CollnetDirect => self.collnet_direct(one_way, bus, channels, shape),
@@ -357,8 +357,14 @@ impl Nccl {
     }
 
     /// Bus bandwidth after the corrections of NCCL for rings and trees.
-    fn refined(&self, algorithm: Algorithm, protocol: Protocol, bus: f64, shape: Shape) -> f64 {
-        let count = self.channels(algorithm, shape).count;
+    fn refined(
+        &self,
+        algorithm: Algorithm,
+        protocol: Protocol,
+        (count, per_channel): (f64, f64),
+        shape: Shape,
+    ) -> f64 {
+        let bus = count * per_channel;
         match (algorithm, protocol) {
             (Algorithm::Ring, Protocol::Ll) => (0.5 * bus).min(self.ll_limit(shape)),
             (Algorithm::Ring, Protocol::Ll128) => {
