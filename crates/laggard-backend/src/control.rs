@@ -19,24 +19,29 @@ mod shared;
 mod tests;
 mod tree;
 mod wire;
+mod witness;
 
 pub use loss::{How, LastSeen, Loss};
 pub use progress::{Position, Progress};
 pub use tree::HostRanks;
+pub use witness::{Testimony, WitnessProgram, serve_witness};
 
 use crate::gate::{Abort, Patience};
 use crate::{BackendError, GroupId, Messenger, RollCall};
 use engine::{Engine, Start};
 use laggard_types::Rank;
 use shared::{Ending, Parts, Shared, lock};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::parent_id;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
-use wire::Frame;
+use wire::{Frame, Letter};
+use witness::{Ground, Witnesses};
 
 /// Longest time between two signs of life.
 const USUAL_HEARTBEAT: Duration = Duration::from_millis(200);
@@ -55,6 +60,9 @@ pub struct ControlOptions {
     pub join: Duration,
     /// Time between two signs of life; at most half of `silence`.
     pub heartbeat: Duration,
+    /// What each host's leader starts, to say who was the first to go where launchers leave no
+    /// survivors; on all ranks or on none. None is started by default.
+    pub witness: Option<WitnessProgram>,
 }
 
 impl ControlOptions {
@@ -64,6 +72,7 @@ impl ControlOptions {
             silence,
             join: silence,
             heartbeat: USUAL_HEARTBEAT.min(silence / BEATS_PER_SILENCE),
+            witness: None,
         }
     }
 }
@@ -116,7 +125,18 @@ impl ControlPlane {
             what: format!("rank {rank}: {what}"),
             why: why.to_string(),
         };
+        let deadline = Instant::now() + options.join;
         let joined = join::join(messenger, host, options.join)?;
+        let ground = Ground {
+            tree: &joined.tree,
+            key: &joined.key,
+            card: &joined.card,
+            deadline,
+        };
+        let witnesses = match &options.witness {
+            Some(program) => Witnesses::start(messenger, program, &ground)?,
+            None => Witnesses::none(),
+        };
         let pair = UnixStream::pair().and_then(|(waker, alarm)| {
             waker.set_nonblocking(true)?;
             alarm.set_nonblocking(true)?;
@@ -138,6 +158,7 @@ impl ControlPlane {
             way_to_root: joined.way_to_root,
             alarm,
             launcher,
+            witnesses,
         });
         let thread = Builder::new().name("laggard-control".to_owned());
         let thread = thread.spawn(|| engine.run());
@@ -197,12 +218,24 @@ impl ControlPlane {
         left.next() == Some(&self.rank())
     }
 
-    /// Has `tell` called, on the control thread, the moment that a connection ends, before it is
-    /// known whether the whole host is gone: some launchers kill all ranks within milliseconds of
-    /// the first that dies, which leaves no time for more. To be called once.
-    pub fn on_first_sign(&self, tell: impl Fn(&Loss) + Send + Sync + 'static) {
-        let is_first = self.shared.first_sign.set(Box::new(tell)).is_ok();
-        debug_assert!(is_first, "one listener for first signs");
+    /// Has `tell` called, on the control thread, the moment that a rank is silent for too long,
+    /// before it is known whether the whole host is: some launchers leave no time for more. Of
+    /// connections that end, witnesses tell, who know which was the first. To be called once.
+    pub fn on_silence(&self, tell: impl Fn(&Loss) + Send + Sync + 'static) {
+        let is_first = self.shared.silence_listener.set(Box::new(tell)).is_ok();
+        debug_assert!(is_first, "one listener for silence");
+    }
+
+    /// Names the run's record to the witnesses, for what they may have to say.
+    pub fn name_record(&self, record: &Path) {
+        let payload = record.as_os_str().as_bytes().to_vec();
+        let (kind, from) = (0, self.shared.rank);
+        let letter = Letter {
+            kind,
+            from,
+            payload,
+        };
+        self.shared.leave_testament(letter);
     }
 
     /// The ranks that are gone without having left, in the order in which this was found out.

@@ -1,7 +1,9 @@
 //! The control plane between true processes, which are killed and stopped. The ranks are this test
 //! itself, started again.
 
-use laggard_backend::control::{ControlOptions, ControlPlane, HostRanks};
+use laggard_backend::control::{
+    ControlOptions, ControlPlane, HostRanks, WitnessProgram, serve_witness,
+};
 use laggard_backend::{Abort, Abortable, BackendError, Messenger};
 use laggard_types::Rank;
 use nix::sys::signal::{Signal, kill};
@@ -106,8 +108,10 @@ fn be_a_rank(directory: PathBuf, rank: Rank) {
     let listener: Weak<Ear> = Arc::downgrade(&ear);
     abort.listen(listener);
     let silent = directory.join("silent").exists();
+    let witness = directory.join("witnessed").exists();
     let options = ControlOptions {
         join: PATIENCE,
+        witness: witness.then(witness_program),
         ..ControlOptions::new(if silent { SILENCE } else { CALM })
     };
     let host = HOSTS.split(',').nth(rank as usize).expect("a host");
@@ -120,9 +124,46 @@ fn be_a_rank(directory: PathBuf, rank: Rank) {
         &format!("pid-{rank}"),
         std::process::id().to_string().as_bytes(),
     );
+    if directory.join("clean").exists() {
+        plane.leave(PATIENCE).expect("all leave");
+        leave(&directory, &format!("end-{rank}"), b"");
+        return;
+    }
     let reason = receiver.recv_timeout(PATIENCE).expect("an abort");
     leave(&directory, &format!("end-{rank}"), reason.as_bytes());
     drop(plane.leave(PATIENCE));
+}
+
+/// This program again, with a name for the witness instead of a role.
+fn witness_program() -> WitnessProgram {
+    WitnessProgram {
+        program: env::current_exe().expect("this program"),
+        arguments: ["--exact", "witness_stand_in", "--nocapture"]
+            .map(str::to_owned)
+            .to_vec(),
+    }
+}
+
+/// Not a test: what this program is when a rank starts it as its host's witness.
+#[test]
+fn witness_stand_in() {
+    let Some(directory) = env::var_os(DIRECTORY).map(PathBuf::from) else {
+        return;
+    };
+    let number = std::process::id();
+    leave(&directory, &format!("witness-{number}"), b"");
+    let mut count = 0;
+    let served = serve_witness(|testimony| {
+        count += 1;
+        let words = format!("{} {}\n", testimony.is_final, testimony.loss);
+        leave(
+            &directory,
+            &format!("word-{number}-{count}"),
+            words.as_bytes(),
+        );
+    });
+    served.expect("a witness that ends in order");
+    leave(&directory, &format!("done-{number}"), b"");
 }
 
 fn start(directory: &Path, role: &str) -> Child {
@@ -167,10 +208,11 @@ struct Job {
 }
 
 impl Job {
-    fn start(silent: bool, start: impl Fn(&Path) -> Vec<Child>) -> Self {
+    /// Ranks that find these marks.
+    fn start(marks: &[&str], start: impl Fn(&Path) -> Vec<Child>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        if silent {
-            leave(directory.path(), "silent", b"");
+        for mark in marks {
+            leave(directory.path(), mark, b"");
         }
         let children = start(directory.path());
         let mut job = Self {
@@ -219,7 +261,7 @@ impl Drop for Job {
 
 fn check(gone: &[Rank], signal: Signal, starts: &str) {
     let silent = signal == Signal::SIGSTOP;
-    let job = Job::start(silent, start_ranks);
+    let job = Job::start(if silent { &["silent"] } else { &[] }, start_ranks);
     let begin = Instant::now();
     job.signal(gone, signal);
     let ends = job.ends(gone);
@@ -289,9 +331,68 @@ fn a_stopped_host_is_named() {
 #[test]
 fn ranks_whose_launcher_is_killed_end() {
     let launcher = |directory: &Path| vec![start(directory, "launcher")];
-    let mut job = Job::start(false, launcher);
+    let mut job = Job::start(&[], launcher);
     job.children[0].kill().expect("a launcher to kill");
     for end in job.ends(&[]) {
         assert!(end.ends_with("the launcher is gone"), "{end}");
     }
+}
+
+/// The files of a job whose names start so.
+fn files(directory: &Path, start: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("a directory");
+    let files = entries.map(|entry| entry.expect("an entry").path());
+    let name = |path: &PathBuf| {
+        path.file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned()
+    };
+    files
+        .filter(|path| name(path).starts_with(start) && !name(path).ends_with("draft"))
+        .collect()
+}
+
+/// What witnesses say of ranks that end in this order, once all witnesses have ended. Whoever is
+/// last of a launcher's making may be named beside nobody.
+fn testimony(job: &Job) -> String {
+    let directory = job.directory.path();
+    let deadline = Instant::now() + PATIENCE;
+    let witnesses = files(directory, "witness-").len();
+    assert_eq!(witnesses, 3, "one for each host");
+    while files(directory, "done-").len() < witnesses {
+        assert!(Instant::now() < deadline, "witnesses are left");
+        thread::sleep(LOOK);
+    }
+    let read = |path: PathBuf| fs::read_to_string(path).expect("words");
+    let words: String = files(directory, "word-").into_iter().map(read).collect();
+    let mut last = words.lines().filter(|line| line.starts_with("true "));
+    let word = last.next().unwrap_or_default().to_owned();
+    assert_eq!(last.next(), None, "one has the last word: {words}");
+    word
+}
+
+#[test]
+fn witnesses_name_the_first_where_nobody_is_left() {
+    for first in [0, 1, 2, 4, 5] {
+        let mut job = Job::start(&["witnessed"], start_ranks);
+        job.signal(&[first], Signal::SIGKILL);
+        // As a launcher does it: when it has seen the first one end.
+        job.children[first as usize].wait().expect("an end");
+        let others: Vec<_> = (0..RANKS).filter(|rank| *rank != first).collect();
+        job.signal(&others, Signal::SIGKILL);
+        let host = HOSTS.split(',').nth(first as usize).expect("a host");
+        let expect = format!("true rank {first} on host {host} is gone: its connection closed");
+        let word = testimony(&job);
+        assert!(word.starts_with(&expect), "{word}\nbut not: {expect}");
+    }
+}
+
+#[test]
+fn witnesses_say_nothing_of_ranks_that_leave() {
+    let job = Job::start(&["witnessed", "clean"], start_ranks);
+    let begin = Instant::now();
+    assert_eq!(job.ends(&[]), [const { String::new() }; RANKS as usize]);
+    assert_eq!(testimony(&job), "");
+    assert!(begin.elapsed() < CALM, "witnesses that linger");
 }

@@ -28,6 +28,9 @@ pub(crate) struct Cli {
     pub(crate) quiet: bool,
 }
 
+/// The hidden command that makes the binary a host's witness.
+pub(crate) const WITNESS: &str = "__witness";
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -45,6 +48,9 @@ pub(crate) enum Command {
     Specs(SpecsArgs),
     /// Show what this machine offers, and how to fill the gaps.
     Doctor(DoctorArgs),
+    /// What a host's first rank starts to outlive all ranks.
+    #[command(name = WITNESS, hide = true)]
+    Witness,
 }
 
 /// Options of `run`.

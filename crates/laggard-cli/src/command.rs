@@ -9,3 +9,4 @@ pub(crate) mod import;
 pub(crate) mod mfu;
 pub(crate) mod run;
 pub(crate) mod specs;
+pub(crate) mod witness;

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Some(Command::Mfu(args)) => command::mfu::run(args),
         Some(Command::Specs(args)) => command::specs::run(args),
         Some(Command::Doctor(args)) => command::doctor::run(args),
+        Some(Command::Witness) => command::witness::run(),
     };
     ExitCode::from(code.unwrap_or_else(|error| {
         output::talk(&failure::message(&error));

@@ -101,6 +101,7 @@ impl Process<'_> {
             _ => Opening::hear(&*self.messenger, deadline)?,
         };
         let record = opening.record.clone();
+        self.team.control.name_record(&record);
         let begin_ns = monotonic_ns()?;
         let begin = Instant::now();
         // What is known of the clocks by now is enough for a record that is never closed.
@@ -147,7 +148,7 @@ impl Process<'_> {
             return;
         }
         let failure = Failure {
-            rank: self.rank,
+            rank: Some(self.rank),
             why: error.to_string(),
         };
         if let Err(error) = append_failure(record, &failure) {

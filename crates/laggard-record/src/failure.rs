@@ -1,4 +1,4 @@
-//! `failures.jsonl`: why a run ended, in the words of ranks that outlived it. It is there for runs
+//! `failures.jsonl`: why a run ended, in the words of who outlived it. It is there for runs
 //! whose rank 0 is gone, and for launchers that take the terminal with them.
 
 use crate::error::RecordError;
@@ -11,16 +11,17 @@ use std::path::Path;
 /// Name of the file in a record.
 const FAILURES_FILE: &str = "failures.jsonl";
 
-/// What one rank says.
+/// What one rank or witness says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The rank that says it.
-    pub rank: Rank,
+    /// The rank that says it; `None` for a host's witness, which is no rank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<Rank>,
     /// What it says.
     pub why: String,
 }
 
-/// Appends what a rank says to the record in `dir`. Several ranks may do so at the same time.
+/// Appends what somebody says to the record in `dir`. Several may do so at the same time.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -34,17 +35,15 @@ pub fn append_failure(dir: &Path, failure: &Failure) -> Result<(), RecordError> 
         .map_err(|error| RecordError::io("append to", &path, &error))
 }
 
-/// What ranks have said, as doubts about the record. Lines that cannot be read say nothing.
+/// What was said, as doubts about the record. Lines that cannot be read say nothing.
 pub(crate) fn failures(dir: &Path) -> Vec<Caveat> {
     let text = fs::read_to_string(dir.join(FAILURES_FILE)).unwrap_or_default();
     let failures = text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
     let caveat = |Failure { rank, why }| {
-        let message = format!(
-            "the run failed; rank {rank} said: {}",
-            why.replace('\n', "; ")
-        );
+        let who = rank.map_or("a witness".to_owned(), |rank| format!("rank {rank}"));
+        let message = format!("the run failed; {who} said: {}", why.replace('\n', "; "));
         Caveat::new(CaveatCode::NotClosed, message)
     };
     failures.map(caveat).collect()
@@ -55,10 +54,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ranks_say_comes_back_as_caveats() {
+    fn what_is_said_comes_back_as_caveats() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(failures(dir.path()), []);
-        for (rank, why) in [(1, "rank 0 is gone"), (2, "two\nlines")] {
+        let said = [
+            (Some(1), "rank 0 is gone"),
+            (Some(2), "two\nlines"),
+            (None, "rank 3 is gone"),
+        ];
+        for (rank, why) in said {
             let why = why.to_owned();
             append_failure(dir.path(), &Failure { rank, why }).unwrap();
         }
@@ -75,6 +79,7 @@ mod tests {
         let expect = [
             "the run failed; rank 1 said: rank 0 is gone",
             "the run failed; rank 2 said: two; lines",
+            "the run failed; a witness said: rank 3 is gone",
         ];
         assert_eq!(messages, expect);
     }

@@ -204,10 +204,16 @@ impl Process {
         })
     }
 
-    /// The rank that this process is, if it runs that program.
+    /// Whether it runs that program: as a rank, or as a witness that a rank has started.
+    pub(crate) fn runs(&self, program: &Path) -> bool {
+        let is_it = |word: &String| Path::new(word) == program;
+        self.arguments.iter().take(2).any(is_it)
+    }
+
+    /// The rank that this process is, if it runs that program as one.
     pub(crate) fn rank_of(&self, program: &Path) -> Option<usize> {
-        let runs = |word: &String| Path::new(word) == program;
-        if !self.arguments.iter().take(2).any(runs) {
+        let is_rank = |word: &String| word == "run";
+        if !self.runs(program) || !self.arguments.iter().take(3).any(is_rank) {
             return None;
         }
         let value = |key: &str| self.environment.get(key)?.parse().ok();

@@ -321,12 +321,12 @@ impl Outcome {
         self.wrong.extend(wrong);
     }
 
-    /// Nothing of the launch must be left. Where a host is lost the ranks alone are asked of: on a
+    /// Nothing of the launch must be left. Where a host is lost ranks and witnesses alone are asked of: on a
     /// host that is cut off mpirun reaches no daemon, and that of Open MPI 4 may stay for ever once
     /// it has lost one.
     fn counted(&self, setup: &Setup, mut launched: Vec<Process>) -> Vec<Process> {
         if self.plan.kind.needs_hosts() {
-            launched.retain(|process| process.rank_of(&setup.laggard).is_some());
+            launched.retain(|process| process.runs(&setup.laggard));
         }
         launched
     }

@@ -9,6 +9,7 @@ use super::naming::{Suspect, Suspects};
 use super::shared::{Ending, Shared, lock};
 use super::tree::ROOT;
 use super::wire::{Frame, Pulse};
+use super::witness::Witnesses;
 use laggard_types::Rank;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ pub(super) struct Engine {
     next_beat: Instant,
     launcher: u32,
     farewell: Farewell,
+    witnesses: Witnesses,
     /// What input passes through.
     chunk: Vec<u8>,
 }
@@ -73,6 +75,7 @@ pub(super) struct Start {
     pub alarm: UnixStream,
     /// The process that started this one.
     pub launcher: u32,
+    pub witnesses: Witnesses,
 }
 
 impl Engine {
@@ -92,6 +95,7 @@ impl Engine {
             next_beat: now,
             launcher: start.launcher,
             farewell: Farewell::default(),
+            witnesses: start.witnesses,
             chunk: vec![0; CHUNK_BYTES],
         }
     }
@@ -116,11 +120,15 @@ impl Engine {
             self.judge_silence(now);
             self.beat(now);
             self.name_the_lost(now);
+            self.witnesses.tell(&self.shared, now);
             if self.farewell(now) {
                 break;
             }
         }
         self.flush();
+        if self.shared.ending() != Ending::Dropping {
+            self.witnesses.leave();
+        }
         let peers: Vec<_> = self.links.keys().copied().collect();
         peers.into_iter().for_each(|peer| self.shared.close(peer));
         self.shared.close_inboxes();
@@ -167,7 +175,10 @@ impl Engine {
         let callers = self.reception.iter().flat_map(Reception::inputs);
         fds.extend(callers.map(|input| PollFd::new(input, PollFlags::POLLIN)));
         let timeout = PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX);
-        if poll(&mut fds, timeout).is_err() {
+        // A signal may interrupt it, such as that which wakes a stopped process. What came in meanwhile
+        // must be seen all the same, before silence is judged.
+        let polled = poll(&mut fds, timeout).or_else(|_| poll(&mut fds, PollTimeout::ZERO));
+        if polled.is_err() {
             return Vec::new();
         }
         let has_input = |fd: &PollFd<'_>| {
@@ -253,7 +264,7 @@ impl Engine {
             Frame::Answer(answer) => shared.answer(answer),
             Frame::Leaving if !is_parent => self.see_off(peer),
             Frame::Left if is_parent => self.see_off(peer),
-            Frame::Leaving | Frame::Left => {}
+            Frame::Leaving | Frame::Left | Frame::Seen(_) => {}
         }
     }
 
@@ -281,6 +292,10 @@ impl Engine {
         let silent = links.filter(|link| now.duration_since(link.heard) >= silence);
         let silent: Vec<_> = silent.map(|link| (link.peer, now - link.heard)).collect();
         for (peer, lasting) in silent {
+            if let Some(tell) = self.shared.silence_listener.get() {
+                let host = self.shared.tree.host_of(peer);
+                tell(&self.loss(host, vec![peer], How::Silent(lasting), now));
+            }
             self.dismiss(peer, lasting);
             self.lose(peer, How::Silent(lasting), now);
         }
@@ -312,10 +327,6 @@ impl Engine {
             how,
             at: now,
         });
-        if let Some(tell) = self.shared.first_sign.get() {
-            let host = self.shared.tree.host_of(peer);
-            tell(&self.loss(host, vec![peer], how, now));
-        }
         if self.shared.parent() == Some(peer) && peer != ROOT {
             self.report_to_root(now);
         }

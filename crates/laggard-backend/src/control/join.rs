@@ -3,7 +3,7 @@
 
 use super::card::{Card, listen};
 use super::engine::WayToRoot;
-use super::greeting::{Calling, Reception, read_by, write_by};
+use super::greeting::{Calling, Key, Reception, read_by, write_by};
 use super::tree::{ROOT, Tree};
 use crate::messenger::all_gather;
 use crate::{BackendError, Messenger};
@@ -21,6 +21,10 @@ const GO: u8 = 0x60;
 /// What joining leaves.
 pub(super) struct Joined {
     pub tree: Tree,
+    /// This rank's.
+    pub card: Card,
+    /// The job's.
+    pub key: Key,
     /// Non-blocking.
     pub streams: Vec<(Rank, TcpStream)>,
     /// On rank 0, if there are ranks elsewhere that might lose their leader.
@@ -104,6 +108,8 @@ impl Joining {
                 key: self.cards[ROOT as usize].key,
                 addresses: self.addresses(ROOT),
             }),
+            card: self.cards[self.rank as usize].clone(),
+            key: self.cards[ROOT as usize].key,
             tree: self.tree,
         })
     }

@@ -11,7 +11,7 @@ use laggard_types::Rank;
 use std::time::{Duration, Instant};
 
 /// How long suspects are collected at least.
-const WINDOW: Duration = Duration::from_millis(300);
+pub(super) const WINDOW: Duration = Duration::from_millis(300);
 /// How many heartbeats they are collected for at least, because ranks that wait for the same sign
 /// of life may have heard the last one so far apart.
 const WINDOW_BEATS: f64 = 1.5;
@@ -112,7 +112,8 @@ impl Engine {
     }
 }
 
-fn last_seen(shared: &Shared, rank: Rank, seen: Seen, at: Instant) -> LastSeen {
+/// What is said of a rank that was seen there then.
+pub(super) fn last_seen(shared: &Shared, rank: Rank, seen: Seen, at: Instant) -> LastSeen {
     let describe = shared.describe.get();
     let words = describe
         .zip(seen.position)

@@ -23,8 +23,9 @@ const ROOM_BYTES: usize = 8 << 20;
 
 /// What an operation is called.
 pub(super) type Describe = Box<dyn Fn(Rank, Position) -> String + Send + Sync>;
-/// Is told at once when a rank seems to be gone.
-pub(super) type FirstSign = Box<dyn Fn(&Loss) + Send + Sync>;
+
+/// Is told at once when a rank is silent.
+pub(super) type SilenceListener = Box<dyn Fn(&Loss) + Send + Sync>;
 
 /// How far the end of the plane has come. It only ever grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +64,9 @@ pub(super) struct Shared {
     pub options: ControlOptions,
     pub progress: Progress,
     pub describe: OnceLock<Describe>,
-    pub first_sign: OnceLock<FirstSign>,
+    pub silence_listener: OnceLock<SilenceListener>,
+    /// For the witnesses: where what they say is to be written down.
+    testament: Mutex<Option<Letter>>,
     pub abort: Arc<Abort>,
     /// The reason of the abort, from the moment on that the others are told.
     reason: OnceLock<String>,
@@ -120,7 +123,8 @@ impl Shared {
             options: parts.options,
             progress: Progress::default(),
             describe: OnceLock::new(),
-            first_sign: OnceLock::new(),
+            silence_listener: OnceLock::new(),
+            testament: Mutex::default(),
             abort: parts.abort,
             reason: OnceLock::new(),
             heard: OnceLock::new(),
@@ -280,6 +284,16 @@ impl Shared {
         })
     }
 
+    /// Leaves a letter for the witnesses.
+    pub(super) fn leave_testament(&self, letter: Letter) {
+        *lock(&self.testament) = Some(letter);
+        self.wake();
+    }
+
+    pub(super) fn take_testament(&self) -> Option<Letter> {
+        lock(&self.testament).take()
+    }
+
     pub(super) fn invalid(&self, why: String) -> BackendError {
         let call = "message over the control plane".to_owned();
         BackendError::Invalid {
@@ -391,7 +405,7 @@ impl Abortable for Shared {
 }
 
 impl Queue {
-    fn push(&mut self, frame: Vec<u8>) {
+    pub(super) fn push(&mut self, frame: Vec<u8>) {
         self.held_bytes += frame.len();
         self.frames.push_back(frame);
     }

@@ -53,6 +53,11 @@ impl Tree {
         (rank as usize) < self.place.len()
     }
 
+    /// The rank's host, by its index.
+    pub(super) fn place_of(&self, rank: Rank) -> usize {
+        self.place[rank as usize]
+    }
+
     pub(super) fn host_of(&self, rank: Rank) -> &HostRanks {
         &self.hosts[self.place[rank as usize]]
     }

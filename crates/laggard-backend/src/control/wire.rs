@@ -68,6 +68,8 @@ pub(super) enum Frame {
     Leaving,
     /// Parent to child: everybody has ended, and closing is no loss.
     Left,
+    /// To witnesses: where a rank is.
+    Seen(LastSeen),
 }
 
 /// Bytes that are no frame.
@@ -115,6 +117,10 @@ impl Frame {
             }
             Self::Leaving => out.u8(8),
             Self::Left => out.u8(9),
+            Self::Seen(seen) => {
+                out.u8(10);
+                out.last_seen(seen);
+            }
         }
         let length = (out.0.len() - LENGTH_BYTES) as u32;
         out.0[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -154,6 +160,7 @@ impl Frame {
             }),
             8 => Self::Leaving,
             9 => Self::Left,
+            10 => Self::Seen(fields.last_seen()?),
             _ => return None,
         };
         fields.0.is_empty().then_some(frame)
@@ -243,12 +250,14 @@ impl Writer {
             How::Garbled => self.u8(2),
             How::Unheard => self.u8(3),
         }
-        self.list(&loss.last, |out, last| {
-            out.u32(last.rank);
-            out.duration(last.age);
-            out.u64(pack(last.position));
-            out.bytes(last.words.as_bytes());
-        });
+        self.list(&loss.last, Self::last_seen);
+    }
+
+    fn last_seen(&mut self, last: &LastSeen) {
+        self.u32(last.rank);
+        self.duration(last.age);
+        self.u64(pack(last.position));
+        self.bytes(last.words.as_bytes());
     }
 }
 
@@ -326,14 +335,16 @@ impl Fields<'_> {
                 3 => How::Unheard,
                 _ => return None,
             },
-            last: self.list(|fields| {
-                Some(LastSeen {
-                    rank: fields.u32()?,
-                    age: fields.duration()?,
-                    position: unpack(fields.u64()?),
-                    words: fields.string()?,
-                })
-            })?,
+            last: self.list(Self::last_seen)?,
+        })
+    }
+
+    fn last_seen(&mut self) -> Option<LastSeen> {
+        Some(LastSeen {
+            rank: self.u32()?,
+            age: self.duration()?,
+            position: unpack(self.u64()?),
+            words: self.string()?,
         })
     }
 }
@@ -381,6 +392,7 @@ mod tests {
             Frame::ToParent(letter.clone()),
             Frame::ToRoot(letter.clone()),
             Frame::ToAll(letter),
+            Frame::Seen(last.clone()),
             Frame::Loss(loss(How::Closed)),
             Frame::Loss(loss(How::Silent(age))),
             Frame::Loss(loss(How::Garbled)),

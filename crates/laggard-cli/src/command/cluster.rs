@@ -1,13 +1,13 @@
 //! `laggard run` under a launcher: one rank per process. Loads MPI, joins the control plane, and
 //! runs this process's rank.
 
-use crate::args::RunArgs;
+use crate::args::{RunArgs, WITNESS};
 use crate::command::run::{code, tell, tell_next, watched};
 use crate::launcher::Launch;
 use crate::output::talk;
 use crate::{exit_code, failure, settings};
 use anyhow::{Result, anyhow};
-use laggard_backend::control::{ControlOptions, ControlPlane};
+use laggard_backend::control::{ControlOptions, ControlPlane, WitnessProgram};
 use laggard_backend::{Abort, CpuOptions};
 use laggard_measure::{Member, Places, Settings, Summary, run_member};
 use laggard_mpi::{Flavor, Mpi, MpiError, Place, WorldOptions};
@@ -79,6 +79,10 @@ fn join(settings: &Settings, launch: &Launch, quiet: bool) -> Result<(Process, M
     let places = Places::exchange(&*messenger, deadline)?;
     let options = ControlOptions {
         join: deadline.saturating_duration_since(Instant::now()),
+        witness: std::env::current_exe().ok().map(|program| WitnessProgram {
+            program,
+            arguments: vec![WITNESS.to_owned()],
+        }),
         ..ControlOptions::new(settings.timeout)
     };
     let rank = place.rank;
@@ -86,9 +90,8 @@ fn join(settings: &Settings, launch: &Launch, quiet: bool) -> Result<(Process, M
     let control = ControlPlane::join(&*messenger, host, Arc::clone(&abort), &options)?;
     drop(messenger);
     control.watch_parent();
-    // The launcher may not leave time for more: Hydra kills all ranks when it learns that one died.
     if rank == 0 || control.is_leader() || control.host_ranks().get(1) == Some(&rank) {
-        control.on_first_sign(move |loss| talk(&format!("[rank {rank}] {loss}")));
+        control.on_silence(move |loss| talk(&format!("[rank {rank}] {loss}")));
     }
     let options = WorldOptions {
         timeout: settings.timeout,
