@@ -321,9 +321,9 @@ impl Outcome {
         self.wrong.extend(wrong);
     }
 
-    /// Nothing of the launch must be left. Where a host is lost ranks and witnesses alone are asked of: on a
-    /// host that is cut off mpirun reaches no daemon, and that of Open MPI 4 may stay for ever once
-    /// it has lost one.
+    /// Nothing of the launch must be left. Where a host is lost ranks and witnesses alone are asked
+    /// of: on a host that is cut off mpirun reaches no daemon, and that of Open MPI 4 may stay for
+    /// ever once it has lost one.
     fn counted(&self, setup: &Setup, mut launched: Vec<Process>) -> Vec<Process> {
         if self.plan.kind.needs_hosts() {
             launched.retain(|process| process.runs(&setup.laggard));

@@ -175,8 +175,8 @@ impl Engine {
         let callers = self.reception.iter().flat_map(Reception::inputs);
         fds.extend(callers.map(|input| PollFd::new(input, PollFlags::POLLIN)));
         let timeout = PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX);
-        // A signal may interrupt it, such as that which wakes a stopped process. What came in meanwhile
-        // must be seen all the same, before silence is judged.
+        // A signal may interrupt it, such as that which wakes a stopped process. What came in
+        // meanwhile must be seen all the same, before silence is judged.
         let polled = poll(&mut fds, timeout).or_else(|_| poll(&mut fds, PollTimeout::ZERO));
         if polled.is_err() {
             return Vec::new();

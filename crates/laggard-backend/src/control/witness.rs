@@ -3,8 +3,8 @@
 //!
 //! A host's leader starts its witness and holds its leash. Those of the first two hosts judge: all
 //! ranks and all other witnesses are connected to them (`serve.rs`, `case.rs`). The others only
-//! show by their connections that their hosts are alive. This file is the ranks' side. A run without
-//! witnesses is a run all the same, so what goes wrong here is logged and no error.
+//! show by their connections that their hosts are alive. This file is the ranks' side. A run
+//! without witnesses is a run all the same, so what goes wrong here is logged and no error.
 
 mod case;
 mod serve;

@@ -1,5 +1,5 @@
-//! `laggard __witness`: what a host's first rank starts, and no user. Says which rank was the first to
-//! go where the launcher leaves no rank that could.
+//! `laggard __witness`: what a host's first rank starts, and no user. Says which rank was the first
+//! to go where the launcher leaves no rank that could.
 
 use crate::exit_code;
 use crate::output::talk;

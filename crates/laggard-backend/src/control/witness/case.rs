@@ -1,5 +1,5 @@
-//! Who was the first to go, from the ends of connections in the order in which they came. Later ends
-//! are what the launcher made of the first. Takes values and returns values.
+//! Who was the first to go, from the ends of connections in the order in which they came. Later
+//! ends are what the launcher made of the first. Takes values and returns values.
 
 use crate::control::naming::WINDOW;
 use crate::control::tree::Tree;

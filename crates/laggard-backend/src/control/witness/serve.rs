@@ -1,5 +1,5 @@
-//! A witness's own process: waits for connections to end, and ends itself: when all ranks have left,
-//! when it has testified, when a rank gives up in its own words, or soon after its leader.
+//! A witness's own process: waits for connections to end, and ends itself: when all ranks have
+//! left, when it has testified, when a rank gives up in its own words, or soon after its leader.
 
 use super::case::{Case, Culprits, Gone};
 use super::{
@@ -52,8 +52,9 @@ pub struct Testimony {
 }
 
 /// Makes this process the witness of a host, started by its leader as
-/// [`WitnessProgram`](super::WitnessProgram) says, and returns when there is nothing more to witness.
-/// It closes all files but the standard ones, and so must be the first thing that a program does.
+/// [`WitnessProgram`](super::WitnessProgram) says, and returns when there is nothing more to
+/// witness. It closes all files but the standard ones, and so must be the first thing that a
+/// program does.
 ///
 /// # Errors
 /// [`BackendError::System`] if it was not started by a leader, or if the system refuses sockets.
@@ -283,8 +284,8 @@ impl<T: FnMut(&Testimony)> Witness<T> {
         self.links.contains_key(&name_of_witness(0))
     }
 
-    /// When the case is closed. Who defers leaves time to the other, who would take its end for that
-    /// of its host.
+    /// When the case is closed. Who defers leaves time to the other, who would take its end for
+    /// that of its host.
     fn due(&self) -> Option<Instant> {
         let more = if self.defers() {
             LINGER
