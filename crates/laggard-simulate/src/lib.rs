@@ -26,6 +26,11 @@ pub use jitter::{
     Maximum, NestedPenalties, StepNoise, SyncLevel, deviation_of_mean, expected_maximum,
     nested_penalties,
 };
+pub use job::{
+    Accumulation, AttentionKernel, Degrees, ExpertShape, Family, Framework, Frameworks, Job,
+    Kernels, Machine, Precision, Product, Selective, Shape, ShardUpdate, Software, Split,
+    TensorOverlap,
+};
 pub use lockstep::{
     Cause, ClassMfu, Combination, Example, FleetAssumptions, FleetClass, FleetWaterfall,
     Identification, Lockstep, Peak, Range, WaterfallTerm, identify_mfu, lockstep,
@@ -34,6 +39,10 @@ pub use lockstep::{
 pub use network::{
     Algorithm, Fabric, FabricOptions, Generation, Group, Link, NcclEstimate, NetworkKind,
     NetworkReduction, Processor, Protocol, collective_seconds, nccl_estimate,
+};
+pub use published::{
+    ErrorSummary, GroupKey, LeftOut, NoiseFloor, PublishedComparison, PublishedJob, PublishedJobs,
+    RowClass, RowPrediction, noise_floor, published_jobs, summaries, summary,
 };
 pub use scale::{
     Baseline, Delay, DrawPhase, Jitter, JitterDistribution, Noise, NoiseState, Pauses, RankOutcome,

@@ -1,0 +1,156 @@
+//! What is trained, how it is laid out and with which software: the input of the step-time model,
+//! as plain numbers that a search can change millions of times a second.
+
+mod machine;
+mod shape;
+mod software;
+
+use laggard_schedule::{Layout, Zero};
+use laggard_specs::Recompute;
+
+pub use machine::{Family, Machine};
+pub use shape::{ExpertShape, Product, Shape, Split};
+pub use software::{
+    Accumulation, AttentionKernel, Framework, Frameworks, Kernels, Selective, ShardUpdate,
+    Software, TensorOverlap,
+};
+
+/// The arithmetic of the large matrix products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precision {
+    /// bf16 or fp16.
+    Half,
+    /// fp8, with half precision elsewhere.
+    Fp8,
+    /// fp4, with half precision elsewhere.
+    Fp4,
+}
+
+/// How a job is laid out: degrees alone, without a list of anything, so that evaluating it
+/// allocates nothing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Degrees {
+    /// Ranks that share each matrix.
+    pub tensor: u32,
+    /// Ranks that share the tokens of each sequence.
+    pub context: u32,
+    /// Pipeline stages.
+    pub pipeline: u32,
+    /// Replicas.
+    pub data: u32,
+    /// Ranks that share the experts of a layer.
+    pub expert: u32,
+    /// Separate pieces of the model on each stage.
+    pub virtual_stages: u32,
+    /// Sequences of a micro-batch.
+    pub micro_batch: u32,
+    /// Micro-batches of a step and replica.
+    pub micro_batches: u32,
+    /// Whether tensor-parallel ranks also share the tokens between the matrices.
+    pub sequence_parallel: bool,
+    /// What replicas share out.
+    pub zero: Zero,
+    /// Among how many ranks they share it; `None` for all of them.
+    pub shard_ranks: Option<u32>,
+    /// What backward computes again.
+    pub recompute: Recompute,
+}
+
+impl Degrees {
+    /// The degrees of a layout whose replicas have equal shares, with micro-batches of
+    /// `micro_batch` sequences. Of unequal shares the largest counts.
+    #[must_use]
+    pub fn of_layout(layout: &Layout, micro_batch: u32) -> Self {
+        Self {
+            tensor: layout.tensor_parallel,
+            context: layout.context_parallel,
+            pipeline: layout.pipeline_parallel,
+            data: layout.data_parallel,
+            expert: layout.expert_parallel,
+            virtual_stages: layout.virtual_stages,
+            micro_batch,
+            micro_batches: layout.micro_batches.iter().copied().max().unwrap_or(1),
+            sequence_parallel: layout.sequence_parallel,
+            zero: layout.zero,
+            shard_ranks: None,
+            recompute: match layout.recompute {
+                laggard_schedule::Recompute::None => Recompute::None,
+                laggard_schedule::Recompute::Layers => Recompute::Layers,
+            },
+        }
+    }
+
+    /// Ranks of the job.
+    #[must_use]
+    pub fn ranks(&self) -> u64 {
+        [self.tensor, self.context, self.pipeline, self.data]
+            .into_iter()
+            .map(u64::from)
+            .product()
+    }
+
+    /// Ranks that a dense parameter's gradients are reduced over.
+    #[must_use]
+    pub fn gradient_ranks(&self) -> u32 {
+        self.data * self.context
+    }
+
+    /// Sequences of a step of all replicas.
+    #[must_use]
+    pub fn global_batch(&self) -> u64 {
+        u64::from(self.micro_batch) * u64::from(self.micro_batches) * u64::from(self.data)
+    }
+}
+
+/// A training job.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Job {
+    /// The model's dimensions.
+    pub shape: Shape,
+    /// The layout.
+    pub degrees: Degrees,
+    /// Tokens of a sequence.
+    pub sequence_length: u32,
+    /// Arithmetic of the products.
+    pub precision: Precision,
+    /// What the software does well and badly.
+    pub software: Software,
+}
+
+impl Job {
+    /// Tokens of a micro-batch on one rank before tensor parallelism divides them.
+    #[must_use]
+    pub fn tokens_per_micro_batch(&self) -> f64 {
+        let degrees = &self.degrees;
+        f64::from(degrees.micro_batch) * f64::from(self.sequence_length)
+            / f64::from(degrees.context)
+    }
+
+    /// Tokens of a step of all ranks.
+    #[must_use]
+    pub fn tokens_per_step(&self) -> f64 {
+        self.degrees.global_batch() as f64 * f64::from(self.sequence_length)
+    }
+
+    /// Pieces of equal numbers of layers that a pipeline is cut into, the embedding and the head
+    /// counted as layers where only that divides evenly: layers of the first stage, of a middle
+    /// one and of the last.
+    #[must_use]
+    pub(crate) fn stage_layers(&self) -> [f64; 3] {
+        let layers = self.shape.layers;
+        let stages = self.degrees.pipeline;
+        if stages == 1 {
+            return [f64::from(layers); 3];
+        }
+        if !layers.is_multiple_of(stages) && (layers + 2).is_multiple_of(stages) {
+            let middle = f64::from((layers + 2) / stages);
+            return [middle - 1.0, middle, middle - 1.0];
+        }
+        let rest = layers % stages;
+        let (small, large) = (layers / stages, layers.div_ceil(stages));
+        // What does not divide is given to middle stages first: the ends have more to do.
+        let middle = if rest > 0 { large } else { small };
+        let end = if rest + 2 > stages { large } else { small };
+        [f64::from(end), f64::from(middle), f64::from(end)]
+    }
+}

@@ -1,0 +1,161 @@
+//! What the collectives of a step take when nothing hides them: a matter of bytes, groups and
+//! links alone.
+
+use laggard_schedule::Zero;
+use laggard_types::Collective;
+
+use super::parameters_of_rank;
+use crate::job::{Job, Machine};
+use crate::network::{Group, collective_seconds};
+
+/// Bytes of an element in half precision.
+const HALF_BYTES: f64 = 2.0;
+
+/// Seconds of each collective of a job, alone on its links.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Communication {
+    /// One synchronisation of tensor-parallel ranks: an all-reduce, or the reduce-scatter and
+    /// all-gather that replace it.
+    pub tensor_s: f64,
+    /// Exchange of a layer's keys and values, forward.
+    pub context_s: f64,
+    /// Sending tokens to their experts, or back.
+    pub expert_s: f64,
+    /// Gathering a layer's sharded parameters, or scattering their gradients.
+    pub shard_s: f64,
+    /// One transfer of a micro-batch between two stages.
+    pub transfer_s: f64,
+    /// Reducing gradients and gathering parameters once a step.
+    pub gradients_s: f64,
+}
+
+impl Communication {
+    /// The collectives of a job on a machine.
+    #[must_use]
+    pub fn of(job: &Job, machine: &Machine) -> Self {
+        Self {
+            tensor_s: tensor(job, machine),
+            context_s: context(job, machine),
+            expert_s: expert(job, machine),
+            shard_s: shard(job, machine),
+            transfer_s: transfer(job, machine),
+            gradients_s: gradients(job, machine),
+        }
+    }
+}
+
+/// Ranks that share out what ZeRO shares of dense parameters.
+pub(super) fn shards(job: &Job) -> f64 {
+    let all = job.degrees.gradient_ranks();
+    f64::from(job.degrees.shard_ranks.map_or(all, |ranks| ranks.min(all)))
+}
+
+/// The same of experts.
+pub(super) fn expert_shards(job: &Job) -> f64 {
+    let degrees = &job.degrees;
+    let ranks = degrees.gradient_ranks() * degrees.tensor;
+    f64::from((ranks / degrees.expert).max(1))
+}
+
+fn group(job: &Job, machine: &Machine, ranks: u32, stride: u32) -> Group {
+    let group = Group::strided(ranks, stride, &machine.fabric);
+    match job.software.all_cards {
+        true => group,
+        false => Group {
+            ranks_per_domain: 1,
+            ..group
+        },
+    }
+}
+
+fn tensor(job: &Job, machine: &Machine) -> f64 {
+    let degrees = &job.degrees;
+    let group = Group::strided(degrees.tensor, 1, &machine.fabric);
+    let bytes = HALF_BYTES * job.tokens_per_micro_batch() * job.shape.hidden;
+    let seconds = |collective| collective_seconds(collective, bytes, &group, &machine.fabric);
+    match degrees.sequence_parallel {
+        true => seconds(Collective::ReduceScatter) + seconds(Collective::AllGather),
+        false => seconds(Collective::AllReduce),
+    }
+}
+
+fn context(job: &Job, machine: &Machine) -> f64 {
+    let degrees = &job.degrees;
+    let group = Group::strided(degrees.context, degrees.tensor, &machine.fabric);
+    let tokens = job.tokens_per_micro_batch() * f64::from(degrees.context);
+    let bytes = HALF_BYTES * tokens * job.shape.keys_and_values / f64::from(degrees.tensor);
+    collective_seconds(Collective::AllGather, bytes, &group, &machine.fabric)
+}
+
+fn expert(job: &Job, machine: &Machine) -> f64 {
+    let Some(experts) = &job.shape.experts else {
+        return 0.0;
+    };
+    let degrees = &job.degrees;
+    // Ranks that share tokens by tensor parallelism take part as well.
+    let group = Group::strided(degrees.expert, 1, &machine.fabric);
+    let tokens = job.tokens_per_micro_batch() / f64::from(degrees.tensor);
+    let bytes = HALF_BYTES * tokens * experts.active * job.shape.hidden;
+    collective_seconds(Collective::AllToAll, bytes, &group, &machine.fabric)
+}
+
+fn shard(job: &Job, machine: &Machine) -> f64 {
+    let degrees = &job.degrees;
+    if degrees.zero != Zero::Parameters {
+        return 0.0;
+    }
+    let shape = &job.shape;
+    let dense = shape.attention_parameters() + shape.dense_ffn_parameters();
+    let gather = |parameters: f64, ranks: f64, stride: u32| {
+        let group = group(job, machine, ranks as u32, stride);
+        let bytes = HALF_BYTES * parameters;
+        collective_seconds(Collective::AllGather, bytes, &group, &machine.fabric)
+    };
+    let routed = shape.routed_parameters() / f64::from(degrees.expert);
+    gather(
+        dense / f64::from(degrees.tensor),
+        shards(job),
+        degrees.tensor,
+    ) + gather(routed, expert_shards(job), degrees.expert)
+}
+
+fn transfer(job: &Job, machine: &Machine) -> f64 {
+    let degrees = &job.degrees;
+    if degrees.pipeline == 1 {
+        return 0.0;
+    }
+    let scattered = job.software.scatter_transfers || degrees.sequence_parallel;
+    let parts = if scattered { degrees.tensor } else { 1 };
+    let bytes = HALF_BYTES * job.tokens_per_micro_batch() * job.shape.hidden / f64::from(parts);
+    let inner = degrees.tensor * degrees.context * degrees.data;
+    let group = Group::strided(2, inner, &machine.fabric);
+    collective_seconds(Collective::SendRecv, bytes, &group, &machine.fabric)
+}
+
+fn gradients(job: &Job, machine: &Machine) -> f64 {
+    let degrees = &job.degrees;
+    if degrees.zero == Zero::Parameters {
+        return 0.0;
+    }
+    let (dense, routed) = parameters_of_rank(job);
+    let reduce = |parameters: f64, ranks: u32, stride: u32| {
+        let group = group(job, machine, ranks, stride);
+        let seconds = |collective, size: f64| {
+            collective_seconds(collective, size * parameters, &group, &machine.fabric)
+        };
+        let gradient = job.software.gradient_bytes;
+        match degrees.zero {
+            Zero::None => seconds(Collective::AllReduce, gradient),
+            _ => {
+                seconds(Collective::ReduceScatter, gradient)
+                    + seconds(Collective::AllGather, HALF_BYTES)
+            }
+        }
+    };
+    let of_dense = reduce(dense, degrees.gradient_ranks(), degrees.tensor);
+    let of_routed = reduce(routed, expert_shards(job) as u32, degrees.expert);
+    match job.shape.experts {
+        Some(_) => of_dense + of_routed,
+        None => of_dense,
+    }
+}
