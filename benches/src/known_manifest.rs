@@ -91,6 +91,22 @@ pub(crate) fn manifest(placement: &Placement<'_>, schedule: Schedule, seed: u64)
     }
 }
 
+/// The manifest of a world of equal ranks, eight to a host.
+pub fn large_manifest(schedule: Schedule, seed: u64, origin: Origin) -> Manifest {
+    let ranks = schedule.world_size() as u32;
+    let host: Vec<u32> = (0..ranks).map(|rank| rank / 8).collect();
+    let placement = Placement {
+        rate: &vec![1.0; ranks as usize],
+        host: &host,
+        peak_flop_per_s: 1e15,
+        tokens: 4096,
+    };
+    Manifest {
+        origin,
+        ..manifest(&placement, schedule, seed)
+    }
+}
+
 /// Writes a record that ended well.
 pub(crate) fn write(
     dir: &Path,

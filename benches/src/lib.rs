@@ -5,3 +5,5 @@ pub mod known_job;
 pub mod known_layout;
 mod known_manifest;
 pub mod models;
+
+pub use known_manifest::large_manifest;
