@@ -10,6 +10,11 @@
 //! `m` micro-batches is not averaged over `m` draws: jitter lasts longer than a pass. Under ZeRO-3,
 //! whose gathers make all replicas meet in each layer, the slowest of all replicas sets each pass.
 //!
+//! Against the graph of the same schedule with the same draws this is exact, but for two things:
+//! where members of a stage share passes and transfers between stages take time, the graph lets a
+//! member that is early begin its transfer early (the step here is too long by at most what
+//! transfers cost); under ZeRO-3 the graph lets ranks run two layers ahead of others.
+//!
 //! Results are functions of the workload alone: draws are keyed by rank, phase and step, maxima
 //! and counts do not depend on order, and sums are made in a fixed one.
 

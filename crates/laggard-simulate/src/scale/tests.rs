@@ -183,6 +183,40 @@ fn jitter_of_one_rank_costs_its_excess() {
     assert_eq!(run.steps[2].last_rank, 1);
 }
 
+/// Under ZeRO-3 the slowest forward and the slowest backward set every pass of all replicas.
+#[test]
+fn sharded_parameters_couple_all_replicas() {
+    let layout = Layout {
+        zero: Zero::Parameters,
+        ..Layout::data_parallel(3, 2)
+    };
+    let slow = SlowRanks {
+        ranks: 1..2,
+        factor: 1.5,
+    };
+    let even = workload(layout, 1);
+    let run = |workload: &ScaleWorkload| simulate_ranks(workload).expect("a workload");
+    let slowed = ScaleWorkload {
+        slow: vec![slow],
+        ..even.clone()
+    };
+    // Update 0.45, input 0.1, two micro-batches of 4.5, reduction 0.5.
+    assert!((run(&slowed).steps[0].wall_s - 10.05).abs() < 1e-12);
+    let jitter = lognormal(0.1, 0.0);
+    let (sharded, replicated) = (
+        ScaleWorkload {
+            jitter: jitter.clone(),
+            ..even.clone()
+        },
+        ScaleWorkload {
+            jitter,
+            layout: Layout::data_parallel(3, 2),
+            ..even
+        },
+    );
+    assert!(run(&sharded).steps[0].wall_s >= run(&replicated).steps[0].wall_s);
+}
+
 #[test]
 fn what_cannot_be_is_refused() {
     let good = || workload(Layout::data_parallel(4, 2), 2);
