@@ -1,6 +1,7 @@
 //! The command line as it is typed.
 
 mod tables;
+mod validate;
 
 use crate::exit_code;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 pub(crate) use tables::{
     ListedTable, MfuArgs, Precision, Recomputed, SpecsAction, SpecsArgs, TableArgs, TableFormat,
 };
+pub(crate) use validate::{GroupBy, ValidateArgs};
 
 /// What the slowest rank costs a synchronous training job, who it is and why.
 #[derive(Debug, Parser)]
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     Mfu(MfuArgs),
     /// Show and check the tables of models, accelerators and clusters.
     Specs(SpecsArgs),
+    /// Compare predictions with published training runs.
+    Validate(ValidateArgs),
     /// Show what this machine offers, and how to fill the gaps.
     Doctor(DoctorArgs),
     /// What a host's first rank starts to outlive all ranks.

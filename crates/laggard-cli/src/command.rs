@@ -9,4 +9,5 @@ pub(crate) mod import;
 pub(crate) mod mfu;
 pub(crate) mod run;
 pub(crate) mod specs;
+pub(crate) mod validate;
 pub(crate) mod witness;

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Some(Command::Compare(args)) => command::compare::run(args),
         Some(Command::Mfu(args)) => command::mfu::run(args),
         Some(Command::Specs(args)) => command::specs::run(args),
+        Some(Command::Validate(args)) => command::validate::run(args),
         Some(Command::Doctor(args)) => command::doctor::run(args),
         Some(Command::Witness) => command::witness::run(),
     };

@@ -112,7 +112,15 @@ impl PublishedJob {
             return Err("most weights are not trained".to_owned());
         }
         let framework = framework_of(row, frameworks);
-        let links = interconnect::fabric_options(row.interconnect.as_deref());
+        let mut links = interconnect::fabric_options(row.interconnect.as_deref());
+        let domain = accelerator.scale_up_domain_devices.unwrap_or(1);
+        if accelerators <= u64::from(domain) {
+            // Nothing leaves the domain, so that no rate beyond it need be known.
+            links.scale_out_bandwidth = links
+                .scale_out_bandwidth
+                .or(accelerator.scale_out_bandwidth_bytes_per_s)
+                .or(accelerator.scale_up_bandwidth_bytes_per_s);
+        }
         let machine = Machine::new(accelerator, &links).map_err(first_line)?;
         let measured = measured(row, &model, machine.half_peak, length)
             .ok_or("no throughput, and no figure that gives it by a known way to count FLOP")?;

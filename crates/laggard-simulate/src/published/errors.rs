@@ -11,7 +11,7 @@ use super::PublishedComparison;
 pub enum GroupKey {
     /// By source.
     Source,
-    /// By model.
+    /// By family of models: the letters that their names begin with.
     Model,
     /// By accelerator.
     Accelerator,
@@ -25,7 +25,7 @@ impl GroupKey {
     fn of(self, row: &PublishedComparison) -> String {
         match self {
             Self::Source => row.source.clone(),
-            Self::Model => row.model.clone(),
+            Self::Model => family(&row.model),
             Self::Accelerator => row.accelerator.clone(),
             Self::Framework => row.framework.clone(),
             Self::Scale => {
@@ -89,6 +89,17 @@ pub fn summaries(rows: &[&PublishedComparison], key: GroupKey) -> Vec<ErrorSumma
     each.collect()
 }
 
+/// `llama` of `Llama 3.1 405B` and of `LLAMA2-7B`.
+fn family(model: &str) -> String {
+    let letters = model.chars().take_while(|letter| letter.is_alphabetic());
+    let name: String = letters.flat_map(char::to_lowercase).collect();
+    if name.is_empty() {
+        model.to_owned()
+    } else {
+        name
+    }
+}
+
 /// The smallest value at or below which lies `share` of the weight.
 fn weighted_quantile(values: &[(f64, f64)], share: f64) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -108,6 +119,16 @@ fn weighted_quantile(values: &[(f64, f64)], share: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn families_are_the_letters_before_sizes() {
+        let check = |model: &str, expect: &str| assert_eq!(family(model), expect, "{model}");
+        check("Llama 3.1 405B", "llama");
+        check("LLAMA2-7B", "llama");
+        check("GPT-3 175B", "gpt");
+        check("175B", "175B");
+        check("", "");
+    }
 
     #[test]
     fn quantiles_weigh_values() {
