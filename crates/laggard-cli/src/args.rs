@@ -1,10 +1,12 @@
 //! The command line as it is typed.
 
+mod simulate;
 mod tables;
 mod validate;
 
 use crate::exit_code;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use simulate::{Arithmetic, SimulateArgs};
 use std::path::PathBuf;
 pub(crate) use tables::{
     ListedTable, MfuArgs, Precision, Recomputed, SpecsAction, SpecsArgs, TableArgs, TableFormat,
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Say what changed between two records.
     Compare(CompareArgs),
+    /// Predict what a job will do on a cluster, cause by cause.
+    Simulate(SimulateArgs),
     /// Say what share of its accelerators' peak a step used, under every convention.
     Mfu(MfuArgs),
     /// Show and check the tables of models, accelerators and clusters.

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod import;
 pub(crate) mod mfu;
 pub(crate) mod run;
+pub(crate) mod simulate;
 pub(crate) mod specs;
 pub(crate) mod validate;
 pub(crate) mod witness;

@@ -6,7 +6,10 @@ use laggard_backend::BackendError;
 use laggard_import::ImportError;
 use laggard_measure::MeasureError;
 use laggard_mpi::MpiError;
+use laggard_plan::NoLayout;
 use laggard_record::RecordError;
+use laggard_schedule::LayoutError;
+use laggard_simulate::SimulateError;
 use laggard_specs::SpecsError;
 use std::io;
 
@@ -88,6 +91,12 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if cause.is::<Usage>() {
             return exit_code::USAGE;
+        }
+        if cause.is::<NoLayout>() || cause.is::<LayoutError>() || cause.is::<SimulateError>() {
+            let specs = cause
+                .source()
+                .and_then(|it| it.downcast_ref::<SpecsError>());
+            return specs.map_or(exit_code::USAGE, specs_code);
         }
         if cause.is::<BadInput>() {
             return exit_code::BAD_INPUT;

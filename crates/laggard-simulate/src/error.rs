@@ -73,6 +73,29 @@ pub enum SimulateError {
     /// A fleet or job of no classes.
     #[error("no accelerator classes")]
     NoClasses,
+    /// A job with more ranks than there are accelerators.
+    #[error(
+        "the job has {ranks} ranks, the cluster {devices} accelerators\nhint: make a degree of the \
+         layout smaller"
+    )]
+    TooFewDevices {
+        /// Accelerators.
+        devices: u64,
+        /// Ranks.
+        ranks: u64,
+    },
+    /// A layout that does not fit the model.
+    #[error(transparent)]
+    Layout(#[from] laggard_schedule::LayoutError),
+    /// A step that cannot be evaluated.
+    #[error(transparent)]
+    Graph(#[from] crate::graph::GraphError),
+    /// Ranks that cannot be simulated.
+    #[error(transparent)]
+    Scale(#[from] crate::scale::ScaleError),
+    /// A name that is in no table.
+    #[error(transparent)]
+    Specs(#[from] laggard_specs::SpecsError),
     /// A cause given twice.
     #[error("{cause} is given twice in a waterfall")]
     CauseTwice {

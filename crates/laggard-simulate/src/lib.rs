@@ -4,6 +4,7 @@
 mod calibration;
 mod compute;
 mod error;
+mod forecast;
 mod goodput;
 mod graph;
 mod jitter;
@@ -13,10 +14,12 @@ mod network;
 mod published;
 mod scale;
 mod step;
+mod world;
 
 pub use calibration::{Calibration, ClassCosts, Does, Kind, KindCost, Line, Observation};
 pub use compute::{Constant, ConstantEntry, Constants, ConstantsError};
 pub use error::SimulateError;
+pub use forecast::{ClassForecast, Forecast, ForecastClass, Surroundings, forecast, mix_alone};
 pub use goodput::{FailureRate, Goodput, Interruptions, SparePool, failure_rates, spares_for};
 pub use graph::{
     EvenPipeline, EvenStep, GraphError, PredictedTimeline, RankTimes, Reduction, StepPrediction,
@@ -49,3 +52,4 @@ pub use scale::{
     ScaleError, ScaleRun, ScaleWorkload, SlowRanks, StageTimes, StepOutcome, simulate_ranks,
 };
 pub use step::{Communication, LayerTimes, OperationCosts, StepTime, predict, predict_with};
+pub use world::{Variation, World, layout_of};

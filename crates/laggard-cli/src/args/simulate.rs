@@ -9,6 +9,7 @@ use std::path::PathBuf;
 #[command(before_help = "Examples:
   laggard simulate --cluster colossus-1
   laggard simulate --model llama3-70b --accelerator h100 --gpus 1024 --layout tp8,pp4,dp32,sp
+  laggard simulate --accelerator h100 --gpus 64 --model llama3-8b --jitter 0.02 --record predicted
   laggard simulate --model gpt3-175b --cluster mine.toml --global-batch 1536 --format json")]
 pub(crate) struct SimulateArgs {
     /// Model; `laggard specs list models` names all.
@@ -40,7 +41,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, default_value_t = 1, value_name = "N", requires = "layout")]
     pub(crate) micro_batch: u32,
     /// Sequences of a step, all replicas together [default: as many as make 16 Mi tokens, the
-    /// largest batch of Llama 3 405B (arXiv 2407.21783, section 3.4.1)].
+    /// largest batch of Llama 3 405B; beyond its 16,384 accelerators 1,024 tokens for each].
     #[arg(long, value_name = "N")]
     pub(crate) global_batch: Option<u64>,
     /// Tokens of one sequence [default: 8192, or the model's if it is shorter].
@@ -49,7 +50,7 @@ pub(crate) struct SimulateArgs {
     /// Arithmetic of the large products.
     #[arg(long, value_enum, default_value_t = Arithmetic::Half)]
     pub(crate) precision: Arithmetic,
-    /// Framework, whose habits are known; a wrong name lists all.
+    /// Framework, whose habits are known; a wrong name lists all [default: megatron-lm].
     #[arg(long, value_name = "NAME")]
     pub(crate) framework: Option<String>,
     /// What one checkpoint stops the job for, seconds.
@@ -64,6 +65,22 @@ pub(crate) struct SimulateArgs {
     /// A published MFU of a whole fleet, such as 0.11: what could lie behind it.
     #[arg(long, value_name = "SHARE")]
     pub(crate) fleet_mfu: Option<f64>,
+    /// Also write a predicted record to this folder: every operation of small worlds, a sketch of
+    /// large ones.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) record: Option<PathBuf>,
+    /// Steps of the record.
+    #[arg(long, default_value_t = 100, value_name = "N", requires = "record")]
+    pub(crate) steps: u32,
+    /// How the times of a rank's kernels vary from step to step: sigma of a lognormal factor.
+    #[arg(long, default_value_t = 0.0, value_name = "SIGMA", requires = "record")]
+    pub(crate) jitter: f64,
+    /// How much of a step's deviation the next one keeps, 0 to 1.
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE", requires = "record")]
+    pub(crate) autocorrelation: f64,
+    /// Seed of all that is random in the record.
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "record")]
+    pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) tables: TableArgs,
     /// Output format.

@@ -1,0 +1,288 @@
+//! `laggard simulate`: what a job will do on a cluster, before it runs.
+
+mod page;
+mod record;
+
+use crate::args::{Arithmetic, SimulateArgs, TableFormat};
+use crate::failure::{BadInput, Usage};
+use crate::{exit_code, input, output};
+use anyhow::{Context, Result};
+use laggard_plan::{Demand, Space, fastest_layouts, memory_of_layout};
+use laggard_schedule::Layout;
+use laggard_simulate::{
+    Constants, Degrees, FabricOptions, FleetAssumptions, Forecast, ForecastClass, Framework,
+    Frameworks, Identification, Job, Lockstep, Machine, Peak, Precision, Range, Shape,
+    Surroundings, forecast, identify_mfu, mix_alone,
+};
+use laggard_specs::{Attention, Cluster, Model, RateBasis, Tables, training_flop_per_token};
+use laggard_types::{FlopPerSecond, Seconds};
+use serde::Serialize;
+use std::path::Path;
+
+/// Tokens of a step where nothing else is said, and from what they are for each accelerator: the
+/// largest batch of Llama 3 405B, on 16,384 of them. Source: arXiv 2407.21783, sections 3.3.2 and
+/// 3.4.1.
+const USUAL_BATCH_TOKENS: u64 = 16 << 20;
+const USUAL_TOKENS_PER_DEVICE: u64 = USUAL_BATCH_TOKENS / 16_384;
+/// The framework where none is said.
+const USUAL_FRAMEWORK: &str = "megatron-lm";
+/// Longest sequence where nothing else is said: that of Llama 3's initial training, ibid.
+const USUAL_SEQUENCE: u64 = 8192;
+/// By how much a layout that laggard chooses may miss the batch.
+const BATCH_TOLERANCE: f64 = 0.05;
+/// Widest tensor parallelism that is tried: wider than a box of eight is not in use.
+const MOST_TENSOR: u32 = 8;
+
+/// Everything that is printed.
+#[derive(Debug, Serialize)]
+struct Simulation {
+    model: String,
+    cluster: String,
+    layout: String,
+    framework: String,
+    sequence_length: u32,
+    global_batch: u64,
+    caveats: Vec<String>,
+    forecast: Forecast,
+    /// What the mix alone makes of the assumed MFU, by peaks.
+    mix_by_peak: Option<Lockstep>,
+    /// The same by measured rates of the classes; absent where no workload has all of them.
+    mix_by_measured_rates: Option<Lockstep>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet_figure: Option<Identification>,
+}
+
+pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
+    let tables = input::tables(&args.tables)?;
+    let model = tables.model(&args.model)?;
+    let (cluster, classes) = classes(args, &tables)?;
+    let constants = Constants::builtin()?;
+    let frameworks = Frameworks::builtin()?;
+    let framework = framework(args, &frameworks)?;
+    let job = job(args, model, &classes, framework, &constants)?;
+    let length = u64::from(job.sequence_length);
+    let flop = training_flop_per_token(model, length, Attention::Causal).0;
+    let around = Surroundings {
+        checkpoint: Seconds(args.checkpoint_time),
+        restart: Seconds(args.restart_time),
+    };
+    let forecast = forecast(&job, flop, &classes, around, &constants)?;
+    let mixed = classes.len() > 1;
+    let alone = |rates: Option<&[f64]>| mix_alone(&classes, args.assumed_mfu, rates);
+    let measured = measured_rates(&classes, &tables).filter(|_| mixed);
+    let simulation = Simulation {
+        model: model.name.clone(),
+        cluster,
+        layout: text_of(&job.degrees),
+        framework: framework.id.clone(),
+        sequence_length: job.sequence_length,
+        global_batch: job.degrees.global_batch(),
+        caveats: caveats(&job),
+        mix_by_peak: mixed.then(|| alone(None)).transpose()?,
+        mix_by_measured_rates: measured.map(|rates| alone(Some(&rates))).transpose()?,
+        fleet_figure: args
+            .fleet_mfu
+            .map(|it| fleet_figure(it, &classes))
+            .transpose()?,
+        forecast,
+    };
+    let text = match args.format {
+        TableFormat::Text => page::page(&simulation, args.assumed_mfu),
+        TableFormat::Json => {
+            serde_json::to_string_pretty(&simulation).context("cannot write JSON")? + "\n"
+        }
+    };
+    output::result(&text, &args.output)?;
+    if let Some(dir) = &args.record {
+        let used = simulation.forecast.classes.iter().map(|class| class.ranks);
+        let used: Vec<(&ForecastClass, u64)> = classes.iter().zip(used).collect();
+        let used: Vec<_> = used.into_iter().filter(|(_, ranks)| *ranks > 0).collect();
+        record::write(dir, args, (&job, model), &used, &constants)?;
+    }
+    Ok(exit_code::DONE)
+}
+
+/// What the prediction leaves out.
+fn caveats(job: &Job) -> Vec<String> {
+    let mut list = Vec::new();
+    let tokens = job.tokens_per_step();
+    if tokens > USUAL_BATCH_TOKENS as f64 * (1.0 + BATCH_TOLERANCE) {
+        list.push(format!(
+            "convergence is not modelled: a step of {:.0} Mi tokens is larger than the 16 Mi of \
+             Llama 3 405B; --global-batch {} would be as many",
+            tokens / f64::from(1 << 20),
+            USUAL_BATCH_TOKENS / u64::from(job.sequence_length)
+        ));
+    }
+    list
+}
+
+/// The name of the cluster, and its classes.
+fn classes(args: &SimulateArgs, tables: &Tables) -> Result<(String, Vec<ForecastClass>)> {
+    if let (Some(name), Some(count)) = (&args.accelerator, args.gpus) {
+        let accelerator = tables.accelerator(name)?;
+        let class = ForecastClass {
+            name: accelerator.id.clone(),
+            accelerator: accelerator.id.clone(),
+            count,
+            devices_per_node: None,
+            machine: Machine::new(accelerator, &FabricOptions::default())?,
+            failures_per_device_year: None,
+        };
+        return Ok((format!("{count} x {}", accelerator.product), vec![class]));
+    }
+    let name = args.cluster.as_deref().unwrap_or_default();
+    let path = Path::new(name);
+    let is_file = path.extension().is_some() || path.exists();
+    let cluster = match is_file {
+        true => Cluster::from_toml_str(&input::text(path)?, tables)
+            .map_err(|error| BadInput(format!("{name}: {error}")))?,
+        false => Cluster::preset(name, tables)?,
+    };
+    let classes = ForecastClass::of_cluster(&cluster, tables)?;
+    Ok((cluster.name.unwrap_or(cluster.id), classes))
+}
+
+fn framework<'a>(args: &SimulateArgs, all: &'a Frameworks) -> Result<&'a Framework> {
+    let name = args.framework.as_deref().unwrap_or(USUAL_FRAMEWORK);
+    let names: Vec<&str> = all.entries.iter().map(|it| it.id.as_str()).collect();
+    let unknown = || {
+        let hint = format!("hint: choose one of {}", names.join(", "));
+        Usage(format!("no framework is called {name}\n{hint}"))
+    };
+    Ok(all.named(name).ok_or_else(unknown)?)
+}
+
+/// The job with the layout that was given, or the fastest.
+fn job(
+    args: &SimulateArgs,
+    model: &Model,
+    classes: &[ForecastClass],
+    framework: &Framework,
+    constants: &Constants,
+) -> Result<Job> {
+    let usual = model.context.unwrap_or(USUAL_SEQUENCE).min(USUAL_SEQUENCE);
+    let sequence_length = args.sequence_length.unwrap_or(usual as u32).max(1);
+    let devices: u64 = classes.iter().map(|class| class.count).sum();
+    let usual = USUAL_BATCH_TOKENS.max(USUAL_TOKENS_PER_DEVICE * devices);
+    let usual = usual / u64::from(sequence_length);
+    let batch = args.global_batch.unwrap_or(usual.max(1));
+    let precision = match args.precision {
+        Arithmetic::Half => Precision::Half,
+        Arithmetic::Fp8 => Precision::Fp8,
+        Arithmetic::Fp4 => Precision::Fp4,
+    };
+    let demand = Demand {
+        model,
+        sequence_length,
+        global_batch: batch,
+        batch_tolerance: if args.global_batch.is_some() {
+            0.0
+        } else {
+            BATCH_TOLERANCE
+        },
+        precision,
+        software: framework.software,
+    };
+    let machine = weakest(classes)?;
+    let degrees = match &args.layout {
+        Some(text) => {
+            let degrees = given(text, args.micro_batch, batch)?;
+            memory_of_layout(&demand, &degrees, &machine)?;
+            degrees
+        }
+        None => {
+            let space = Space {
+                ranks: devices,
+                most_tensor: MOST_TENSOR,
+            };
+            fastest_layouts(&demand, space, &machine, constants, 1)?.best[0].degrees
+        }
+    };
+    Ok(Job {
+        shape: Shape::of(model),
+        degrees,
+        sequence_length,
+        precision,
+        software: framework.software,
+    })
+}
+
+/// The degrees of a layout in text form, with as many micro-batches as the batch needs.
+fn given(text: &str, micro_batch: u32, batch: u64) -> Result<Degrees> {
+    let layout = Layout::parse(text)?;
+    let mut degrees = Degrees::of_layout(&layout, micro_batch.max(1));
+    let at_once = u64::from(degrees.data) * u64::from(degrees.micro_batch);
+    degrees.micro_batches = (batch / at_once).max(1) as u32;
+    Ok(degrees)
+}
+
+/// The machine that sets the pace, with the least memory of all: what fits there fits everywhere.
+fn weakest(classes: &[ForecastClass]) -> Result<Machine> {
+    let machines = || classes.iter().map(|class| &class.machine);
+    let slowest = machines().min_by(|a, b| a.half_peak.total_cmp(&b.half_peak));
+    let slowest = slowest.context("a cluster without pools")?;
+    Ok(Machine {
+        memory_bytes: machines()
+            .map(|it| it.memory_bytes)
+            .fold(f64::MAX, f64::min),
+        ..slowest.clone()
+    })
+}
+
+/// Training rates of the classes on one workload, where one has all of them.
+fn measured_rates(classes: &[ForecastClass], tables: &Tables) -> Option<Vec<f64>> {
+    let names: Vec<&str> = classes.iter().map(|it| it.accelerator.as_str()).collect();
+    let rates = tables.class_rates(&names, RateBasis::Measured).ok()?;
+    Some(rates.iter().map(|rate| rate.relative).collect())
+}
+
+/// What a company-wide figure may mean, over the ranges that are usual.
+fn fleet_figure(figure: f64, classes: &[ForecastClass]) -> Result<Identification> {
+    let machine = weakest(classes)?;
+    let peak = |name: &str, rate: f64| Peak {
+        name: name.to_owned(),
+        rate: FlopPerSecond(rate),
+    };
+    let assumptions = FleetAssumptions {
+        job_mfu: Range::new(0.20, 0.50),
+        goodput: Range::new(0.60, 1.0),
+        allocated_share: Range::new(0.20, 1.0),
+        reference: peak("dense bf16", machine.half_peak),
+        peaks: vec![
+            peak("dense bf16", machine.half_peak),
+            peak("dense fp8", machine.fp8_peak),
+            peak("sparse fp8", 2.0 * machine.fp8_peak),
+        ],
+        conventions: vec![("causal".to_owned(), 1.0)],
+    };
+    Ok(identify_mfu(figure, &assumptions)?)
+}
+
+/// A layout in the text form of `--layout`.
+fn text_of(degrees: &Degrees) -> String {
+    use laggard_schedule::Zero;
+    let degree = |name: &str, value: u32| (value > 1).then(|| format!("{name}{value}"));
+    let parts = [
+        Some(format!("dp{}", degrees.data)),
+        degree("tp", degrees.tensor),
+        degree("pp", degrees.pipeline),
+        degree("vp", degrees.virtual_stages),
+        degree("cp", degrees.context),
+        degree("ep", degrees.expert),
+        match degrees.zero {
+            Zero::None => None,
+            Zero::Optimizer => Some("zero1".to_owned()),
+            Zero::Gradients => Some("zero2".to_owned()),
+            Zero::Parameters => Some("zero3".to_owned()),
+        },
+        degrees.sequence_parallel.then(|| "sp".to_owned()),
+        match degrees.recompute {
+            laggard_specs::Recompute::None => None,
+            laggard_specs::Recompute::Attention => Some("recompute (attention)".to_owned()),
+            laggard_specs::Recompute::Layers => Some("recompute".to_owned()),
+        },
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    parts.join(",")
+}

@@ -1,0 +1,161 @@
+//! The real binary on `simulate`: identities, predicted records that other commands read, and bad
+//! input.
+
+use std::process::{Command, Output};
+
+fn laggard(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_laggard"));
+    command.args(args).env_remove("LAGGARD_LOG");
+    command.output().expect("the binary starts")
+}
+
+#[track_caller]
+fn works(args: &[&str]) -> String {
+    let output = laggard(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}\n{stderr}");
+    String::from_utf8(output.stdout).expect("output is UTF-8")
+}
+
+#[track_caller]
+fn json(args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&works(&[args, &["--format", "json"]].concat())).expect("JSON")
+}
+
+#[track_caller]
+fn refused(args: &[&str], code: i32, says: &[&str]) {
+    let output = laggard(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}\n{stderr}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    for part in says {
+        assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
+    }
+}
+
+#[test]
+fn the_mix_of_colossus_1_by_itself_and_what_eleven_per_cent_may_mean() {
+    let args = ["simulate", "--cluster", "colossus-1", "--fleet-mfu", "0.11"];
+    let found = json(&args);
+    let share = |of: &str, field: &str| found[of][field].as_f64().expect("a share");
+    assert!((share("mix_by_peak", "mfu") - 0.351).abs() < 0.0005);
+    assert!((share("mix_by_peak", "loss") - 0.122).abs() < 0.001);
+    // Of the measured rates 1, 1.10 and 2.22.
+    assert!((share("mix_by_measured_rates", "loss") - 0.118).abs() < 0.001);
+    let terms = found["forecast"]["waterfall"]["terms"]
+        .as_array()
+        .expect("terms");
+    assert_eq!(terms.len(), 6);
+    assert_eq!(
+        found["fleet_figure"]["statement"],
+        "not identifiable from public data"
+    );
+    assert_eq!(
+        found["fleet_figure"]["examples"].as_array().map(Vec::len),
+        Some(3)
+    );
+    let page = works(&args);
+    for part in [
+        "40.0 % of h100 by itself becomes 35.1 %",
+        "fast classes wait",
+        "caveat: conv",
+    ] {
+        assert!(page.contains(part), "`{part}` is not in {page}");
+    }
+    assert_eq!(page, works(&args), "the same input gives the same page");
+}
+
+#[test]
+fn a_predicted_record_is_analysed_like_any_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let record = dir.path().join("predicted");
+    let record = record.to_str().expect("a path");
+    let job = [
+        "simulate",
+        "--accelerator",
+        "h100",
+        "--gpus",
+        "8",
+        "--model",
+        "llama3-8b",
+        "--layout",
+        "dp4,tp2,zero1,sp",
+        "--global-batch",
+        "8",
+        "--jitter",
+        "0.02",
+        "--steps",
+        "30",
+        "--record",
+        record,
+    ];
+    let predicted = json(&job)["forecast"]["step_s"].as_f64().expect("a time");
+    let analysis = json(&["analyze", record]);
+    let step = analysis["step_time"]["median"].as_f64().expect("a time");
+    // The graph takes all tensor-parallel communication as exposed, and draws the jitter.
+    assert!((step / predicted - 1.0).abs() < 0.15, "{step} {predicted}");
+    assert_eq!(analysis["findings"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn a_large_world_becomes_a_sketch() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let record = dir.path().join("sketch");
+    let output = laggard(&[
+        "simulate",
+        "--cluster",
+        "colossus-1",
+        "--model",
+        "grok-1",
+        "--jitter",
+        "0.02",
+        "--steps",
+        "3",
+        "--record",
+        record.to_str().expect("a path"),
+    ]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("sketch: "));
+    assert!(record.join("sketch_ranks").is_dir());
+}
+
+#[test]
+fn bad_input_is_refused() {
+    refused(&["simulate"], 2, &["--cluster"]);
+    refused(&["simulate", "--cluster", "colossus-3"], 2, &["colossus-1"]);
+    refused(
+        &["simulate", "--cluster", "nowhere.toml"],
+        3,
+        &["nowhere.toml"],
+    );
+    refused(
+        &[
+            "simulate",
+            "--accelerator",
+            "h100",
+            "--gpus",
+            "8",
+            "--model",
+            "llama3.1-405b",
+        ],
+        2,
+        &["fits in memory", "hint"],
+    );
+    refused(
+        &["simulate", "--cluster", "h100-16k", "--framework", "none"],
+        2,
+        &["megatron-lm"],
+    );
+    let layout = ["--layout", "dp8,tp3", "--model", "llama3-8b"];
+    refused(
+        &[&["simulate", "--cluster", "h100-16k"][..], &layout].concat(),
+        2,
+        &["hint"],
+    );
+    let layout = ["--layout", "dp999,tp8,pp16,zero1,recompute"];
+    refused(
+        &[&["simulate", "--cluster", "h100-16k"][..], &layout].concat(),
+        2,
+        &["127872 ranks", "16384 accelerators"],
+    );
+}

@@ -1,0 +1,280 @@
+//! All ranks of a predicted job: its schedule, what every operation of it costs on each class, and
+//! from that whole records, of every operation for small worlds and as a sketch for large ones.
+
+use laggard_record::Sample;
+use laggard_schedule::{
+    Layout, Operation, OperationKind, Phase, Recompute, Schedule, Stream, generate,
+};
+use laggard_specs::{Model, model_work};
+use laggard_types::Rank;
+
+use crate::compute::Constants;
+use crate::error::SimulateError;
+use crate::forecast::ForecastClass;
+use crate::graph::{GraphError, PredictedTimeline, StepPrediction, predict_step};
+use crate::job::{Degrees, Job};
+use crate::network::{Fabric, Group};
+use crate::scale::{DrawPhase, Jitter, Noise, NoiseState, ScaleWorkload, StageTimes};
+use crate::step::OperationCosts;
+
+/// Bytes of an element in half precision.
+const HALF_BYTES: u64 = 2;
+
+/// A job's ranks on their devices.
+#[derive(Debug, Clone)]
+pub struct World {
+    /// What a step does.
+    pub schedule: Schedule,
+    /// The class of each rank, by position in what the world was made of.
+    pub class_of_rank: Vec<u16>,
+    layout: Layout,
+    costs: Vec<OperationCosts>,
+    /// How the members of each axis lie on each class.
+    groups: Vec<Vec<Group>>,
+}
+
+/// What varies from step to step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variation {
+    /// How kernels' times vary.
+    pub jitter: Jitter,
+    /// Steps.
+    pub steps: u32,
+    /// Seed of all that is random.
+    pub seed: u64,
+}
+
+impl World {
+    /// The world of a job on classes, of which each gives its ranks in a row.
+    ///
+    /// # Errors
+    /// If the layout does not fit the model, or there are fewer devices than ranks.
+    pub fn new(
+        (job, model): (&Job, &Model),
+        classes: &[(&ForecastClass, u64)],
+        constants: &Constants,
+    ) -> Result<Self, SimulateError> {
+        let layout = layout_of(&job.degrees);
+        let size = (job.degrees.micro_batch, job.sequence_length);
+        let work = model_work(model, size, HALF_BYTES);
+        let schedule = generate(&layout, &work)?;
+        let ranks = schedule.world_size();
+        let mut class_of_rank = Vec::with_capacity(ranks);
+        for (index, (_, count)) in classes.iter().enumerate() {
+            let left = ranks - class_of_rank.len();
+            let count = usize::try_from(*count).map_or(left, |count| count.min(left));
+            class_of_rank.resize(class_of_rank.len() + count, index as u16);
+        }
+        if class_of_rank.len() < ranks {
+            return Err(SimulateError::TooFewDevices {
+                devices: class_of_rank.len() as u64,
+                ranks: ranks as u64,
+            });
+        }
+        let machines = || classes.iter().map(|(class, _)| &class.machine);
+        Ok(Self {
+            groups: machines()
+                .map(|machine| groups(&schedule, &machine.fabric))
+                .collect(),
+            costs: machines()
+                .map(|machine| OperationCosts::of(job, machine, constants))
+                .collect(),
+            schedule,
+            class_of_rank,
+            layout,
+        })
+    }
+
+    /// Seconds of an operation on a rank when nothing delays it; of a meeting point without the
+    /// waiting.
+    #[must_use]
+    pub fn seconds(&self, operation: &Operation, rank: Rank) -> f64 {
+        self.seconds_on(operation, usize::from(self.class_of_rank[rank as usize]))
+    }
+
+    fn seconds_on(&self, operation: &Operation, class: usize) -> f64 {
+        let alone = Group::new(1, 1);
+        let groups = &self.groups[class];
+        let group = operation.axis.map_or(&alone, |axis| &groups[axis as usize]);
+        self.costs[class].seconds(operation, group)
+    }
+
+    /// The step without anything random.
+    ///
+    /// # Errors
+    /// If too many ranks differ from each other.
+    pub fn step(&self) -> Result<StepPrediction, GraphError> {
+        let class = |rank: Rank| u64::from(self.class_of_rank[rank as usize]);
+        predict_step(&self.schedule, class, |operation, rank| {
+            self.seconds(operation, rank)
+        })
+    }
+
+    /// Every operation of every rank in every step: the rows of an ordinary record.
+    ///
+    /// # Errors
+    /// If the world has too many operations, or the jitter is none.
+    pub fn samples(&self, variation: &Variation) -> Result<Vec<Sample>, SimulateError> {
+        let steps = variation.steps as usize;
+        let noise = Noise::new(&variation.jitter, variation.seed)?;
+        let phases = [
+            DrawPhase::Forward,
+            DrawPhase::Backward,
+            DrawPhase::Optimizer,
+        ];
+        let mut factors = vec![0.0; self.class_of_rank.len() * phases.len() * steps];
+        for (index, row) in factors.chunks_mut(steps.max(1)).enumerate() {
+            let (rank, phase) = (index / phases.len(), phases[index % phases.len()]);
+            noise.fill(
+                (rank as Rank, phase),
+                0,
+                &mut NoiseState::START.clone(),
+                row,
+            );
+        }
+        let mut timeline = PredictedTimeline::new(&self.schedule)?;
+        let mut samples = Vec::new();
+        for step in 0..steps {
+            samples.extend(timeline.step(|operation, rank| {
+                let phase = match (operation.kind, operation.phase) {
+                    (OperationKind::Compute, Phase::Forward) => 0,
+                    (OperationKind::Compute, Phase::Backward | Phase::Recompute) => 1,
+                    (OperationKind::Compute, Phase::Optimizer) => 2,
+                    _ => return self.seconds(operation, rank),
+                };
+                let row = rank as usize * phases.len() + phase;
+                self.seconds(operation, rank) * factors[row * steps + step]
+            })?);
+        }
+        samples.extend(timeline.finish());
+        Ok(samples)
+    }
+
+    /// The same job for [`crate::simulate_ranks`], which needs no graph of all ranks. The first
+    /// class's times are the reference; those of others are as much longer as their kernels are.
+    ///
+    /// # Errors
+    /// If a step of one class cannot be evaluated.
+    pub fn workload(&self, variation: &Variation) -> Result<ScaleWorkload, SimulateError> {
+        let times = |class| self.stages(class);
+        let reference = times(0)?;
+        let kernels = |stages: &[StageTimes]| -> f64 {
+            stages.iter().map(|it| it.forward_s + it.backward_s).sum()
+        };
+        let class_factors = (0..self.costs.len())
+            .map(|class| Ok(kernels(&times(class)?) / kernels(&reference)))
+            .collect::<Result<_, SimulateError>>()?;
+        let one = |wanted: fn(&Operation) -> bool| {
+            let found = self.schedule.operations.iter().find(|it| wanted(it));
+            found.map_or(0.0, |operation| self.seconds_on(operation, 0))
+        };
+        let norm = one(|it| it.phase == Phase::GradientNorm && it.axis.is_none())
+            + one(|it| it.phase == Phase::GradientNorm && it.axis.is_some());
+        Ok(ScaleWorkload {
+            stages: reference,
+            transfer_s: one(|it| it.phase == Phase::PipelineTransfer),
+            input_s: one(|it| it.phase == Phase::Input),
+            norm_s: norm,
+            class_factors,
+            class_of_rank: self.class_of_rank.clone(),
+            slow: Vec::new(),
+            jitter: variation.jitter.clone(),
+            pauses: None,
+            delays: Vec::new(),
+            steps: variation.steps,
+            seed: variation.seed,
+            layout: self.layout.clone(),
+        })
+    }
+
+    /// Times of each stage on a class.
+    fn stages(&self, class: usize) -> Result<Vec<StageTimes>, SimulateError> {
+        let reduce_exposed_s = self.exposed_reduction(class)?;
+        let of = |stage: u32| self.stage(stage, class, reduce_exposed_s);
+        Ok((0..self.schedule.stages()).map(of).collect())
+    }
+
+    fn stage(&self, stage: u32, class: usize, reduce_exposed_s: f64) -> StageTimes {
+        let ranks = self.schedule.stage_of_rank.iter();
+        let rank = ranks.take_while(|of| **of != stage).count();
+        let mut times = StageTimes {
+            forward_s: 0.0,
+            backward_s: 0.0,
+            forward_exposed_s: 0.0,
+            backward_exposed_s: 0.0,
+            reduce_exposed_s,
+            optimizer_s: 0.0,
+            gather_exposed_s: 0.0,
+        };
+        for &id in self.schedule.program(rank as Rank) {
+            let operation = &self.schedule.operations[id as usize];
+            let seconds = self.seconds_on(operation, class);
+            let first = operation.micro_batch == Some(0);
+            let within = operation.stream == Stream::ModelCommunication;
+            match operation.phase {
+                Phase::Forward if first && within => times.forward_exposed_s += seconds,
+                Phase::Forward if first => times.forward_s += seconds,
+                Phase::Backward | Phase::Recompute if first && within => {
+                    times.backward_exposed_s += seconds;
+                }
+                Phase::Backward | Phase::Recompute if first => times.backward_s += seconds,
+                Phase::Optimizer => times.optimizer_s += seconds,
+                Phase::ParameterGather if operation.micro_batch.is_none() => {
+                    times.gather_exposed_s += seconds;
+                }
+                _ => {}
+            }
+        }
+        times
+    }
+
+    /// What the step is longer by the reduction of gradients, all ranks being of a class.
+    fn exposed_reduction(&self, class: usize) -> Result<f64, SimulateError> {
+        let step = |factor: f64| {
+            let seconds = |operation: &Operation, _| match operation.phase {
+                Phase::GradientReduce => factor * self.seconds_on(operation, class),
+                _ => self.seconds_on(operation, class),
+            };
+            predict_step(&self.schedule, |_| 0, seconds).map(|it| it.step_s)
+        };
+        Ok((step(1.0)? - step(0.0)?).max(0.0))
+    }
+}
+
+/// How the members of each axis lie on the machines of a fabric that ranks fill in order.
+fn groups(schedule: &Schedule, fabric: &Fabric) -> Vec<Group> {
+    let of = |axis: &laggard_schedule::Axis| {
+        let longest = axis.groups.iter().max_by_key(|group| group.len());
+        match longest.map_or(&[][..], |group| &group[..]) {
+            [first, second, ..] => {
+                let ranks = longest.map_or(1, Vec::len) as u32;
+                Group::strided(ranks, first.abs_diff(*second), fabric)
+            }
+            _ => Group::new(1, 1),
+        }
+    };
+    schedule.axes.iter().map(of).collect()
+}
+
+/// The layout that schedules are generated of. Attention that is computed again is part of
+/// attention's own time.
+#[must_use]
+pub fn layout_of(degrees: &Degrees) -> Layout {
+    Layout {
+        tensor_parallel: degrees.tensor,
+        pipeline_parallel: degrees.pipeline,
+        context_parallel: degrees.context,
+        expert_parallel: degrees.expert,
+        virtual_stages: degrees.virtual_stages,
+        sequence_parallel: degrees.sequence_parallel,
+        zero: degrees.zero,
+        recompute: match degrees.recompute {
+            laggard_specs::Recompute::Layers => Recompute::Layers,
+            _ => Recompute::None,
+        },
+        ..Layout::data_parallel(degrees.data, degrees.micro_batches)
+    }
+}
+
+#[cfg(test)]
+mod tests;
