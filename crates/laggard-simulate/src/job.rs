@@ -6,7 +6,7 @@ mod shape;
 mod software;
 
 use laggard_schedule::{Layout, Zero};
-use laggard_specs::Recompute;
+use laggard_specs::{MemoryLayout, Recompute};
 
 pub use machine::{Family, Machine};
 pub use shape::{ExpertShape, Product, Shape, Split};
@@ -93,6 +93,30 @@ impl Degrees {
     #[must_use]
     pub fn gradient_ranks(&self) -> u32 {
         self.data * self.context
+    }
+
+    /// The same as the count of memory takes it, for kernels of today: without kept scores.
+    #[must_use]
+    pub fn memory_layout(&self, sequence_length: u32) -> MemoryLayout {
+        MemoryLayout {
+            tensor_parallel: self.tensor.into(),
+            sequence_parallel: self.sequence_parallel,
+            pipeline_parallel: self.pipeline.into(),
+            virtual_stages: self.virtual_stages.into(),
+            context_parallel: self.context.into(),
+            expert_parallel: self.expert.into(),
+            data_parallel: self.data.into(),
+            zero: match self.zero {
+                Zero::None => 0,
+                Zero::Optimizer => 1,
+                Zero::Gradients => 2,
+                Zero::Parameters => 3,
+            },
+            recompute: self.recompute,
+            micro_batch_sequences: self.micro_batch.into(),
+            micro_batches: self.micro_batches.into(),
+            ..MemoryLayout::single(sequence_length.into())
+        }
     }
 
     /// Sequences of a step of all replicas.

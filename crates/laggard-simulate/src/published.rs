@@ -132,7 +132,8 @@ impl PublishedJob {
             precision,
             software: framework.software,
         };
-        let Candidates { jobs, assumed } = layout::candidates(row, framework, &template, &machine)?;
+        let Candidates { jobs, assumed } =
+            layout::candidates(row, framework, (&model, &template), &machine)?;
         let class = RowClass::of(&template, assumed, length > LONG_CONTEXT);
         let candidates = jobs
             .into_iter()

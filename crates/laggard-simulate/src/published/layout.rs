@@ -1,7 +1,7 @@
 //! The layouts that a row may mean.
 
 use laggard_schedule::Zero;
-use laggard_specs::{PublishedRow, Recompute};
+use laggard_specs::{MemoryLayout, Model, PublishedRow, Recompute, memory_per_rank};
 
 use crate::job::{AttentionKernel, Degrees, Framework, Job, Machine, Selective};
 
@@ -17,18 +17,6 @@ const EXPERTS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
 const MICRO_BATCHES_PER_STAGE: u64 = 8;
 /// Share of the memory that a job is expected to fill at most.
 const MEMORY_SHARE: f64 = 0.85;
-/// Bytes per token and channel that a layer keeps for backward, and only its input where it is
-/// computed again. Source: Korthikanti et al. 2022, <https://arxiv.org/abs/2205.05198>, table 2.
-const KEPT_BYTES: f64 = 34.0;
-const KEPT_BYTES_RECOMPUTED: f64 = 2.0;
-/// Bytes per score that attention keeps without flash kernels (the same table).
-const KEPT_BYTES_SCORES: f64 = 5.0;
-/// Bytes per logit that the loss keeps: half and single precision, and the gradient.
-const LOGIT_BYTES: f64 = 10.0;
-/// Bytes per parameter: weight and gradient, and the optimizer's state.
-const WEIGHT_BYTES: f64 = 6.0;
-const STATE_BYTES: f64 = 12.0;
-
 /// Jobs that a row may mean, and whether their layout is a guess.
 pub(super) struct Candidates {
     pub(super) jobs: Vec<Job>,
@@ -60,7 +48,7 @@ pub(super) fn unset() -> Degrees {
 pub(super) fn candidates(
     row: &PublishedRow,
     framework: &Framework,
-    template: &Job,
+    (model, template): (&Model, &Job),
     machine: &Machine,
 ) -> Result<Candidates, String> {
     let stated = [row.tp, row.pp, row.dp].iter().any(Option::is_some) || row.fsdp.is_some();
@@ -77,7 +65,7 @@ pub(super) fn candidates(
     }
     let possible: Vec<Job> = jobs
         .iter()
-        .filter(|job| row.micro_batch.is_some() || fits(job, machine))
+        .filter(|job| row.micro_batch.is_some() || fits(job, model, machine))
         .copied()
         .collect();
     if possible.is_empty() {
@@ -269,33 +257,13 @@ fn virtual_stages(
     Ok(VIRTUAL_STAGES.into_iter().filter(divides).collect())
 }
 
-/// Whether a job is likely to fit: weights, optimizer and activations, without fragmentation.
-fn fits(job: &Job, machine: &Machine) -> bool {
-    let (shape, degrees) = (&job.shape, &job.degrees);
-    let tokens = job.tokens_per_micro_batch();
-    let tensor = f64::from(degrees.tensor);
-    let kept = match degrees.recompute {
-        Recompute::Layers => KEPT_BYTES_RECOMPUTED * shape.hidden,
-        recompute => {
-            let flash = job.software.attention == AttentionKernel::Flash;
-            let scores = if flash || recompute == Recompute::Attention {
-                0.0
-            } else {
-                KEPT_BYTES_SCORES * shape.heads * f64::from(job.sequence_length)
-            };
-            (KEPT_BYTES * shape.hidden + scores) / tensor
-        }
+/// Whether a job is likely to fit: weights, optimizer and activations, with room for what is not
+/// counted.
+fn fits(job: &Job, model: &Model, machine: &Machine) -> bool {
+    let layout = MemoryLayout {
+        keeps_scores: job.software.attention != AttentionKernel::Flash,
+        ..job.degrees.memory_layout(job.sequence_length)
     };
-    let stages = f64::from(degrees.pipeline);
-    let alive = stages.min(f64::from(degrees.micro_batches));
-    let layers = f64::from(shape.layers) / stages;
-    let activations = tokens * kept * layers * alive + tokens * LOGIT_BYTES * shape.vocab / tensor;
-    let of_rank = shape.parameters() / (tensor * stages * f64::from(degrees.expert));
-    let replicas = f64::from(degrees.data);
-    let per_parameter = match degrees.zero {
-        Zero::None => WEIGHT_BYTES + STATE_BYTES,
-        Zero::Parameters => (WEIGHT_BYTES + STATE_BYTES) / replicas,
-        _ => WEIGHT_BYTES + STATE_BYTES / replicas,
-    };
-    activations + of_rank * per_parameter <= MEMORY_SHARE * machine.memory_bytes
+    let room = MEMORY_SHARE * machine.memory_bytes;
+    memory_per_rank(model, &layout).is_ok_and(|need| need.total().0 as f64 <= room)
 }
