@@ -82,7 +82,8 @@ fn main() -> Result<ExitCode> {
     }
     let middle = median(&errors)?;
     println!(
-        "absolute error of {} predictions: median {:.2} %, 90th percentile {:.2} %, largest {:.2} %",
+        "absolute error of {} predictions: median {:.2} %, 90th percentile {:.2} %, largest {:.2} \
+         %",
         errors.len(),
         1e2 * middle,
         1e2 * quantile(&errors, 0.9)?,

@@ -1,7 +1,7 @@
 //! The layouts that a number of equal accelerators can train a model with, and the fastest of them.
 //!
-//! Every combination of degrees is evaluated, some thousands at microseconds each, and nothing is cut
-//! off by a rule of thumb: the fastest is the fastest of the space. Degrees are powers of two;
+//! Every combination of degrees is evaluated, some thousands at microseconds each, and nothing is
+//! cut off by a rule of thumb: the fastest is the fastest of the space. Degrees are powers of two;
 //! pipelines also have as many stages as divide the layers evenly, or the layers with the embedding
 //! and the head counted as one each. Contexts are not shared out.
 
@@ -14,9 +14,9 @@ use laggard_types::format_bytes;
 use std::collections::BTreeMap;
 use thiserror::Error;
 
-/// Share of a device's memory that a job may plan with. An assumption, not a measurement: the rest is
-/// for the driver, buffers of communication and what the allocator cannot use.
-const USABLE_MEMORY: f64 = 0.92;
+/// Share of a device's memory that a job may plan with. An assumption, not a measurement: the rest
+/// is for the driver, buffers of communication and what the allocator cannot use.
+pub(crate) const USABLE_MEMORY: f64 = 0.92;
 /// Widest pipeline that is tried.
 const MOST_STAGES: u32 = 64;
 /// Largest micro-batch that is tried, in sequences.
@@ -94,8 +94,8 @@ pub enum NoLayout {
     },
     /// No degrees divide.
     #[error(
-        "no layout of {model} on {ranks} devices with a batch of {batch} sequences\nhint: the batch \
-         must be a multiple of the replicas"
+        "no layout of {model} on {ranks} devices with a batch of {batch} sequences\nhint: the \
+         batch must be a multiple of the replicas"
     )]
     Shape {
         /// The model.
@@ -355,7 +355,7 @@ fn batches_of(most: u64, batches: u64, expert: u32, demand: &Demand<'_>) -> Opti
     Some((data, batches / data))
 }
 
-fn powers(most: u32) -> impl Iterator<Item = u32> {
+pub(crate) fn powers(most: u32) -> impl Iterator<Item = u32> {
     (0..32)
         .map(|power| 1_u32 << power)
         .take_while(move |it| *it <= most)
@@ -371,7 +371,7 @@ fn experts(model: &Model) -> Vec<u32> {
 }
 
 /// The same layout as the memory count takes it.
-fn memory_layout(degrees: &Degrees, sequence_length: u32) -> MemoryLayout {
+pub(crate) fn memory_layout(degrees: &Degrees, sequence_length: u32) -> MemoryLayout {
     MemoryLayout {
         tensor_parallel: degrees.tensor.into(),
         sequence_parallel: degrees.sequence_parallel,

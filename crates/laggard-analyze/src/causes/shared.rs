@@ -29,7 +29,7 @@ pub(super) fn pauses(evidence: &Evidence<'_>, contended: &[usize], found: &mut V
         return;
     }
     let most = (0..pauses.len()).max_by(|&a, &b| pauses[a].seconds.total_cmp(&pauses[b].seconds));
-    // Whoever exchanges data with a rank that is held back stops with it; the rank's own pauses make
+    // Whoever exchanges data with a rank that is held back stops with it; a rank's own pauses make
     // others wait.
     let answers = |ranks: &[usize]| evidence.charged(ranks).value >= loss.value / 2.0;
     let owns = most.is_some_and(|rank| answers(&[rank]));

@@ -93,7 +93,8 @@ proptest! {
         let expected = by_trying(&alone(&workers), batch);
         match share_out(&workers, batch) {
             Ok(shares) => {
-                prop_assert!((shares.seconds - expected).abs() < 1e-12, "{shares:?}, not {expected}");
+                let off = (shares.seconds - expected).abs();
+                prop_assert!(off < 1e-12, "{shares:?}, not {expected}");
                 prop_assert!(shares.bound_seconds <= shares.seconds + 1e-9);
                 let mut all = 0;
                 for (worker, groups) in workers.iter().zip(&shares.of_worker) {

@@ -134,10 +134,9 @@ fn plateaus_agree_with_measurements() {
     }
 }
 
-/// Below the plateau: the time to expect within 36 % of every point of a fitted sweep; printed,
-/// because NCCL's own estimate is off by up to six times there.
+/// Below the plateau: the time to expect within 36 % of every point of a fitted sweep, where NCCL's
+/// own estimate is off by up to six times.
 #[test]
-#[expect(clippy::print_stderr, reason = "the comparison, for `--nocapture`")]
 fn below_the_plateau() {
     let fits = calibration::fits();
     let fitted = |sweep: &Sweep| fits.iter().any(|fit| fit.sweeps.contains(&sweep.id));
@@ -147,20 +146,10 @@ fn below_the_plateau() {
             let expected = collective_seconds(sweep.collective, bytes, &group, &fabric);
             let estimate = nccl_estimate(sweep.collective, bytes, &group, &fabric).unwrap();
             let error = expected / seconds - 1.0;
-            eprintln!(
-                "{:24} {:13.0} B  measured {:9.1} us, expected {:9.1} ({:+.0} %), \
-                 NCCL {:9.1} ({:+.0} %)",
-                sweep.id,
-                bytes,
-                1e6 * seconds,
-                1e6 * expected,
-                100.0 * error,
-                1e6 * estimate.seconds,
-                100.0 * (estimate.seconds / seconds - 1.0),
-            );
+            let of_nccl = estimate.seconds / seconds - 1.0;
             assert!(
                 !fitted(&sweep) || error.abs() < 0.36,
-                "{} at {bytes} B: {error:.3}",
+                "{} at {bytes} B: {error:.3}, NCCL's own estimate {of_nccl:.3}",
                 sweep.id
             );
         }
