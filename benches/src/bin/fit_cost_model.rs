@@ -275,21 +275,13 @@ fn print_steps(out: &mut impl Write, steps: &[PublishedComparison]) -> Result<()
 /// A row with the shares of its causes, in per cent.
 fn print_row(out: &mut impl Write, job: &PublishedJob, constants: &Constants) -> Result<()> {
     let row = job.compare(constants, false);
-    let degrees = job.predict(constants).degrees;
     write!(
         out,
-        "{:15} {:+6.1} % {:8.3} s tp{} pp{} vp{} cp{} ep{} dp{} mb{}x{} |",
+        "{:15} {:+6.1} % {:8.3} s {} |",
         row.row_id,
         100.0 * row.relative_error,
         row.step.total_s,
-        degrees.tensor,
-        degrees.pipeline,
-        degrees.virtual_stages,
-        degrees.context,
-        degrees.expert,
-        degrees.data,
-        degrees.micro_batch,
-        degrees.micro_batches,
+        row.layout
     )?;
     for (cause, seconds) in row.step.causes() {
         let share = 100.0 * seconds / row.step.total_s;

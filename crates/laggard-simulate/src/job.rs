@@ -26,8 +26,8 @@ pub enum Precision {
     Fp4,
 }
 
-/// How a job is laid out: degrees alone, without a list of anything, so that evaluating it
-/// allocates nothing.
+/// How a job is laid out: degrees alone, at least 1 each, without a list of anything, so that
+/// evaluating it allocates nothing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Degrees {
     /// Ranks that share each matrix.
@@ -123,6 +123,42 @@ impl Degrees {
     #[must_use]
     pub fn global_batch(&self) -> u64 {
         u64::from(self.micro_batch) * u64::from(self.micro_batches) * u64::from(self.data)
+    }
+}
+
+impl std::fmt::Display for Degrees {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let degrees = [
+            ("dp", self.data),
+            ("tp", self.tensor),
+            ("pp", self.pipeline),
+            ("vp", self.virtual_stages),
+            ("cp", self.context),
+            ("ep", self.expert),
+        ];
+        let mut comma = "";
+        for (name, degree) in degrees {
+            if degree > 1 || name == "dp" {
+                write!(f, "{comma}{name}{degree}")?;
+                comma = ",";
+            }
+        }
+        match self.zero {
+            Zero::None => {}
+            Zero::Optimizer => write!(f, ",zero1")?,
+            Zero::Gradients => write!(f, ",zero2")?,
+            Zero::Parameters => write!(f, ",zero3")?,
+        }
+        if self.sequence_parallel {
+            write!(f, ",sp")?;
+        }
+        match self.recompute {
+            Recompute::None => {}
+            Recompute::Attention => write!(f, ",recompute attention")?,
+            Recompute::Layers => write!(f, ",recompute")?,
+        }
+        let (count, size) = (self.micro_batches, self.micro_batch);
+        write!(f, "; {count} micro-batches of {size}")
     }
 }
 

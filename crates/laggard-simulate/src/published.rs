@@ -2,22 +2,23 @@
 //! what neither says. Predictions stand beside measurements; nothing is fitted here.
 
 mod errors;
+mod framework;
 mod interconnect;
 mod layout;
 mod noise;
 mod outcome;
 
 use laggard_specs::{Convention, Model, PublishedRow, Recompute, RowKind, SpecsError, Tables};
-use serde::Serialize;
 
 pub use errors::{ErrorSummary, GroupKey, summaries, summary};
 pub use noise::{NoiseFloor, noise_floor};
-pub use outcome::{LeftOut, RowClass, RowPrediction};
+pub use outcome::{LeftOut, PublishedComparison, RowClass, RowPrediction};
 
 use crate::compute::Constants;
 use crate::error::SimulateError;
-use crate::job::{Framework, Frameworks, Job, Machine, Precision, Shape};
+use crate::job::{Frameworks, Job, Machine, Precision, Shape};
 use crate::step::{Communication, predict_with};
+use framework::framework_of;
 use layout::Candidates;
 
 /// Tokens of a sequence beyond which a row counts as one of long context.
@@ -111,7 +112,6 @@ impl PublishedJob {
         if row.model.contains("LoRA") {
             return Err("most weights are not trained".to_owned());
         }
-        let framework = framework_of(row, frameworks);
         let mut links = interconnect::fabric_options(row.interconnect.as_deref());
         let domain = accelerator.scale_up_domain_devices.unwrap_or(1);
         if accelerators <= u64::from(domain) {
@@ -122,6 +122,7 @@ impl PublishedJob {
                 .or(accelerator.scale_up_bandwidth_bytes_per_s);
         }
         let machine = Machine::new(accelerator, &links).map_err(first_line)?;
+        let framework = framework_of(row, machine.family, frameworks);
         let measured = measured(row, &model, machine.half_peak, length)
             .ok_or("no throughput, and no figure that gives it by a known way to count FLOP")?;
         let precision = precision(row.precision.as_deref().unwrap_or_default());
@@ -197,31 +198,6 @@ fn anomaly(row: &PublishedRow) -> Option<&'static str> {
     ANOMALY_WORDS.into_iter().find(|word| notes.contains(word))
 }
 
-/// The framework that a row names, else the one whose words stand in it, else that of its source,
-/// else the first of the table.
-fn framework_of<'a>(row: &PublishedRow, frameworks: &'a Frameworks) -> &'a Framework {
-    if let Some(named) = row
-        .framework
-        .as_deref()
-        .and_then(|name| frameworks.named(name))
-    {
-        return named;
-    }
-    let notes = row.notes.as_deref().unwrap_or_default();
-    let says = |word: &String| row.model.contains(word.as_str()) || notes.contains(word.as_str());
-    let by_words = frameworks
-        .entries
-        .iter()
-        .find(|one| one.words.iter().any(says));
-    let of_source = |one: &&Framework| {
-        let source = row.source_id.as_ref();
-        source.is_some_and(|source| one.published_sources.contains(source))
-    };
-    by_words
-        .or_else(|| frameworks.entries.iter().find(of_source))
-        .unwrap_or(&frameworks.entries[0])
-}
-
 /// Tokens per second and accelerator: as printed, else from the printed TFLOP/s, MFU or HFU by the
 /// source's own way to count; where it does not say how, by the canonical one.
 fn measured(row: &PublishedRow, model: &Model, peak: f64, length: u64) -> Option<f64> {
@@ -258,33 +234,6 @@ fn precision(words: &str) -> Precision {
     }
 }
 
-/// A file's comparison as a whole, for JSON.
-#[derive(Debug, Clone, Serialize)]
-pub struct PublishedComparison {
-    /// The row's id.
-    pub row_id: String,
-    /// Its source.
-    pub source: String,
-    /// Its model.
-    pub model: String,
-    /// Its accelerator.
-    pub accelerator: String,
-    /// How many of them.
-    pub accelerators: u64,
-    /// Which rows it is counted with.
-    pub class: RowClass,
-    /// Id of the framework that was taken.
-    pub framework: String,
-    /// Model TFLOP/s per accelerator, causal, as measured.
-    pub measured_tflop_per_s: f64,
-    /// The same, as predicted.
-    pub predicted_tflop_per_s: f64,
-    /// Predicted over measured, less 1.
-    pub relative_error: f64,
-    /// The predicted step by cause.
-    pub step: crate::step::StepTime,
-}
-
 impl PublishedJob {
     /// Prediction beside measurement, times the framework's efficiency where it is asked for.
     #[must_use]
@@ -308,6 +257,7 @@ impl PublishedJob {
             measured_tflop_per_s: tflop(self.measured_tokens_per_s),
             predicted_tflop_per_s: tflop(predicted),
             relative_error: predicted / self.measured_tokens_per_s - 1.0,
+            layout: prediction.degrees.to_string(),
             step: prediction.step,
         }
     }

@@ -209,8 +209,8 @@ fn conclusion(found: &Validation) -> String {
         return "No row can be predicted.".to_owned();
     };
     format!(
-        "{}: half of the errors are below {:.1} %, nine in ten below {:.1} %; {} rows of {} sources \
-         that weigh the same.",
+        "{}: half of the errors are below {:.1} %, nine in ten below {:.1} %; {} rows of {} \
+         sources that weigh the same.",
         first.group,
         100.0 * first.median_absolute_relative_error,
         100.0 * first.p90_absolute_relative_error,

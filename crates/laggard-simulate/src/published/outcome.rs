@@ -58,6 +58,35 @@ impl RowClass {
     }
 }
 
+/// A row's prediction beside its measurement.
+#[derive(Debug, Clone, Serialize)]
+pub struct PublishedComparison {
+    /// The row's id.
+    pub row_id: String,
+    /// Its source.
+    pub source: String,
+    /// Its model.
+    pub model: String,
+    /// Its accelerator.
+    pub accelerator: String,
+    /// How many of them.
+    pub accelerators: u64,
+    /// Which rows it is counted with.
+    pub class: RowClass,
+    /// Id of the framework that was taken.
+    pub framework: String,
+    /// Model TFLOP/s per accelerator, causal, as measured.
+    pub measured_tflop_per_s: f64,
+    /// The same, as predicted.
+    pub predicted_tflop_per_s: f64,
+    /// Predicted over measured, less 1.
+    pub relative_error: f64,
+    /// The layout that was taken.
+    pub layout: String,
+    /// The predicted step by cause.
+    pub step: StepTime,
+}
+
 /// A row that is not predicted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LeftOut {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::job::Family;
 use laggard_specs::published_training;
 
 const MEGATRON_STEPS: &str = include_str!("../../data/megatron_steps.csv");
@@ -130,16 +131,25 @@ fn words_of_precision_are_understood() {
 #[test]
 fn frameworks_are_found_by_column_word_and_source() {
     let frameworks = Frameworks::builtin().expect("frameworks");
-    let find = |framework: &str, source: &str, notes: &str| {
+    let find = |framework: &str, source: &str, layout: &str, notes: &str| {
         let text = format!(
-            "row_id,kind,model,accelerator_id,gpus,seq_len,framework,source_id,notes\n\
-             a,train,GPT,x,8,2048,{framework},{source},{notes}\n"
+            "row_id,kind,model,accelerator_id,gpus,seq_len,framework,source_id,tp,recompute,notes\n\
+             a,train,GPT,x,8,2048,{framework},{source},{layout},{notes}\n"
         );
         let rows = laggard_specs::rows(&text).expect("rows");
-        framework_of(&rows[0], &frameworks).id.clone()
+        framework_of(&rows[0], Family::Ampere, &frameworks)
+            .id
+            .clone()
     };
-    assert_eq!(find("NeMo", "MPT", ""), "megatron-lm");
-    assert_eq!(find("", "TITAN", "2D + AsyncTP"), "torchtitan-async");
-    assert_eq!(find("", "BLOOM", ""), "megatron-deepspeed");
-    assert_eq!(find("", "of our own", ""), frameworks.entries[0].id);
+    assert_eq!(find("NeMo", "MPT", ",", ""), "megatron-lm");
+    assert_eq!(find("NVIDIA NeMo 25.02", "", ",", ""), "megatron-lm");
+    assert_eq!(
+        find("Megatron-DeepSpeed 0.14", "", ",", ""),
+        "megatron-deepspeed"
+    );
+    assert_eq!(find("", "TITAN", ",", "2D + AsyncTP"), "torchtitan-async");
+    assert_eq!(find("", "BLOOM", ",", ""), "megatron-deepspeed");
+    assert_eq!(find("", "of our own", "8,", ""), "megatron-lm");
+    assert_eq!(find("", "of our own", "8,full", ""), "megatron-lm-2022");
+    assert_eq!(find("unheard of", "of our own", "1,", ""), "pytorch-fsdp");
 }
