@@ -2,6 +2,7 @@
 //! serves. Knows nothing of how costs are computed.
 
 mod layouts;
+pub mod money;
 pub mod pools;
 mod shares;
 mod stages;

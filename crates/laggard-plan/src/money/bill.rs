@@ -1,0 +1,339 @@
+//! What an allocation earns, costs and draws.
+
+use laggard_specs::{Cluster, Pool};
+use serde::{Deserialize, Serialize};
+
+use super::{MoneyError, Prices, Span, above_zero, at_least_zero};
+
+const HOURS_PER_YEAR: f64 = 8766.0;
+
+/// What devices do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activity {
+    /// They train.
+    Train,
+    /// They serve the owner's own customers.
+    Serve,
+    /// They are leased to others.
+    Lease,
+    /// They are kept for experiments and peaks, switched on.
+    Reserve,
+    /// They are switched off.
+    Off,
+}
+
+/// Devices of a pool that do one thing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// Id of the pool in the cluster file.
+    pub pool: String,
+    /// What they do.
+    pub activity: Activity,
+    /// How many.
+    pub devices: u64,
+    /// What each earns in an hour. A lease without it is taken at the pool's rent; what serves
+    /// without it is left out of the sums.
+    pub income_dollars_per_device_hour: Option<Span>,
+}
+
+/// What the owner or tenant pays. What is absent is not counted, and listed as left out.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Costs {
+    /// A kilowatt-hour at the site's meter.
+    pub electricity_dollars_per_kwh: Option<f64>,
+    /// What the devices lose in worth, for an owner.
+    pub depreciation: Option<Depreciation>,
+    /// Staff, maintenance, network and buildings for one device and hour.
+    pub other_dollars_per_device_hour: Option<f64>,
+    /// Whether the devices are rented: then the pool's rent is paid for all of them.
+    pub is_tenant: bool,
+}
+
+/// A straight-line depreciation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Depreciation {
+    /// What a device with its share of host and network cost.
+    pub dollars_per_device: f64,
+    /// Years until it is worth nothing.
+    pub years: f64,
+}
+
+/// Money and power of an allocation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bill {
+    /// What comes in per hour, as far as it is known.
+    pub income_dollars_per_hour: Span,
+    /// What goes out per hour, as far as it is known.
+    pub cost_dollars_per_hour: Span,
+    /// What all devices would bring per hour if they were let at their rents; absent where a rent
+    /// is unknown.
+    pub rent_dollars_per_hour: Option<Span>,
+    /// Each pool.
+    pub pools: Vec<PoolMoney>,
+    /// Each site.
+    pub sites: Vec<SitePower>,
+    /// What the sums lack.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Money and power of one pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PoolMoney {
+    /// Id of the pool.
+    pub pool: String,
+    /// What comes in per hour.
+    pub income_dollars_per_hour: Span,
+    /// What goes out per hour, as far as it is known.
+    pub cost_dollars_per_hour: Span,
+    /// Power of its devices that are on, with hosts, without cooling; absent where unknown.
+    pub watts: Option<f64>,
+}
+
+/// Power of one site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SitePower {
+    /// Id of the site.
+    pub site: String,
+    /// Power of computers that are on and whose power is known, without cooling.
+    pub computers_watts: f64,
+    /// The same at the meter; absent where the site's power usage is unknown.
+    pub meter_watts: Option<f64>,
+    /// What the site can draw.
+    pub limit_watts: Option<f64>,
+}
+
+impl SitePower {
+    /// Power that is left at the meter, below zero where the limit is passed.
+    #[must_use]
+    pub fn left_watts(&self) -> Option<f64> {
+        Some(self.limit_watts? - self.meter_watts?)
+    }
+}
+
+/// Something that a sum lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// Of which pool, or of all where absent.
+    pub pool: Option<String>,
+    /// What is unknown.
+    pub what: String,
+}
+
+impl Bill {
+    /// What is left per hour, as far as it is known.
+    #[must_use]
+    pub fn net_dollars_per_hour(&self) -> Span {
+        self.income_dollars_per_hour
+            .minus(self.cost_dollars_per_hour)
+    }
+}
+
+/// The bill of an allocation of a cluster. Devices that no line names are off.
+///
+/// # Errors
+/// A pool that the cluster does not have, more devices than a pool has, impossible numbers.
+pub fn bill(
+    cluster: &Cluster,
+    lines: &[Line],
+    prices: &Prices,
+    costs: &Costs,
+) -> Result<Bill, MoneyError> {
+    check(cluster, lines, costs)?;
+    let mut bill = Bill {
+        income_dollars_per_hour: Span::exactly(0.0),
+        cost_dollars_per_hour: Span::exactly(0.0),
+        rent_dollars_per_hour: Some(Span::exactly(0.0)),
+        pools: Vec::new(),
+        sites: Vec::new(),
+        left_out: missing_costs(costs),
+    };
+    for site in &cluster.sites {
+        bill.sites.push(SitePower {
+            site: site.id.clone(),
+            computers_watts: 0.0,
+            meter_watts: site.power_usage_effectiveness.map(|_| 0.0),
+            limit_watts: site.power_limit_watts,
+        });
+    }
+    for pool in &cluster.pools {
+        let of_pool = lines.iter().filter(|line| line.pool == pool.id);
+        let terms = Terms {
+            cluster,
+            pool,
+            rent: prices.rent(pool).map(|price| Span::from(&price)),
+            watts_per_device: prices.draw(pool).map(|draw| draw.watts_per_device),
+            costs,
+        };
+        bill.add_pool(&terms, &of_pool.collect::<Vec<_>>());
+    }
+    Ok(bill)
+}
+
+/// A pool with its prices.
+struct Terms<'a> {
+    cluster: &'a Cluster,
+    pool: &'a Pool,
+    rent: Option<Span>,
+    watts_per_device: Option<f64>,
+    costs: &'a Costs,
+}
+
+impl Bill {
+    fn add_pool(&mut self, terms: &Terms<'_>, lines: &[&Line]) {
+        let (pool, costs) = (terms.pool, terms.costs);
+        let all = pool.count as f64;
+        self.rent_dollars_per_hour = match (self.rent_dollars_per_hour, terms.rent) {
+            (Some(sum), Some(rent)) => Some(sum.plus(rent.times(all))),
+            _ => None,
+        };
+        let income = self.income(lines, terms.rent);
+        let is_on = |line: &&&Line| line.activity != Activity::Off;
+        let on: u64 = lines.iter().filter(is_on).map(|line| line.devices).sum();
+        let watts = match on {
+            0 => Some(0.0),
+            _ => terms.watts_per_device.map(|watts| watts * on as f64),
+        };
+        let meter = self.add_power(terms, watts);
+        let mut cost = Span::exactly(fixed_cost(pool, costs));
+        if costs.is_tenant {
+            match terms.rent {
+                Some(rent) => cost = cost.plus(rent.times(all)),
+                None => self.leave_out(pool, "its rent"),
+            }
+        }
+        if let (Some(meter), Some(price)) = (meter, costs.electricity_dollars_per_kwh) {
+            cost = cost.plus(Span::exactly(meter / 1000.0 * price));
+        }
+        self.income_dollars_per_hour = self.income_dollars_per_hour.plus(income);
+        self.cost_dollars_per_hour = self.cost_dollars_per_hour.plus(cost);
+        self.pools.push(PoolMoney {
+            pool: pool.id.clone(),
+            income_dollars_per_hour: income,
+            cost_dollars_per_hour: cost,
+            watts,
+        });
+    }
+
+    fn income(&mut self, lines: &[&Line], rent: Option<Span>) -> Span {
+        let mut income = Span::exactly(0.0);
+        for line in lines.iter().filter(|line| line.devices > 0) {
+            let of_device = match (line.activity, line.income_dollars_per_device_hour) {
+                (_, Some(of_device)) => Some(of_device),
+                (Activity::Lease, None) => rent,
+                _ => None,
+            };
+            match (line.activity, of_device) {
+                (_, Some(of_device)) => {
+                    income = income.plus(of_device.times(line.devices as f64));
+                }
+                (Activity::Lease | Activity::Serve, None) => self.left_out.push(LeftOut {
+                    pool: Some(line.pool.clone()),
+                    what: "what its devices earn".to_owned(),
+                }),
+                _ => {}
+            }
+        }
+        income
+    }
+
+    /// Adds a pool's power to its site, and gives it at the meter.
+    fn add_power(&mut self, terms: &Terms<'_>, watts: Option<f64>) -> Option<f64> {
+        let Some(watts) = watts else {
+            self.leave_out(terms.pool, "its power");
+            return None;
+        };
+        let mut sites = terms.cluster.sites.iter();
+        let at = sites.position(|site| site.id == terms.pool.site)?;
+        let site = &mut self.sites[at];
+        site.computers_watts += watts;
+        let usage = terms.cluster.sites[at].power_usage_effectiveness;
+        let meter = usage.map(|usage| usage * watts);
+        if let (Some(sum), Some(meter)) = (&mut site.meter_watts, meter) {
+            *sum += meter;
+        }
+        if meter.is_none() && watts > 0.0 {
+            self.leave_out(terms.pool, "the power for cooling at its site");
+        }
+        meter
+    }
+
+    fn leave_out(&mut self, pool: &Pool, what: &str) {
+        self.left_out.push(LeftOut {
+            pool: Some(pool.id.clone()),
+            what: what.to_owned(),
+        });
+    }
+}
+
+/// What a pool's devices cost whether they work or not.
+fn fixed_cost(pool: &Pool, costs: &Costs) -> f64 {
+    let lost = |it: Depreciation| it.dollars_per_device / (it.years * HOURS_PER_YEAR);
+    let other = costs.other_dollars_per_device_hour.unwrap_or(0.0);
+    (costs.depreciation.map_or(0.0, lost) + other) * pool.count as f64
+}
+
+fn missing_costs(costs: &Costs) -> Vec<LeftOut> {
+    let is_owner = !costs.is_tenant;
+    let parts = [
+        (
+            costs.electricity_dollars_per_kwh.is_none() && is_owner,
+            "the price of electricity",
+        ),
+        (
+            costs.depreciation.is_none() && is_owner,
+            "depreciation of the devices",
+        ),
+        (
+            costs.other_dollars_per_device_hour.is_none() && is_owner,
+            "staff, maintenance, network and buildings",
+        ),
+    ];
+    let missing = parts.into_iter().filter(|(is_missing, _)| *is_missing);
+    missing
+        .map(|(_, what)| LeftOut {
+            pool: None,
+            what: what.to_owned(),
+        })
+        .collect()
+}
+
+fn check(cluster: &Cluster, lines: &[Line], costs: &Costs) -> Result<(), MoneyError> {
+    for line in lines {
+        if !cluster.pools.iter().any(|pool| pool.id == line.pool) {
+            let pool = line.pool.clone();
+            return Err(MoneyError::NoPool { pool });
+        }
+        if let Some(income) = line.income_dollars_per_device_hour {
+            at_least_zero("the income of a device", income.low)?;
+            at_least_zero("the income of a device", income.typical)?;
+            at_least_zero("the income of a device", income.high)?;
+        }
+    }
+    for pool in &cluster.pools {
+        let of_pool = lines.iter().filter(|line| line.pool == pool.id);
+        let used = of_pool
+            .map(|line| line.devices)
+            .fold(0, u64::saturating_add);
+        if used > pool.count {
+            return Err(MoneyError::TooMany {
+                pool: pool.id.clone(),
+                devices: pool.count,
+                used,
+            });
+        }
+    }
+    if let Some(price) = costs.electricity_dollars_per_kwh {
+        at_least_zero("the price of electricity", price)?;
+    }
+    if let Some(other) = costs.other_dollars_per_device_hour {
+        at_least_zero("the other cost of a device", other)?;
+    }
+    if let Some(depreciation) = costs.depreciation {
+        at_least_zero("the price of a device", depreciation.dollars_per_device)?;
+        above_zero("the years of depreciation", depreciation.years)?;
+    }
+    Ok(())
+}
