@@ -15,8 +15,8 @@ use laggard_analyze::{OperationTime, analyze, operation_times};
 use laggard_benches::models::{LAYER_ELEMENTS, OUTPUT_ELEMENTS, layered};
 use laggard_measure::{Hooks, Settings, run};
 use laggard_record::{Manifest, Record};
-use laggard_schedule::{Layout, Operation, Schedule};
-use laggard_simulate::{Calibration, Observation, predict_step};
+use laggard_schedule::Layout;
+use laggard_simulate::{Calibration, Observation, Places};
 use laggard_specs::Model;
 use laggard_stats::{Rng, median, quantile};
 use std::fs::File;
@@ -41,7 +41,7 @@ const PREDICTED: [&str; 10] = [
 ];
 const LAYERS: u32 = 8;
 /// Steps that are drawn for a prediction.
-const STEPS: u64 = 41;
+const DRAWS: u32 = 41;
 
 /// One run.
 struct Made {
@@ -153,57 +153,17 @@ fn predict(known: &[Made], manifest: &Manifest) -> Result<f64> {
             observations.push(Observation {
                 class: &it.manifest.classes[place.class as usize].name,
                 operation,
-                members: places.members(operation),
-                head: places.is_head(operation),
+                place: places.place(operation),
                 seconds: time.seconds,
                 ratios: &time.ratios,
             });
         }
     }
+    let class = &manifest.classes[0].name;
     let calibration = Calibration::fit(&observations);
-    let schedule = &manifest.schedule;
-    let places = Places::of(schedule);
-    let mut steps = Vec::new();
-    for step in 0..STEPS {
-        let rng = std::cell::RefCell::new(Rng::for_stream(1, step));
-        let seconds = |operation: &Operation, rank: u32| {
-            let class = &manifest.classes[manifest.ranks[rank as usize].class as usize].name;
-            let place = (places.members(operation), places.is_head(operation));
-            let quantile = rng.borrow_mut().uniform();
-            let seconds = calibration.seconds(class, operation, place, quantile);
-            seconds.unwrap_or(f64::NAN)
-        };
-        steps.push(predict_step(schedule, u64::from, seconds)?.step_s);
-    }
-    Ok(median(&steps)?)
-}
-
-/// What a schedule tells of its operations.
-struct Places {
-    members: Vec<u32>,
-    head: Option<u32>,
-}
-
-impl Places {
-    fn of(schedule: &Schedule) -> Self {
-        let size = |axis: &laggard_schedule::Axis| axis.groups.iter().map(Vec::len).max();
-        let members = schedule
-            .axes
-            .iter()
-            .map(|axis| size(axis).unwrap_or(1) as u32);
-        Self {
-            members: members.collect(),
-            head: schedule.operations.iter().filter_map(|it| it.layer).max(),
-        }
-    }
-
-    fn members(&self, operation: &Operation) -> u32 {
-        operation.axis.map_or(1, |axis| self.members[axis as usize])
-    }
-
-    fn is_head(&self, operation: &Operation) -> bool {
-        operation.layer.is_some() && operation.layer == self.head
-    }
+    Ok(calibration
+        .predict(&manifest.schedule, class, (DRAWS, 1))?
+        .median_s)
 }
 
 /// What the command line asks for.

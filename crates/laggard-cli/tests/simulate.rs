@@ -159,3 +159,34 @@ fn bad_input_is_refused() {
         &["127872 ranks", "16384 accelerators"],
     );
 }
+
+/// How near the prediction is, `benches/src/bin/calibrated_prediction.rs` measures; here the machine
+/// may be busy.
+#[test]
+fn a_layout_is_predicted_by_runs_of_others() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |layout: &str| dir.path().join(layout).to_str().expect("a path").to_owned();
+    let run = |layout: &str| {
+        let place = path(layout);
+        let job = [
+            "--model", "tiny", "--steps", "30", "--layout", layout, "-q", "-o", &place,
+        ];
+        works(&[&["run"][..], &job].concat());
+    };
+    ["dp2", "pp2", "dp2,pp2"].into_iter().for_each(run);
+    let (dp, pp) = (path("dp2"), path("pp2"));
+    let known = ["simulate", "--calibrated-on", &dp, "--calibrated-on", &pp];
+    let found = json(&[&known[..], &["--layout", "dp2,pp2"]].concat());
+    let analysis = json(&["analyze", &path("dp2,pp2")]);
+    let seconds = |value: &serde_json::Value| value.as_f64().expect("a time");
+    let (said, seen) = (
+        seconds(&found["step"]["median_s"]),
+        seconds(&analysis["step_time"]["median"]),
+    );
+    assert!(said / seen > 0.5 && said / seen < 2.0, "{said} {seen}");
+    refused(
+        &[&known[..], &["--layout", "dp2,tp2"]].concat(),
+        2,
+        &["no run of the calibration", "hint"],
+    );
+}

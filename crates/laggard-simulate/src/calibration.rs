@@ -8,11 +8,15 @@
 //! then all of that kind.
 
 mod line;
+mod places;
+mod rehearsal;
 
 use laggard_schedule::{Operation, OperationKind, Part, Phase};
 use laggard_types::Collective;
 pub use line::Line;
 use line::Point;
+pub use places::Places;
+pub use rehearsal::CalibratedStep;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -23,10 +27,8 @@ pub struct Observation<'a> {
     pub class: &'a str,
     /// The operation.
     pub operation: &'a Operation,
-    /// Ranks that meet in it; 1 where none do.
-    pub members: u32,
-    /// Whether it belongs to the output head.
-    pub head: bool,
+    /// Ranks that meet in it, 1 where none do; and whether it belongs to the output head.
+    pub place: (u32, bool),
     /// What it usually took, in seconds.
     pub seconds: f64,
     /// What it took over that, at evenly spaced quantiles; empty where that is not known.
@@ -156,10 +158,10 @@ impl Calibration {
                 classes.len() - 1
             });
             let point = Point {
-                size: size(seen.operation, seen.members),
+                size: size(seen.operation, seen.place.0),
                 seconds: seen.seconds,
             };
-            for kind in Kind::of(seen.operation, seen.head) {
+            for kind in Kind::of(seen.operation, seen.place.1) {
                 classes[at]
                     .1
                     .entry(kind)

@@ -84,6 +84,17 @@ pub enum SimulateError {
         /// Ranks.
         ranks: u64,
     },
+    /// No run of the calibration had an operation like one that is to be predicted.
+    #[error(
+        "no run of the calibration had an operation like `{operation}` on class `{class}`\nhint: \
+         calibrate on layouts that use each kind of parallelism of this one"
+    )]
+    NotCalibrated {
+        /// The operation.
+        operation: String,
+        /// The class of its device.
+        class: String,
+    },
     /// A layout that does not fit the model.
     #[error(transparent)]
     Layout(#[from] laggard_schedule::LayoutError),

@@ -16,7 +16,9 @@ mod scale;
 mod step;
 mod world;
 
-pub use calibration::{Calibration, ClassCosts, Does, Kind, KindCost, Line, Observation};
+pub use calibration::{
+    CalibratedStep, Calibration, ClassCosts, Does, Kind, KindCost, Line, Observation, Places,
+};
 pub use compute::{Constant, ConstantEntry, Constants, ConstantsError};
 pub use error::SimulateError;
 pub use forecast::{ClassForecast, Forecast, ForecastClass, Surroundings, forecast, mix_alone};

@@ -10,16 +10,17 @@ use std::path::PathBuf;
   laggard simulate --cluster colossus-1
   laggard simulate --model llama3-70b --accelerator h100 --gpus 1024 --layout tp8,pp4,dp32,sp
   laggard simulate --accelerator h100 --gpus 64 --model llama3-8b --jitter 0.02 --record predicted
+  laggard simulate --calibrated-on run-dp4 --calibrated-on run-tp2 --layout dp2,tp2
   laggard simulate --model gpt3-175b --cluster mine.toml --global-batch 1536 --format json")]
 pub(crate) struct SimulateArgs {
-    /// Model; `laggard specs list models` names all.
-    #[arg(long, default_value = "llama3.1-405b", value_name = "NAME")]
-    pub(crate) model: String,
+    /// Model; `laggard specs list models` names all [default: llama3.1-405b; with --calibrated-on that of the first record].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
     /// A cluster that laggard knows (`laggard specs list clusters`), or a file that describes one.
     #[arg(
         long,
         value_name = "NAME|FILE",
-        required_unless_present = "accelerator"
+        required_unless_present_any = ["accelerator", "calibrated_on"]
     )]
     pub(crate) cluster: Option<String>,
     /// Instead of a cluster: one class of accelerators; needs --gpus.
@@ -37,9 +38,13 @@ pub(crate) struct SimulateArgs {
     /// fastest that fits in memory].
     #[arg(long, value_name = "LAYOUT")]
     pub(crate) layout: Option<String>,
-    /// Sequences of a micro-batch, with --layout.
-    #[arg(long, default_value_t = 1, value_name = "N", requires = "layout")]
-    pub(crate) micro_batch: u32,
+    /// Instead of a cluster: records of `laggard run` on the user's own machines, of other layouts;
+    /// repeatable. Needs --layout, of which each kind of parallelism must have been run.
+    #[arg(long, value_name = "DIR", requires = "layout", conflicts_with_all = ["cluster", "accelerator"])]
+    pub(crate) calibrated_on: Vec<PathBuf>,
+    /// Sequences of a micro-batch, with --layout [default: 1; with --calibrated-on the record's].
+    #[arg(long, value_name = "N", requires = "layout")]
+    pub(crate) micro_batch: Option<u32>,
     /// Sequences of a step, all replicas together [default: as many as make 16 Mi tokens, the
     /// largest batch of Llama 3 405B; beyond its 16,384 accelerators 1,024 tokens for each].
     #[arg(long, value_name = "N")]
@@ -78,8 +83,8 @@ pub(crate) struct SimulateArgs {
     /// How much of a step's deviation the next one keeps, 0 to 1.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", requires = "record")]
     pub(crate) autocorrelation: f64,
-    /// Seed of all that is random in the record.
-    #[arg(long, default_value_t = 1, value_name = "N", requires = "record")]
+    /// Seed of all that is random.
+    #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) tables: TableArgs,

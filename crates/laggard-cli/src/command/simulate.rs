@@ -1,5 +1,6 @@
 //! `laggard simulate`: what a job will do on a cluster, before it runs.
 
+mod calibrated;
 mod page;
 mod record;
 
@@ -24,6 +25,8 @@ use std::path::Path;
 /// 3.4.1.
 const USUAL_BATCH_TOKENS: u64 = 16 << 20;
 const USUAL_TOKENS_PER_DEVICE: u64 = USUAL_BATCH_TOKENS / 16_384;
+/// The model where none is said.
+const USUAL_MODEL: &str = "llama3.1-405b";
 /// The framework where none is said.
 const USUAL_FRAMEWORK: &str = "megatron-lm";
 /// Longest sequence where nothing else is said: that of Llama 3's initial training, ibid.
@@ -54,7 +57,11 @@ struct Simulation {
 
 pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
     let tables = input::tables(&args.tables)?;
-    let model = tables.model(&args.model)?;
+    if !args.calibrated_on.is_empty() {
+        calibrated::run(args, &tables)?;
+        return Ok(exit_code::DONE);
+    }
+    let model = tables.model(args.model.as_deref().unwrap_or(USUAL_MODEL))?;
     let (cluster, classes) = classes(args, &tables)?;
     let constants = Constants::builtin()?;
     let frameworks = Frameworks::builtin()?;
@@ -187,7 +194,7 @@ fn job(
     let machine = weakest(classes)?;
     let degrees = match &args.layout {
         Some(text) => {
-            let degrees = given(text, args.micro_batch, batch)?;
+            let degrees = given(text, args.micro_batch.unwrap_or(1), batch)?;
             memory_of_layout(&demand, &degrees, &machine)?;
             degrees
         }

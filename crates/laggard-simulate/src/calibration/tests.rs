@@ -1,4 +1,5 @@
 use super::*;
+use crate::error::SimulateError;
 use laggard_schedule::Stream;
 
 fn operation(kind: OperationKind, phase: Phase, flop: f64, bytes: u64) -> Operation {
@@ -13,8 +14,7 @@ fn fit(seen: &[(Operation, u32, f64)]) -> Calibration {
     let observation = |(operation, members, seconds)| Observation {
         class: "a",
         operation,
-        members,
-        head: false,
+        place: (members, false),
         seconds,
         ratios: &[],
     };
@@ -83,4 +83,52 @@ fn costs_are_never_negative() {
         .seconds("a", &compute(1e9), (1, false), 0.5)
         .expect("a cost");
     assert!(far > 0.9e-3 && far < 2.1e-3, "{far}");
+}
+
+#[test]
+fn a_schedule_is_predicted_by_what_its_operations_cost() {
+    use laggard_schedule::{LayerWork, Layout, ModelWork, PartWork, generate};
+    let part = PartWork {
+        part: Part::FeedForward,
+        forward_flop: 1e6,
+        forward_attention_flop: 0.0,
+        parameters: 1 << 10,
+    };
+    let layer = |index: u32| LayerWork {
+        name: format!("layer {index}"),
+        parts: vec![part],
+    };
+    let work = ModelWork {
+        layers: (0..3).map(layer).collect(),
+        element_bytes: 4,
+        stream_elements: 64,
+        key_value_elements: 64,
+        experts_per_token: 1,
+    };
+    let one = generate(&Layout::data_parallel(1, 1), &work).expect("a schedule");
+    let cost = |operation: &Operation| match operation.kind {
+        OperationKind::Host => 1e-4,
+        _ => 1e-9 * operation.flop + 1e-9 * operation.bytes as f64,
+    };
+    let seen: Vec<_> = one
+        .operations
+        .iter()
+        .map(|it| (it.clone(), 1, cost(it)))
+        .collect();
+    let calibration = fit(&seen);
+    // Twice the micro-batches: forward and backward of three layers twice, the rest as before.
+    let two = generate(&Layout::data_parallel(1, 2), &work).expect("a schedule");
+    let expected: f64 = two.operations.iter().map(cost).sum();
+    let step = calibration.predict(&two, "a", (3, 1)).expect("a step");
+    assert!(
+        (step.calm_s / expected - 1.0).abs() < 1e-9,
+        "{step:?} {expected}"
+    );
+    assert!(
+        (step.median_s / expected - 1.0).abs() < 1e-9,
+        "{step:?} {expected}"
+    );
+    let meets = generate(&Layout::data_parallel(2, 1), &work).expect("a schedule");
+    let refused = calibration.predict(&meets, "a", (1, 1));
+    assert!(matches!(refused, Err(SimulateError::NotCalibrated { .. })));
 }

@@ -1,0 +1,188 @@
+//! The step of a layout by what runs of other layouts cost on the user's own machines.
+
+use crate::args::{SimulateArgs, TableFormat};
+use crate::failure::Usage;
+use crate::output;
+use anyhow::{Context, Result};
+use laggard_analyze::operation_times;
+use laggard_record::{Manifest, Record};
+use laggard_schedule::{Layout, generate};
+use laggard_simulate::{CalibratedStep, Calibration, Does, KindCost, Observation, Places};
+use laggard_specs::{Tables, model_work};
+use laggard_types::format_seconds;
+use serde::Serialize;
+use std::fmt::Write;
+
+/// Steps that are drawn.
+const DRAWS: u32 = 201;
+/// Bytes of an element of a synthetic job.
+const SINGLE_BYTES: u64 = 4;
+
+/// Everything that is printed.
+#[derive(Debug, Serialize)]
+struct Calibrated {
+    model: String,
+    class: String,
+    layout: String,
+    ranks: u64,
+    step: CalibratedStep,
+    tokens_per_s: f64,
+    costs: Vec<KindCost>,
+}
+
+pub(super) fn run(args: &SimulateArgs, tables: &Tables) -> Result<()> {
+    let mut records = Vec::new();
+    for dir in &args.calibrated_on {
+        let record = Record::open(dir)?;
+        let times = operation_times(&record)
+            .with_context(|| format!("cannot calibrate on {}", dir.display()))?;
+        records.push((record.manifest, times));
+    }
+    let mut observations = Vec::new();
+    for (manifest, times) in &records {
+        let places = Places::of(&manifest.schedule);
+        observations.extend(times.iter().map(|time| {
+            let operation = &manifest.schedule.operations[time.operation as usize];
+            let class = manifest.ranks[time.rank as usize].class;
+            Observation {
+                class: &manifest.classes[class as usize].name,
+                operation,
+                place: places.place(operation),
+                seconds: time.seconds,
+                ratios: &time.ratios,
+            }
+        }));
+    }
+    let calibration = Calibration::fit(&observations);
+    let manifests: Vec<&Manifest> = records.iter().map(|(manifest, _)| manifest).collect();
+    let found = predict(args, tables, &manifests, &calibration)?;
+    let text = match args.format {
+        TableFormat::Text => page(&found, records.len()),
+        TableFormat::Json => {
+            serde_json::to_string_pretty(&found).context("cannot write JSON")? + "\n"
+        }
+    };
+    output::result(&text, &args.output)
+}
+
+fn predict(
+    args: &SimulateArgs,
+    tables: &Tables,
+    manifests: &[&Manifest],
+    calibration: &Calibration,
+) -> Result<Calibrated> {
+    let [class] = &calibration.classes[..] else {
+        let names: Vec<&str> = calibration
+            .classes
+            .iter()
+            .map(|it| it.class.as_str())
+            .collect();
+        let hint = "hint: give records of one class of devices";
+        let names = names.join(", ");
+        return Err(Usage(format!("the records have the classes {names}\n{hint}")).into());
+    };
+    let workload = &manifests[0].workload;
+    let model = tables.model(args.model.as_deref().unwrap_or(&workload.model))?;
+    let length = args.sequence_length.unwrap_or(workload.sequence_length);
+    let sequences = args.micro_batch.unwrap_or(workload.micro_batch_sequences);
+    let text = args.layout.as_deref().unwrap_or_default();
+    let layout = with_batch(Layout::parse(text)?, sequences, args.global_batch)?;
+    let work = model_work(model, (sequences, length), SINGLE_BYTES);
+    let schedule = generate(&layout, &work)?;
+    let step = calibration.predict(&schedule, &class.class, (DRAWS, args.seed))?;
+    let batches: u32 = layout.micro_batches.iter().sum();
+    let tokens = f64::from(batches) * f64::from(sequences) * f64::from(length);
+    Ok(Calibrated {
+        model: model.id.clone(),
+        class: class.class.clone(),
+        layout: layout.to_string(),
+        ranks: layout.world_size(),
+        step,
+        tokens_per_s: tokens / step.median_s,
+        costs: class.costs.clone(),
+    })
+}
+
+/// A layout with as many micro-batches as the batch needs, as `laggard run` has them by default.
+fn with_batch(layout: Layout, sequences: u32, batch: Option<u64>) -> Result<Layout> {
+    let replicas = u64::from(layout.data_parallel);
+    let each = match batch {
+        Some(batch) => batch / (replicas * u64::from(sequences)).max(1),
+        None if layout.pipeline_parallel > 1 => 2 * u64::from(layout.pipeline_parallel),
+        None => 1,
+    };
+    let each = u32::try_from(each)
+        .ok()
+        .filter(|each| *each > 0)
+        .ok_or_else(|| {
+            let hint = "hint: --global-batch must be at least one micro-batch for each replica";
+            Usage(format!("no number of micro-batches fits the batch\n{hint}"))
+        })?;
+    Ok(Layout {
+        micro_batches: vec![each; replicas as usize],
+        ..layout
+    })
+}
+
+fn page(it: &Calibrated, records: usize) -> String {
+    let mut page = String::new();
+    // Writing to a string cannot fail.
+    let mut line = |text: String| _ = writeln!(page, "{}", text.trim_end());
+    let step = &it.step;
+    line(format!(
+        "{}, {} on {} ranks of {}, by what {records} records cost: predicted, not measured",
+        it.model, it.layout, it.ranks, it.class
+    ));
+    line(format!(
+        "step {}, 90 % of steps {} to {}; {} if nothing varied; {:.0} tokens/s",
+        format_seconds(step.median_s),
+        format_seconds(step.low_s),
+        format_seconds(step.high_s),
+        format_seconds(step.calm_s),
+        it.tokens_per_s
+    ));
+    line(String::new());
+    line(format!(
+        "{:<34}{:>11}{:>11}{:>11}{:>11}{:>8}{:>8}",
+        "what operations cost", "fixed", "per GFLOP", "per MiB", "per member", "error", "seen"
+    ));
+    for cost in &it.costs {
+        let fit = &cost.line;
+        let time = |seconds: f64| match seconds > 0.0 {
+            true => format_seconds(seconds),
+            false => "-".to_owned(),
+        };
+        line(format!(
+            "{:<34}{:>11}{:>11}{:>11}{:>11}{:>8}{:>8}",
+            name_of(cost),
+            time(fit.fixed_s),
+            time(1e9 * fit.per_flop_s),
+            time(f64::from(1 << 20) * fit.per_byte_s),
+            time(fit.per_member_s),
+            format!("{:.0} %", 100.0 * fit.relative_error),
+            fit.observations
+        ));
+    }
+    page
+}
+
+fn name_of(cost: &KindCost) -> String {
+    let does = match cost.kind.does {
+        Does::Host => "host".to_owned(),
+        Does::Multiply => "products".to_owned(),
+        Does::Update => "memory-bound work".to_owned(),
+        Does::Transfer => "transfers".to_owned(),
+        Does::Collective(collective) => collective.name().to_owned(),
+    };
+    let phase = cost.kind.phase.map(|phase| phase.name());
+    let parts = match &cost.kind.parts {
+        Some((parts, _)) if !parts.is_empty() => format!("{parts:?}").to_lowercase(),
+        Some((_, true)) => "head".to_owned(),
+        Some((_, false)) => "layer".to_owned(),
+        None => "all".to_owned(),
+    };
+    match phase {
+        Some(phase) => format!("{does}, {phase}, {parts}"),
+        None => does,
+    }
+}
