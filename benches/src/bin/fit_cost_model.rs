@@ -292,3 +292,36 @@ fn print_row(out: &mut impl Write, job: &PublishedJob, constants: &Constants) ->
     writeln!(out)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headline() -> (Vec<ConstantEntry>, Vec<PublishedJob>) {
+        let tables = Tables::builtin().expect("tables");
+        let frameworks = Frameworks::builtin().expect("frameworks");
+        let published = published_jobs(published_training(), &tables, &frameworks).expect("rows");
+        let mut jobs = published.jobs;
+        jobs.retain(|job| job.class == RowClass::DenseHalf);
+        (Constants::builtin_entries().expect("entries"), jobs)
+    }
+
+    /// What the model promises of rows that it has never seen.
+    #[test]
+    fn sources_are_predicted_without_themselves() {
+        let (entries, jobs) = headline();
+        let rows = leave_one_out(&entries, &jobs.iter().collect::<Vec<_>>()).expect("a fit");
+        let found = summary("all", &rows.iter().collect::<Vec<_>>()).expect("rows");
+        assert!(found.median_absolute_relative_error <= 0.1, "{found:?}");
+        assert!(found.p90_absolute_relative_error <= 0.25, "{found:?}");
+    }
+
+    #[test]
+    fn shipped_constants_are_as_good_as_a_new_fit() {
+        let (entries, jobs) = headline();
+        let rows = Rows::sources_equal(jobs.iter().collect());
+        let anew = rows.loss(&fit(&entries, &rows).expect("a fit"), &entries);
+        let shipped = rows.loss(&Constants::builtin().expect("constants"), &entries);
+        assert!(shipped <= 1.05 * anew, "{shipped} against {anew}");
+    }
+}

@@ -75,6 +75,14 @@ pub enum TensorOverlap {
     Both,
 }
 
+impl AttentionKernel {
+    /// Whether backward needs the scores that forward had.
+    #[must_use]
+    pub const fn keeps_scores(self) -> bool {
+        matches!(self, Self::FusedSoftmax | Self::Eager)
+    }
+}
+
 /// What a framework does.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

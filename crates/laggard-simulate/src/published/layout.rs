@@ -261,7 +261,7 @@ fn virtual_stages(
 /// counted.
 fn fits(job: &Job, model: &Model, machine: &Machine) -> bool {
     let layout = MemoryLayout {
-        keeps_scores: job.software.attention != AttentionKernel::Flash,
+        keeps_scores: job.software.attention.keeps_scores(),
         ..job.degrees.memory_layout(job.sequence_length)
     };
     let room = MEMORY_SHARE * machine.memory_bytes;

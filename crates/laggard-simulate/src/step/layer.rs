@@ -5,7 +5,7 @@ use laggard_specs::Recompute;
 
 use super::{Communication, accumulated_bytes};
 use crate::compute::{AttentionWork, Constant, Gemm, Kernelry};
-use crate::job::{AttentionKernel, ExpertShape, Job, Kernels, Selective, TensorOverlap};
+use crate::job::{ExpertShape, Job, Kernels, Selective, TensorOverlap};
 
 /// Bytes per token and channel of the residual stream that a layer's element-wise kernels move
 /// forward when fused: two norms (one read and one write each) and two residual sums with dropout
@@ -138,10 +138,12 @@ impl LayerTimes {
             (Recompute::Attention, Selective::Half) => {
                 HALF * self.products_s[0] + self.elementwise_s[0]
             }
-            (Recompute::Attention, Selective::Attention) => match job.software.attention {
-                AttentionKernel::Flash => 0.0,
-                _ => self.attention_s[0],
-            },
+            (Recompute::Attention, Selective::Attention) => {
+                match job.software.attention.keeps_scores() {
+                    true => self.attention_s[0],
+                    false => 0.0,
+                }
+            }
         }
     }
 }
