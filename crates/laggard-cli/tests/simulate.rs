@@ -185,7 +185,7 @@ fn a_layout_is_predicted_by_runs_of_others() {
     );
     assert!(said / seen > 0.5 && said / seen < 2.0, "{said} {seen}");
     refused(
-        &[&known[..], &["--layout", "dp2,tp2"]].concat(),
+        &[&known[..], &["--layout", "dp2,cp2"]].concat(),
         2,
         &["no run of the calibration", "hint"],
     );
