@@ -17,6 +17,10 @@ const EXPERTS: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
 const MICRO_BATCHES_PER_STAGE: u64 = 8;
 /// Share of the memory that a job is expected to fill at most.
 const MEMORY_SHARE: f64 = 0.85;
+/// Share of the memory that only a job which computes layers again can stay below: what sources do
+/// not say may save less than that.
+const LARGEST_SHARE: f64 = 1.3;
+
 /// Jobs that a row may mean, and whether their layout is a guess.
 pub(super) struct Candidates {
     pub(super) jobs: Vec<Job>,
@@ -56,21 +60,33 @@ pub(super) fn candidates(
     let mut why = "no layout fits".to_owned();
     for (tensor, pipeline) in model_parallel(row, framework, stated)? {
         match base(row, framework, template, [tensor, pipeline]) {
-            Ok(base) => jobs.extend(with_batches(row, framework, template, base)?),
+            Ok(base) => {
+                let least = with_batches(row, framework, template, base)?;
+                let needs_less = row.recomputation().is_none()
+                    && !least
+                        .iter()
+                        .any(|job| fits(job, model, LARGEST_SHARE * machine.memory_bytes));
+                jobs.extend(match needs_less {
+                    true => least.into_iter().map(recomputing).collect(),
+                    false => least,
+                });
+            }
             Err(reason) => why = reason,
         }
     }
     if jobs.is_empty() {
         return Err(why);
     }
+    let room = MEMORY_SHARE * machine.memory_bytes;
     let possible: Vec<Job> = jobs
         .iter()
-        .filter(|job| row.micro_batch.is_some() || fits(job, model, machine))
+        .filter(|job| row.micro_batch.is_some() || fits(job, model, room))
         .copied()
         .collect();
     if possible.is_empty() {
-        // By these rough figures nothing fits; what needs least memory did.
-        jobs.retain(|job| job.degrees.micro_batch == 1);
+        // By these figures nothing fits; what needs least memory did.
+        let least = jobs.iter().map(|job| job.degrees.micro_batch).min();
+        jobs.retain(|job| Some(job.degrees.micro_batch) == least);
     } else {
         jobs = possible;
     }
@@ -175,7 +191,7 @@ fn base(
             && row.sequence_parallel.unwrap_or(framework.sequence_parallel),
         zero,
         shard_ranks,
-        recompute: row.recomputation().unwrap_or(unstated_recompute(framework)),
+        recompute: row.recomputation().unwrap_or(least_recompute(framework)),
         ..unset()
     })
 }
@@ -194,8 +210,18 @@ fn expert(row: &PublishedRow, template: &Job, gpus: u64) -> Result<u32, String> 
     Ok(EXPERTS.into_iter().filter(divides).max().unwrap_or(1))
 }
 
-/// Without flash kernels, scores of attention do not fit in memory.
-fn unstated_recompute(framework: &Framework) -> Recompute {
+/// The same job, with every layer computed again.
+fn recomputing(job: Job) -> Job {
+    let degrees = Degrees {
+        recompute: Recompute::Layers,
+        ..job.degrees
+    };
+    Job { degrees, ..job }
+}
+
+/// What backward computes again where a row does not say and memory does not ask for more: without
+/// flash kernels, scores of attention do not fit.
+fn least_recompute(framework: &Framework) -> Recompute {
     match (framework.software.attention, framework.software.selective) {
         (AttentionKernel::FusedSoftmax, Selective::Attention) => Recompute::Attention,
         _ => Recompute::None,
@@ -259,11 +285,10 @@ fn virtual_stages(
 
 /// Whether a job is likely to fit: weights, optimizer and activations, with room for what is not
 /// counted.
-fn fits(job: &Job, model: &Model, machine: &Machine) -> bool {
+fn fits(job: &Job, model: &Model, room: f64) -> bool {
     let layout = MemoryLayout {
         keeps_scores: job.software.attention.keeps_scores(),
         ..job.degrees.memory_layout(job.sequence_length)
     };
-    let room = MEMORY_SHARE * machine.memory_bytes;
     memory_per_rank(model, &layout).is_ok_and(|need| need.total().0 as f64 <= room)
 }
