@@ -4,6 +4,7 @@
 mod layouts;
 pub mod money;
 pub mod pools;
+pub mod serving;
 mod shares;
 mod stages;
 

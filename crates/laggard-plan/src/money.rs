@@ -1,8 +1,8 @@
 //! Rents, power and what an allocation earns and costs per hour.
 //!
-//! The table that laggard ships has a date and a source for each number; what a cluster file says of
-//! its own pools goes before it. What is unknown stays unknown: it is listed beside the sums that
-//! lack it, never taken as zero in silence. Knows nothing of how fast anything is.
+//! The table that laggard ships has a date and a source for each number; what a cluster file says
+//! of its own pools goes before it. What is unknown stays unknown: it is listed beside the sums
+//! that lack it, never taken as zero in silence. Knows nothing of how fast anything is.
 
 mod bill;
 mod break_even;
