@@ -40,7 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "laggard-cli",
         &[
-            "analyze", "backend", "import", "measure", "mpi", "plan", "record", "report",
+            "analyze", "backend", "cuda", "import", "measure", "mpi", "plan", "record", "report",
             "schedule", "simulate", "specs", "stats", "types",
         ],
     ),

@@ -5,6 +5,7 @@ use crate::failure::Usage;
 use crate::{exit_code, output};
 use anyhow::Result;
 use laggard_backend::measure_peak;
+use laggard_cuda::{CudaLibrary, Outcome, Surroundings, probe};
 use laggard_mpi::{Flavor, Mpi};
 use std::fmt::Write;
 use std::path::Path;
@@ -39,10 +40,11 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<u8> {
     for flavor in Flavor::ALL {
         line(flavor.name(), mpi_alone(flavor)?);
     }
-    line(
-        "CUDA, NCCL",
-        "not supported by this version; runs use the processors".to_owned(),
-    );
+    for found in probe(&Surroundings::of_process()) {
+        line(short_name(found.library), cuda(found.outcome));
+    }
+    let gpus = "this version runs jobs on processors alone, and GPU kernels not at all";
+    line("GPUs", gpus.to_owned());
     output::result(&page, Path::new("-"))?;
     Ok(exit_code::DONE)
 }
@@ -68,6 +70,27 @@ fn mpi(flavor: Flavor) -> String {
             format!("{version}, by {}", mpi.plugin_path().display())
         }
         Err(error) => error.to_string(),
+    }
+}
+
+fn short_name(library: CudaLibrary) -> &'static str {
+    match library {
+        CudaLibrary::Driver => "CUDA driver",
+        CudaLibrary::Nvml => "NVML",
+        CudaLibrary::Nvrtc => "NVRTC",
+        CudaLibrary::CublasLt => "cuBLASLt",
+        CudaLibrary::Nccl => "NCCL",
+    }
+}
+
+/// What there is of one of CUDA's libraries.
+fn cuda(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Usable { path, version } => format!("{version}, {}", path.display()),
+        Outcome::Unusable { path, why, fix } => {
+            format!("{} cannot be used: {why}\nhint: {fix}", path.display())
+        }
+        Outcome::Missing { fix } => format!("not found\nhint: {fix}"),
     }
 }
 
