@@ -10,6 +10,7 @@
 
 mod curve;
 mod program;
+mod rounding;
 mod worth;
 
 use serde::{Deserialize, Serialize};

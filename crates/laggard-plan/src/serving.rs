@@ -5,10 +5,10 @@
 //! reading the weights and multiplying them with `B` tokens, then attends to the keys and values of
 //! all sequences, sums activations over the devices of the replica twice per layer, and computes
 //! the prompts of the sequences that take the place of those that ended, one in `output_tokens` of
-//! `B`. `B` is as large as memory and the limits of latency allow. What devices reach of their peaks
-//! is fitted on published measurements (`data/serving.toml`); a model with experts reaches a fitted
-//! share of the whole. Replicas do not wait for each other, so rates of classes add up. Knows
-//! nothing of money or of what a cluster is used for.
+//! `B`. `B` is as large as memory and latency allow. What devices reach of their peaks is fitted on
+//! published measurements (`data/serving.toml`); a model with experts reaches a fitted share of the
+//! whole. Replicas do not wait for each other, so rates of classes add up. Knows nothing of money or
+//! of what a cluster is used for.
 
 mod capacity;
 mod constants;

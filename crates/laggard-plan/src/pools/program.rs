@@ -6,8 +6,12 @@
 
 use microlp::{ComparisonOp, OptimizationDirection, Problem, SolveOptions, Variable};
 
+use super::rounding::round;
 use super::worth::{free, reserve_watts};
 use super::{Effort, PoolProblem, PoolsError, Use};
+
+/// Fewest programs to solve to decide which uses are there at all, of a few.
+const NODES_TO_OPEN: u64 = 64;
 
 /// What is to be made large.
 #[derive(Clone, Copy, PartialEq)]
@@ -20,6 +24,13 @@ enum Goal {
     Power,
 }
 
+/// Whether domains may be split.
+#[derive(Clone, Copy, PartialEq)]
+enum Domains {
+    Whole,
+    Split,
+}
+
 /// A solution as counts.
 pub(super) struct Solved {
     pub(super) domains: Vec<Vec<u64>>,
@@ -29,14 +40,42 @@ pub(super) struct Solved {
 
 /// Solves a checked problem.
 pub(super) fn solve(problem: &PoolProblem, effort: Effort) -> Result<Solved, PoolsError> {
-    let program = Program::new(problem, Goal::Value);
+    let program = Program::new(problem, Goal::Value, Domains::Whole);
     match program.solve(effort)? {
-        Some(answer) => Ok(Solved {
-            domains: program.counts(&answer),
+        Outcome::Answer(answer) => Ok(Solved {
+            domains: program.counts(&answer, |count| count.round() as u64),
             bound: answer.bound * program.scale,
             nodes: answer.nodes,
         }),
-        None => Err(why_not(problem, effort)?),
+        Outcome::NoneFound => by_rounding(problem, effort),
+        Outcome::Infeasible => Err(why_not(problem, effort)?),
+    }
+}
+
+/// An allocation from the one that splits domains, for problems so large that the search ends before
+/// it finds one.
+fn by_rounding(problem: &PoolProblem, effort: Effort) -> Result<Solved, PoolsError> {
+    let program = Program::new(problem, Goal::Value, Domains::Split);
+    let effort = Effort {
+        nodes: effort.nodes.max(NODES_TO_OPEN),
+        ..effort
+    };
+    let Outcome::Answer(answer) = program.solve(effort)? else {
+        return Err(none_found());
+    };
+    // What should be whole may be a rounding error below it.
+    let whole = program.counts(&answer, |count| (count + 1e-6) as u64);
+    let next = program.counts(&answer, |count| (count - 1e-6).ceil().max(0.0) as u64);
+    Ok(Solved {
+        domains: round(problem, whole, &next).ok_or_else(none_found)?,
+        bound: answer.bound * program.scale,
+        nodes: effort.nodes.saturating_add(answer.nodes),
+    })
+}
+
+fn none_found() -> PoolsError {
+    PoolsError::Solver {
+        message: "no allocation among those looked at\nhint: allow more nodes".to_owned(),
     }
 }
 
@@ -45,8 +84,8 @@ fn why_not(problem: &PoolProblem, effort: Effort) -> Result<PoolsError, PoolsErr
     let none = || PoolsError::Solver {
         message: "neither demands nor power explain that there is no allocation".to_owned(),
     };
-    let program = Program::new(problem, Goal::Power);
-    if let Some(answer) = program.solve(effort)? {
+    let program = Program::new(problem, Goal::Power, Domains::Whole);
+    if let Outcome::Answer(answer) = program.solve(effort)? {
         let over = program.excess.iter().zip(&problem.sites).enumerate();
         for (site, (excess, limit)) in over {
             let watts = excess.map_or(0.0, |(variable, unit)| answer.value(variable) * unit);
@@ -61,8 +100,8 @@ fn why_not(problem: &PoolProblem, effort: Effort) -> Result<PoolsError, PoolsErr
         }
         return Ok(none());
     }
-    let program = Program::new(problem, Goal::Share);
-    let Some(answer) = program.solve(effort)? else {
+    let program = Program::new(problem, Goal::Share, Domains::Whole);
+    let Outcome::Answer(answer) = program.solve(effort)? else {
         return Ok(none());
     };
     let asked = problem.uses.iter().filter(|it| it.least_rate > 0.0);
@@ -75,6 +114,7 @@ fn why_not(problem: &PoolProblem, effort: Effort) -> Result<PoolsError, PoolsErr
 struct Program<'a> {
     problem: &'a PoolProblem,
     goal: Goal,
+    whole: Domains,
     linear: Problem,
     /// What a unit of the objective is in units of value.
     scale: f64,
@@ -87,6 +127,15 @@ struct Program<'a> {
     /// Power beyond each site's limit, with its unit.
     excess: Vec<Option<(Variable, f64)>>,
     share: Option<Variable>,
+}
+
+/// How a search ended.
+enum Outcome {
+    Answer(Answer),
+    /// There is no allocation.
+    Infeasible,
+    /// The search ended before it found one.
+    NoneFound,
 }
 
 /// What the solver found.
@@ -103,10 +152,11 @@ impl Answer {
 }
 
 impl<'a> Program<'a> {
-    fn new(problem: &'a PoolProblem, goal: Goal) -> Self {
+    fn new(problem: &'a PoolProblem, goal: Goal, whole: Domains) -> Self {
         let mut program = Self {
             problem,
             goal,
+            whole,
             linear: Problem::new(OptimizationDirection::Maximize),
             scale: 1.0,
             domains: Vec::new(),
@@ -157,7 +207,10 @@ impl<'a> Program<'a> {
             let free = free(self.problem, member.class);
             let most = free.min(member.most.unwrap_or(free)) as i32;
             let cost = self.worth(-member.cost);
-            let variable = self.linear.add_integer_var(cost, (0, most));
+            let variable = match self.whole {
+                Domains::Whole => self.linear.add_integer_var(cost, (0, most)),
+                Domains::Split => self.linear.add_var(cost, (0.0, f64::from(most))),
+            };
             self.of_class[member.class].push((variable, 1.0));
             let site = self.problem.classes[member.class].site;
             self.of_site[site].push((variable, member.watts));
@@ -264,29 +317,31 @@ impl<'a> Program<'a> {
         }
     }
 
-    /// The best solution, or none where there is none at all.
-    fn solve(&self, effort: Effort) -> Result<Option<Answer>, PoolsError> {
+    fn solve(&self, effort: Effort) -> Result<Outcome, PoolsError> {
         let mut options = SolveOptions::default();
         options.node_limit = Some(effort.nodes);
         options.mip_gap = effort.gap;
-        let failed = |message: String| PoolsError::Solver { message };
         let outcome = match self.linear.solve_with(options) {
             Ok(outcome) => outcome,
-            Err(microlp::Error::Infeasible) => return Ok(None),
-            Err(error) => return Err(failed(error.to_string())),
+            Err(microlp::Error::Infeasible) => return Ok(Outcome::Infeasible),
+            Err(error) => {
+                let message = error.to_string();
+                return Err(PoolsError::Solver { message });
+            }
         };
         let stats = outcome.stats();
-        let interrupted = |_| failed("no allocation among those looked at".to_owned());
-        let solution = outcome.into_solution().map_err(interrupted)?;
-        Ok(Some(Answer {
-            bound: stats.best_bound.unwrap_or(solution.objective()),
-            nodes: stats.nodes_solved,
-            solution,
-        }))
+        Ok(match outcome.into_solution() {
+            Ok(solution) => Outcome::Answer(Answer {
+                bound: stats.best_bound.unwrap_or(solution.objective()),
+                nodes: stats.nodes_solved,
+                solution,
+            }),
+            Err(_) => Outcome::NoneFound,
+        })
     }
 
-    fn counts(&self, answer: &Answer) -> Vec<Vec<u64>> {
-        let count = |&variable: &Variable| answer.value(variable).round().max(0.0) as u64;
+    fn counts(&self, answer: &Answer, whole: impl Fn(f64) -> u64) -> Vec<Vec<u64>> {
+        let count = |&variable: &Variable| whole(answer.value(variable).max(0.0));
         let of_use = |variables: &Vec<Variable>| variables.iter().map(count).collect();
         self.domains.iter().map(of_use).collect()
     }
