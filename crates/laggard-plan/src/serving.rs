@@ -19,7 +19,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use capacity::{DailyDemand, Mix, Served, Sessions, mixed_tokens_per_second};
-pub use constants::{DispatchLoss, MeasuredRow, MeasuredTable, ServingConstants};
+pub use constants::{
+    DispatchLoss, LatencyRow, LatencyTable, MeasuredRow, MeasuredTable, ServingConstants,
+};
 
 /// Numbers that weights are kept and multiplied in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

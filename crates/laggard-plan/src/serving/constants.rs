@@ -10,8 +10,10 @@ const TABLE: &str = include_str!("../../data/serving.toml");
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServingConstants {
-    /// Share of the peak that products reach.
+    /// Share of the peak that products in 8 and 16 bits reach.
     pub product_share: f64,
+    /// Share of the peak that products in 4 bits reach.
+    pub fp4_product_share: f64,
     /// Share of all that which a model with experts reaches: its products are small, its experts
     /// unevenly used, and tokens travel to them.
     pub expert_share: f64,
@@ -25,6 +27,8 @@ pub struct ServingConstants {
     pub held_share_of_answer: f64,
     /// Seconds of a layer in a step beside reading and computing.
     pub layer_seconds: f64,
+    /// Seconds of a sequence in a step beside those: sampling, scheduling.
+    pub sequence_seconds: f64,
     /// Most sequences of a replica.
     pub most_sequences: u64,
     /// How far a rate is off on a class that the fit did not see: the mean over classes of their
@@ -81,6 +85,29 @@ pub struct MeasuredTable {
     pub rows: Vec<MeasuredRow>,
 }
 
+/// Seconds per token of one system, by the sequences that it holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatencyTable {
+    /// Id of the accelerator.
+    pub accelerator: String,
+    /// Id of the model, or of one of the same shape.
+    pub model: String,
+    /// Devices of a replica.
+    pub devices: u32,
+    /// Numbers of the weights.
+    pub numbers: Numbers,
+    /// Where it is published.
+    pub source: String,
+    /// The measurements.
+    pub rows: Vec<LatencyRow>,
+}
+
+/// A measurement: tokens of a prompt, tokens of an answer, sequences at once, seconds from one token
+/// to the next, and the prediction over them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LatencyRow(pub f64, pub f64, pub u64, pub f64, pub f64);
+
 /// A measurement: tokens of a prompt, tokens of an answer, tokens of answers per second and device,
 /// and the prediction over it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -91,6 +118,7 @@ pub struct MeasuredRow(pub f64, pub f64, pub f64, pub f64);
 struct Table {
     constants: ServingConstants,
     measured: Vec<MeasuredTable>,
+    latency: Vec<LatencyTable>,
 }
 
 fn table() -> Result<Table, ServingError> {
@@ -118,9 +146,18 @@ impl ServingConstants {
         Ok(table()?.measured)
     }
 
+    /// Measured latencies, which the constants are fitted on too.
+    ///
+    /// # Errors
+    /// None in a released laggard: its tests load them.
+    pub fn latencies() -> Result<Vec<LatencyTable>, ServingError> {
+        Ok(table()?.latency)
+    }
+
     fn check(&self) -> Result<(), ServingError> {
         let shares = [
             ("product_share", self.product_share),
+            ("fp4_product_share", self.fp4_product_share),
             ("expert_share", self.expert_share),
             ("memory_share", self.memory_share),
             ("fabric_share", self.fabric_share),
@@ -137,6 +174,7 @@ impl ServingConstants {
             }
         }
         above_zero("layer_seconds", self.layer_seconds)?;
+        above_zero("sequence_seconds", self.sequence_seconds)?;
         above_zero("most_sequences", self.most_sequences as f64).map(|_| ())
     }
 }

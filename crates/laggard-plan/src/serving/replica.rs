@@ -79,7 +79,11 @@ impl<'a> Roofline<'a> {
         let input = requests.input_tokens;
         let prompt_flop =
             input * flop_per_token(model, Pass::Forward, input as u64, Attention::Causal).0;
-        let flop_per_s = peak * devices * constants.product_share;
+        let share = match replica.numbers {
+            Numbers::Half | Numbers::Fp8 => constants.product_share,
+            Numbers::Fp4 => constants.fp4_product_share,
+        };
+        let flop_per_s = peak * devices * share;
         let half = accelerator.dense_half_peak().map(|peak| peak.0);
         let half = known("dense_bf16_flop_per_s", half)?;
         let bytes_per_s = bandwidth * devices * constants.memory_share;
@@ -128,9 +132,9 @@ impl<'a> Roofline<'a> {
         let model = self.replica.model;
         let weights = self.weights.read_by(batch) / self.bytes_per_s;
         let products = 2.0 * model.matmul_parameters() as f64 * batch / self.flop_per_s;
-        let of_sequences = (self.attention_seconds + self.sum_seconds) * batch;
+        let each = self.attention_seconds + self.sum_seconds + self.constants.sequence_seconds;
         let launch = model.layers as f64 * self.constants.layer_seconds;
-        (weights.max(products) + of_sequences + launch) * self.slowdown
+        (weights.max(products) + each * batch + launch) * self.slowdown
     }
 
     /// The same, with the prompts of sequences that begin meanwhile.
