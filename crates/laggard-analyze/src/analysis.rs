@@ -5,19 +5,22 @@ use crate::causes::{Evidence, Thresholds, findings};
 use crate::cells::{Cells, Slot};
 use crate::contention::Contention;
 use crate::intake::{Intake, Measurements};
-use crate::levels::{Draw, Settings, Waterfall, waterfall};
+use crate::levels::{Draw, Settings, waterfall};
 use crate::own_time::{OwnTime, WorkShare};
 use crate::per_step::{Inputs, Lengths, RankBlame, Typical, replay_steps};
 use crate::shrinkage::{Noise, healthy};
+use crate::sketch::analyze_sketch;
+use crate::subject::{Pace, subject};
 use crate::traits::{Chance, Traits, chance};
 use crate::transfers::Transfers;
+use crate::utilisation::{Work, peak_sum, utilisation};
 use crate::what_if::what_if;
 use crate::{
-    Analysis, AnalyzeError, BlameEntry, Charged, Confidence, Finding, Level, NullTest, Subject,
-    Utilisation, doubts, figures, stage_split,
+    Analysis, AnalyzeError, BlameEntry, Charged, Confidence, Estimate, Finding, Level, NullTest,
+    doubts, figures, stage_split,
 };
-use laggard_record::{Manifest, Origin, PeakKind, Record, TimeBasis};
-use laggard_schedule::{Replay, ScheduleOrigin};
+use laggard_record::{Manifest, Record, TimeBasis};
+use laggard_schedule::Replay;
 use laggard_stats::{ChangeOptions, WarmUp, block_length, find_changes, warm_up_end};
 use laggard_types::{Caveat, CaveatCode};
 
@@ -53,8 +56,8 @@ pub(crate) fn analyze_with_series(
     options: &Options,
 ) -> Result<Analyzed, AnalyzeError> {
     let manifest = &record.manifest;
-    if record.sketch().is_some() {
-        return Err(AnalyzeError::Sketch);
+    if let Some(baseline) = record.sketch() {
+        return analyze_sketch(record, baseline, options);
     }
     let replay = Replay::new(&manifest.schedule)?;
     let mut cells = Cells::new(manifest, &replay)?;
@@ -201,15 +204,19 @@ fn assess(
         doubts::withhold(&mut found, &caveats, &evidence);
     }
     caveats.extend(doubts::of_basis(&evidence));
-    let (mfu, share) = utilisation(&evidence, settings.peak_sum);
+    let work = Work::of(inputs.work);
+    let value = evidence.loss(Level::Utilisation);
+    let quote = |peaks| utilisation(manifest, value, &work, peaks);
+    let (mfu, share_of_measured_peak) = settings.peak_sum.map(quote).unwrap_or_default();
     let loss = water.point.loss();
+    let penalty = water.estimate(|draw| draw.loss() / draw.wall);
     Analysis {
         schema_version: ANALYSIS_VERSION,
-        subject: subject(&evidence),
+        subject: subject(manifest, pace(inputs, &work, water.point.wall)),
         step_time: figures::step_times(step_times, water.estimate(|draw| draw.wall)),
         mfu,
-        share_of_measured_peak: share,
-        penalty: water.estimate(|draw| draw.loss() / draw.wall),
+        share_of_measured_peak,
+        penalty,
         slowdown: water.estimate(Draw::slowdown),
         penalty_reference: penalty_reference(inputs.cells).to_owned(),
         waterfall: water.terms(),
@@ -218,12 +225,21 @@ fn assess(
         blame: blame_table(&evidence),
         loss: loss / water.point.wall,
         null_tests: null_tests(chance.as_ref()),
-        verdict: verdict(&water, &found),
+        verdict: verdict(&penalty, &found),
         findings: found,
         classes: figures::classes(&evidence),
         ranks: figures::ranks(&evidence),
         heat_map: figures::heat_map(&evidence),
         caveats,
+    }
+}
+
+fn pace(inputs: &Inputs<'_>, work: &Work, step_s: f64) -> Pace {
+    let steps = inputs.measured.steps();
+    Pace {
+        steps,
+        tokens_per_step: work.tokens / steps as f64,
+        step_s,
     }
 }
 
@@ -239,7 +255,7 @@ const fn penalty_reference(cells: &Cells) -> &'static str {
 
 /// Steps that hang together: the block length of what is left when lasting changes of the level are
 /// taken out. A change is no noise, and would make the blocks as long as the run.
-fn noise_block(lengths: &[f64]) -> usize {
+pub(crate) fn noise_block(lengths: &[f64]) -> usize {
     let changes = find_changes(lengths, &ChangeOptions::default()).unwrap_or_default();
     let mut cuts: Vec<usize> = changes.iter().map(|change| change.at).collect();
     cuts.push(lengths.len());
@@ -251,109 +267,6 @@ fn noise_block(lengths: &[f64]) -> usize {
         first = cut;
     }
     block_length(&residuals).unwrap_or(1)
-}
-
-/// Sum of the ranks' own peaks, if all are known.
-fn peak_sum(manifest: &Manifest) -> Option<f64> {
-    let peak = |place: &laggard_record::RankPlace| {
-        manifest.classes[place.class as usize]
-            .peak
-            .as_ref()
-            .map(|peak| peak.flop_per_s)
-    };
-    manifest.ranks.iter().map(peak).sum()
-}
-
-fn utilisation(
-    evidence: &Evidence<'_>,
-    peak_sum: Option<f64>,
-) -> (Option<Utilisation>, Option<Utilisation>) {
-    let Some(peak_flop_per_s) = peak_sum else {
-        return (None, None);
-    };
-    let manifest = evidence.manifest;
-    let at = |level: Level| evidence.loss(level);
-    let value = at(Level::Utilisation);
-    let work = evidence.inputs.work;
-    let flop: f64 = work.flop.iter().sum();
-    let attention: f64 = work.attention_flop.iter().sum();
-    let tokens: f64 = work.tokens.iter().sum();
-    let recomputed: f64 = work.recomputed_flop.iter().sum();
-    // Imported schedules do not say what is computed again.
-    let recompute = match &manifest.schedule.origin {
-        ScheduleOrigin::Generated(_) => recomputed,
-        ScheduleOrigin::Trace => recomputed + manifest.workload.recompute_flop_per_token * tokens,
-    };
-    let ratio = |more: f64| {
-        if flop > 0.0 {
-            value.value * (flop + more) / flop
-        } else {
-            0.0
-        }
-    };
-    let peaks = manifest
-        .classes
-        .iter()
-        .filter_map(|class| class.peak.as_ref());
-    let measured = peaks.clone().any(|peak| peak.kind == PeakKind::Measured);
-    let mut sources: Vec<String> = peaks.map(|peak| peak.source.clone()).collect();
-    sources.dedup();
-    // FLOP per token: 6 per matmul parameter plus 6 x layers x heads x head width x sequence length
-    // for causal attention (PaLM, appendix B, halved for the causal mask).
-    let figure = Utilisation {
-        value,
-        convention: format!(
-            "causal, {}, sum of the ranks' own peaks",
-            manifest.workload.data_type
-        ),
-        full_attention: ratio(attention),
-        hfu: ratio(recompute),
-        peak_flop_per_s,
-        peak_source: sources.join("; "),
-    };
-    if measured {
-        (None, Some(figure))
-    } else {
-        (Some(figure), None)
-    }
-}
-
-fn subject(evidence: &Evidence<'_>) -> Subject {
-    let manifest = evidence.manifest;
-    let layout = match &manifest.schedule.origin {
-        ScheduleOrigin::Generated(layout) => layout.to_string(),
-        ScheduleOrigin::Trace if manifest.schedule.stages() > 1 => {
-            format!(
-                "from the trace, {} pipeline stages",
-                manifest.schedule.stages()
-            )
-        }
-        ScheduleOrigin::Trace => "from the trace".to_owned(),
-    };
-    let tokens: f64 = evidence.inputs.work.tokens.iter().sum();
-    let steps = evidence.inputs.measured.steps();
-    let tokens_per_step = tokens / steps as f64;
-    Subject {
-        model: manifest.workload.model.clone(),
-        synthetic: manifest.workload.synthetic,
-        layout,
-        ranks: manifest.ranks.len() as u32,
-        hosts: manifest.hosts.len() as u32,
-        steps_recorded: 0,
-        steps_warm_up: 0,
-        steps_used: steps as u32,
-        time_basis: match manifest.clock.basis {
-            TimeBasis::Wall => "wall".to_owned(),
-            TimeBasis::Virtual => "virtual".to_owned(),
-        },
-        origin: match &manifest.origin {
-            Origin::Measured => "measured".to_owned(),
-            Origin::Predicted | Origin::Sketch(_) => "predicted".to_owned(),
-            Origin::Imported { tool, .. } => format!("imported from {tool}"),
-        },
-        tokens_per_step,
-        tokens_per_s: tokens_per_step / evidence.waterfall.point.wall,
-    }
 }
 
 /// Charges that sum to the loss: ranks by the airport game, the rest by name.
@@ -400,8 +313,7 @@ fn null_tests(chance: Option<&Chance>) -> Vec<NullTest> {
 }
 
 /// The answer in one or two sentences.
-fn verdict(water: &Waterfall, found: &[Finding]) -> String {
-    let penalty = water.estimate(|draw| draw.loss() / draw.wall);
+pub(crate) fn verdict(penalty: &Estimate, found: &[Finding]) -> String {
     let cost = format!(
         "stragglers cost {:.1} % [{:.1}, {:.1}] of wall time",
         100.0 * penalty.value,

@@ -3,17 +3,18 @@
 //! what is left is charged to the rank.
 
 mod outside;
-mod persistent;
-mod shared;
+pub(crate) mod persistent;
+pub(crate) mod shared;
 pub(crate) mod words;
 
 use crate::contention::Contention;
+use crate::interval::estimate;
 use crate::levels::Waterfall;
 use crate::per_step::{Inputs, Lengths, RankBlame};
 use crate::traits::{Chance, Traits};
 use crate::{Estimate, Finding, Level};
 use laggard_record::{Manifest, TimeBasis};
-use laggard_stats::{BlockBootstrap, Resampling, percentile_interval};
+use laggard_stats::{BlockBootstrap, Resampling};
 
 /// From where on something is named.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -129,7 +130,7 @@ impl Evidence<'_> {
             replicates: 400,
             seed: self.seed,
         };
-        let interval = BlockBootstrap::new(series.len(), resampling).and_then(|bootstrap| {
+        let draws = BlockBootstrap::new(series.len(), resampling).map(|bootstrap| {
             let mean = |counts: &[u32]| {
                 series
                     .iter()
@@ -138,19 +139,14 @@ impl Evidence<'_> {
                     .sum::<f64>()
                     / n
             };
-            percentile_interval(&bootstrap.statistics(mean), 0.95)
+            bootstrap.statistics(mean)
         });
-        let (low, high) = interval.map_or((value, value), |interval| (interval.low, interval.high));
-        Estimate {
-            value,
-            low: low.min(value),
-            high: high.max(value),
-        }
+        estimate(value, &draws.unwrap_or_default())
     }
 }
 
 /// Median of all values but one.
-fn median_of_others(values: &[f64], rank: usize) -> f64 {
+pub(crate) fn median_of_others(values: &[f64], rank: usize) -> f64 {
     let mut others = values.to_vec();
     others.remove(rank);
     laggard_stats::median_in_place(&mut others).unwrap_or(0.0)

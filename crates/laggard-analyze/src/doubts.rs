@@ -3,8 +3,9 @@
 use crate::causes::Evidence;
 use crate::intake::Measurements;
 use crate::per_step::Alone;
+use crate::subject::came_about;
 use crate::{Cause, Confidence, Culprit, Finding, Level};
-use laggard_record::TimeBasis;
+use laggard_record::{Manifest, TimeBasis};
 use laggard_types::{Caveat, CaveatCode};
 
 /// Steps that intervals and tests need.
@@ -31,11 +32,13 @@ pub(crate) fn add_of_data(measured: &Measurements, caveats: &mut Vec<Caveat>) {
         );
         add(CaveatCode::DroppedSamples, text);
     }
-    if measured.steps() < ENOUGH_STEPS {
-        let steps = measured.steps();
-        let text = format!("only {steps} steps: intervals and tests need {ENOUGH_STEPS}");
-        add(CaveatCode::TooFewSteps, text);
-    }
+    caveats.extend(of_few_steps(measured.steps()));
+}
+
+/// Whether there are too few steps.
+pub(crate) fn of_few_steps(steps: usize) -> Option<Caveat> {
+    let text = || format!("only {steps} steps: intervals and tests need {ENOUGH_STEPS}");
+    (steps < ENOUGH_STEPS).then(|| Caveat::new(CaveatCode::TooFewSteps, text()))
 }
 
 /// Doubts that stand against the findings.
@@ -109,7 +112,6 @@ pub(crate) fn withhold(found: &mut [Finding], caveats: &[Caveat], evidence: &Evi
 
 /// What a reader must know of how figures came about.
 pub(crate) fn of_basis(evidence: &Evidence<'_>) -> Vec<Caveat> {
-    let manifest = evidence.manifest;
     let mut list = Vec::new();
     if let Alone::Replay { ranks } = Alone::of(evidence.inputs)
         && ranks < evidence.ranks()
@@ -120,6 +122,13 @@ pub(crate) fn of_basis(evidence: &Evidence<'_>) -> Vec<Caveat> {
         );
         list.push(Caveat::new(CaveatCode::Bound, text));
     }
+    list.extend(of_manifest(evidence.manifest));
+    list
+}
+
+/// What a reader must know of what was run.
+pub(crate) fn of_manifest(manifest: &Manifest) -> Vec<Caveat> {
+    let mut list = Vec::new();
     if manifest.clock.basis == TimeBasis::Virtual {
         list.push(Caveat::new(
             CaveatCode::VirtualClock,
@@ -130,7 +139,10 @@ pub(crate) fn of_basis(evidence: &Evidence<'_>) -> Vec<Caveat> {
     if manifest.workload.synthetic {
         list.push(Caveat::new(
             CaveatCode::SyntheticJob,
-            "a synthetic step was measured: its utilisation is not your job's",
+            format!(
+                "a synthetic step was {}: its utilisation is not your job's",
+                came_about(&manifest.origin)
+            ),
         ));
     }
     for class in manifest.classes.iter().filter(|class| class.emulated) {

@@ -13,11 +13,13 @@ pub enum AnalyzeError {
     Record(#[from] RecordError),
     /// A record without samples.
     #[error(
-        "the record is a sketch: it sums up steps and ranks, and has no samples to replay\nhint: \
-         tables `sketch_steps` and `sketch_ranks` hold what is known; for an analysis simulate a \
-         world small enough for all samples"
+        "the record is a sketch: it sums up steps and ranks, and has no samples of operations\n\
+         hint: simulate a world small enough for all samples, or fewer `--steps`"
     )]
     Sketch,
+    /// A sketch whose steps, or whose step without anything random, take no time.
+    #[error("the sketch gives steps that take no time")]
+    TimelessSketch,
     /// The schedule in the manifest is not sound.
     #[error("the manifest's schedule cannot be replayed: {0}")]
     Schedule(#[from] ReplayError),

@@ -3,6 +3,7 @@
 use crate::causes::Evidence;
 use crate::per_step::{Inputs, Lengths};
 use crate::{ClassFigures, Estimate, HeatMap, RankFigures, StepTimes};
+use laggard_record::Manifest;
 use laggard_stats::{median, sorted_quantile};
 
 /// Rows and columns that a heat map is binned to.
@@ -92,25 +93,38 @@ pub(crate) fn classes(evidence: &Evidence<'_>) -> Vec<ClassFigures> {
         times
     };
     let times: Vec<Vec<f64>> = (0..evidence.manifest.classes.len()).map(times_of).collect();
-    let edges = edges(&times);
+    class_figures(evidence.manifest, &times, &waits)
+}
+
+/// Figures of classes with these sorted own times in seconds, by class; and of what each rank
+/// waits.
+pub(crate) fn class_figures(
+    manifest: &Manifest,
+    times: &[Vec<f64>],
+    waits: &[f64],
+) -> Vec<ClassFigures> {
+    let edges = edges(times);
+    let mut ranks = vec![0_u32; times.len()];
+    let mut waited = vec![0.0; times.len()];
+    for (place, wait) in manifest.ranks.iter().zip(waits) {
+        ranks[place.class as usize] += 1;
+        waited[place.class as usize] += wait;
+    }
     times
         .iter()
         .enumerate()
         .filter(|(_, times)| !times.is_empty())
         .map(|(class, times)| {
-            let info = &evidence.manifest.classes[class];
+            let info = &manifest.classes[class];
             let at = |p: f64| sorted_quantile(times, p).unwrap_or(0.0);
-            let members: Vec<usize> = (0..evidence.ranks())
-                .filter(|&rank| inputs.cells.class_of_rank[rank] == class)
-                .collect();
             ClassFigures {
                 name: info.name.clone(),
                 emulated: info.emulated,
-                ranks: members.len() as u32,
+                ranks: ranks[class],
                 own_time_p5: at(0.05),
                 own_time_median: at(0.5),
                 own_time_p95: at(0.95),
-                wait_share: members.iter().map(|&r| waits[r]).sum::<f64>() / members.len() as f64,
+                wait_share: waited[class] / f64::from(ranks[class]),
                 histogram: histogram(times, &edges),
                 histogram_edges: edges.clone(),
             }

@@ -171,6 +171,9 @@ pub enum Level {
     Utilisation,
     /// What is left where no peak is known: time in which ranks compute.
     Computing,
+    /// What is left of a sketch: the step with every rank as fast as the fastest class and nothing
+    /// random. Computing, communication and bubbles are not told apart.
+    EvenStep,
 }
 
 impl Level {
@@ -192,6 +195,7 @@ impl Level {
             Self::KernelEfficiency => "kernels below peak",
             Self::Utilisation => "utilisation",
             Self::Computing => "computing (peak unknown)",
+            Self::EvenStep => "step of equal ranks",
         }
     }
 
@@ -287,6 +291,8 @@ pub enum Charged {
     StageSplit,
     /// Steps in which all ranks together were slower or faster.
     EveryRank,
+    /// So many ranks together that have no line of their own.
+    OtherRanks(u32),
 }
 
 /// One line of the blame table.

@@ -10,7 +10,7 @@ use laggard_schedule::{OperationKind, Replay};
 use rayon::prelude::*;
 
 /// Fewest complete steps that are analysed at all.
-const FEWEST_STEPS: usize = 4;
+pub(crate) const FEWEST_STEPS: usize = 4;
 
 const MISSING: i64 = i64::MIN;
 

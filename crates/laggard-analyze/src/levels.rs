@@ -3,17 +3,18 @@
 //! construction.
 
 use crate::bins::{Sums, bins};
+use crate::interval::estimate;
 use crate::per_step::{Inputs, Lengths};
 use crate::scenarios::{Scenarios, typical_slots};
 use crate::shrinkage::Noise;
 use crate::transfers::Transfers;
 use crate::{Estimate, ExposedAxis, Level, WaterfallTerm};
 use laggard_record::TimeBasis;
-use laggard_stats::{BlockBootstrap, Resampling, percentile_interval};
+use laggard_stats::{BlockBootstrap, Resampling};
 use rayon::prelude::*;
 
 /// Bootstrap replicates.
-const REPLICATES: usize = 200;
+pub(crate) const REPLICATES: usize = 200;
 /// Everything that one draw of steps says.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Draw {
@@ -87,13 +88,7 @@ impl Waterfall {
     pub(crate) fn estimate(&self, figure: impl Fn(&Draw) -> f64) -> Estimate {
         let value = figure(&self.point);
         let draws: Vec<f64> = self.draws.iter().map(figure).collect();
-        let interval = percentile_interval(&draws, 0.95);
-        let (low, high) = interval.map_or((value, value), |interval| (interval.low, interval.high));
-        Estimate {
-            value,
-            low: low.min(value),
-            high: high.max(value),
-        }
+        estimate(value, &draws)
     }
 
     pub(crate) fn terms(&self) -> Vec<WaterfallTerm> {

@@ -27,8 +27,11 @@ pub const RATIOS: usize = 16;
 /// Reads out of a record what every operation usually takes on every rank, after warm-up.
 ///
 /// # Errors
-/// If the record cannot be read, contradicts itself, or has too few complete steps.
+/// If the record is a sketch, cannot be read, contradicts itself, or has too few complete steps.
 pub fn operation_times(record: &Record) -> Result<Vec<OperationTime>, AnalyzeError> {
+    if record.sketch().is_some() {
+        return Err(AnalyzeError::Sketch);
+    }
     let replay = Replay::new(&record.manifest.schedule)?;
     let (measured, _) = read_steps(record, &replay, &mut Vec::new())?;
     let of_node = |(index, node): (usize, &laggard_schedule::Node)| {

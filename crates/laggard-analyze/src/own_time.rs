@@ -2,8 +2,9 @@
 
 use crate::cells::{Cells, Slot, Slots};
 use crate::intake::{Measurements, Work};
+use crate::utilisation::{self, ranks_per_replica};
 use laggard_record::Manifest;
-use laggard_schedule::{Phase, ScheduleOrigin};
+use laggard_schedule::Phase;
 use rayon::prelude::*;
 
 /// Own time in seconds by `[step][rank][slot]`, without delays.
@@ -97,11 +98,7 @@ impl WorkShare {
             explained: 0.0,
             ragged: false,
         };
-        // All ranks of a replica work on the same tokens.
-        let ranks_per_replica = match &manifest.schedule.origin {
-            ScheduleOrigin::Generated(layout) => f64::from(layout.ranks_per_replica()),
-            ScheduleOrigin::Trace => 1.0,
-        };
+        let ranks_per_replica = ranks_per_replica(manifest);
         for step in 0..steps {
             let mut work = vec![0.0; cells.ranks];
             for (rank, nominal) in per_rank.iter().enumerate() {
@@ -197,7 +194,7 @@ fn deviations(members: &[usize], steps: usize, value: impl Fn(usize, usize) -> f
 }
 
 /// One rank's step at nominal lengths.
-struct NominalWork {
+pub(crate) struct NominalWork {
     /// What the model needs.
     model: Count,
     /// What is done again.
@@ -214,7 +211,7 @@ struct Count {
 }
 
 impl NominalWork {
-    fn of(manifest: &Manifest, rank: usize) -> Self {
+    pub(crate) fn of(manifest: &Manifest, rank: usize) -> Self {
         let schedule = &manifest.schedule;
         let (mut model, mut again, mut micro_batches) = (Count::default(), Count::default(), 0);
         for &id in schedule.program(rank as u32) {
@@ -235,6 +232,14 @@ impl NominalWork {
             count.tokens_squared = sequences * length * length;
         }
         Self { model, again }
+    }
+
+    /// Adds the work of so many ranks like this one.
+    pub(crate) fn add_to(&self, all: &mut utilisation::Work, ranks: f64) {
+        all.flop += ranks * self.model.sum();
+        all.attention_flop += ranks * self.model.attention;
+        all.recomputed_flop += ranks * self.again.sum();
+        all.tokens += ranks * self.tokens();
     }
 
     fn tokens(&self) -> f64 {

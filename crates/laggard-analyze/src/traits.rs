@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 /// Up to this many mates are compared with the median of the *others*; among more, the rank itself
 /// hardly moves the median.
-const FEW_MATES: usize = 16;
+pub(crate) const FEW_MATES: usize = 16;
 /// Smallest lasting change of a rank's ratio, in robust deviations. It is asked for only where a
 /// rank is slow as a whole, so that less is needed than to find a change from nothing.
 const CHANGE_MADS: f64 = 2.0;

@@ -95,12 +95,18 @@ fn a_predicted_record_is_analysed_like_any_other() {
     // The graph takes all tensor-parallel communication as exposed, and draws the jitter.
     assert!((step / predicted - 1.0).abs() < 0.15, "{step} {predicted}");
     assert_eq!(analysis["findings"].as_array().map(Vec::len), Some(0));
+    let caveats = analysis["caveats"].to_string();
+    assert!(
+        caveats.contains("a synthetic step was predicted"),
+        "{caveats}"
+    );
 }
 
 #[test]
-fn a_large_world_becomes_a_sketch() {
+fn a_large_world_becomes_a_sketch_that_is_analysed() {
     let dir = tempfile::tempdir().expect("a directory");
     let record = dir.path().join("sketch");
+    let record_name = record.to_str().expect("a path");
     let output = laggard(&[
         "simulate",
         "--cluster",
@@ -110,13 +116,41 @@ fn a_large_world_becomes_a_sketch() {
         "--jitter",
         "0.02",
         "--steps",
-        "3",
+        "8",
         "--record",
-        record.to_str().expect("a path"),
+        record_name,
     ]);
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&output.stderr).contains("sketch: "));
     assert!(record.join("sketch_ranks").is_dir());
+    let page = dir.path().join("page.html");
+    let analysis = json(&[
+        "analyze",
+        record_name,
+        "--html",
+        page.to_str().expect("a path"),
+    ]);
+    let terms = analysis["waterfall"].as_array().expect("terms");
+    let share = |term: &serde_json::Value| term["share"]["value"].as_f64().expect("a share");
+    let all: f64 = terms.iter().map(share).sum();
+    assert!((all - 1.0).abs() < 1e-12, "{all}");
+    let even = terms.iter().find(|term| term["level"] == "even_step");
+    let penalty = analysis["penalty"]["value"].as_f64().expect("a share");
+    let left = even.map(share).expect("what equal ranks would take");
+    assert!((1.0 - left - penalty).abs() < 1e-12, "{penalty}");
+    assert!(penalty > 0.02, "{penalty}");
+    let found = analysis["findings"].as_array().expect("findings");
+    let names_somebody = |it: &&serde_json::Value| it["culprit"] != "nobody";
+    assert_eq!(found.iter().find(names_somebody), None);
+    assert_eq!(analysis["ranks"].as_array().map(Vec::len), Some(1000));
+    assert_eq!(analysis["classes"].as_array().map(Vec::len), Some(3));
+    let page = std::fs::read_to_string(page).expect("a page");
+    assert!(page.contains("left out") && page.len() < 500_000);
+    for format in ["text", "markdown"] {
+        let text = works(&["analyze", record_name, "--format", format]);
+        assert!(text.contains("step of equal ranks"), "{text}");
+        assert!(text.contains("the record is a sketch") && text.lines().count() < 80);
+    }
 }
 
 #[test]

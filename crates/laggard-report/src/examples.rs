@@ -1,9 +1,10 @@
 //! Analyses to report on in tests: a clean run, a mixed one with a slow rank, a large one with a
-//! slow node. Figures are made up but agree with one another where reports rely on it: terms of a
-//! waterfall sum to 1, blame to the loss.
+//! slow node, a sketch. Figures are made up but agree where reports rely on it: terms of a waterfall
+//! sum to 1, blame to the loss.
 
 mod findings;
 mod replays;
+mod sketch;
 
 use findings::{jitter, mixed_classes, slow_node, slow_rank};
 use laggard_analyze::{
@@ -11,10 +12,11 @@ use laggard_analyze::{
     HeatMap, Level, NullTest, RankFigures, StepTimes, Subject, Utilisation, WaterfallTerm, WhatIf,
 };
 use laggard_types::{Caveat, CaveatCode};
+pub(crate) use sketch::sketch;
 
 /// Every example.
-pub(crate) fn all() -> [Analysis; 3] {
-    [clean(), mixed(), large()]
+pub(crate) fn all() -> [Analysis; 4] {
+    [clean(), mixed(), large(), sketch()]
 }
 
 /// Two ranks, nothing found.

@@ -91,7 +91,14 @@ fn losses(out: &mut String, analysis: &Analysis) {
     if bars.is_empty() {
         return;
     }
-    out.push_str("\n| from 100 % of the peak down | share |\n|:--|--:|\n");
+    let from = match waterfall::is_of_time(analysis) {
+        true => "step's length",
+        false => "peak",
+    };
+    line(
+        out,
+        format_args!("\n| from 100 % of the {from} down | share |\n|:--|--:|"),
+    );
     for bar in bars {
         line(
             out,

@@ -1,5 +1,6 @@
 //! Which ranks a table shows when it cannot show all.
 
+use crate::figure;
 use laggard_analyze::{Analysis, BlameEntry, Charged, RankFigures};
 use std::collections::BTreeMap;
 
@@ -36,12 +37,13 @@ pub(crate) fn blame_by_rank(analysis: &Analysis) -> BTreeMap<u32, &BlameEntry> {
 /// the median.
 pub(crate) fn select(analysis: &Analysis, limit: Limit) -> Selection<'_> {
     let mut rows: Vec<&RankFigures> = analysis.ranks.iter().collect();
+    let unlisted = (analysis.subject.ranks as usize).saturating_sub(rows.len());
     if rows.len() <= limit.rows {
         rows.sort_by_key(|rank| rank.rank);
         return Selection {
             worst: rows.len(),
             typical: 0,
-            left_out: 0,
+            left_out: unlisted,
             rows,
         };
     }
@@ -53,7 +55,7 @@ pub(crate) fn select(analysis: &Analysis, limit: Limit) -> Selection<'_> {
             .then(b.excess.total_cmp(&a.excess))
             .then(a.rank.cmp(&b.rank))
     });
-    let left_out = rows.len() - limit.rows;
+    let left_out = rows.len() - limit.rows + unlisted;
     let mut rest = rows.split_off(limit.rows - limit.typical);
     let median = median_excess(&analysis.ranks);
     let distance = |rank: &RankFigures| (rank.excess - median).abs();
@@ -87,7 +89,9 @@ impl Selection<'_> {
         (self.left_out > 0).then(|| {
             format!(
                 "the {} charged with most, then {} typical ones; {} left out",
-                self.worst, self.typical, self.left_out
+                figure::count(self.worst as u64),
+                self.typical,
+                figure::count(self.left_out as u64)
             )
         })
     }

@@ -134,13 +134,19 @@ pub(crate) const fn doubt(finding: &Finding) -> Option<&'static str> {
 }
 
 /// Who is charged, where it is not a rank.
-pub(crate) const fn charged(charged: &Charged) -> &'static str {
+pub(crate) fn charged(charged: &Charged) -> String {
     match charged {
-        Charged::Rank(_) => "rank",
-        Charged::ClassMix => "class mix",
-        Charged::StageSplit => "stage split",
-        Charged::EveryRank => "every rank together",
+        Charged::Rank(_) => "rank".to_owned(),
+        Charged::ClassMix => "class mix".to_owned(),
+        Charged::StageSplit => "stage split".to_owned(),
+        Charged::EveryRank => "every rank together".to_owned(),
+        Charged::OtherRanks(ranks) => other_ranks(*ranks as usize),
     }
+}
+
+/// `48 other ranks`.
+pub(crate) fn other_ranks(ranks: usize) -> String {
+    figure::plural(ranks, "other rank")
 }
 
 /// The caveats, each once, in order.

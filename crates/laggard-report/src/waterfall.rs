@@ -39,6 +39,20 @@ pub(crate) struct Waterfall {
     pub(crate) folded: Vec<&'static str>,
 }
 
+/// What shares are of, in words.
+pub(crate) fn whole(analysis: &Analysis) -> &'static str {
+    match is_of_time(analysis) {
+        true => "share of step time",
+        false => "share of step time x sum of peaks",
+    }
+}
+
+/// Whether what is left is not a utilisation but the step that equal ranks would take.
+pub(crate) fn is_of_time(analysis: &Analysis) -> bool {
+    let mut levels = analysis.waterfall.iter().map(|term| term.level);
+    levels.any(|level| level == Level::EvenStep)
+}
+
 /// Hangs every loss from the end of the one before; the result stands on zero.
 pub(crate) fn waterfall(analysis: &Analysis) -> Waterfall {
     let mut waterfall = Waterfall::default();
@@ -46,7 +60,7 @@ pub(crate) fn waterfall(analysis: &Analysis) -> Waterfall {
     for term in &analysis.waterfall {
         let share = term.share;
         let kind = match term.level {
-            Level::Utilisation | Level::Computing => Kind::Result,
+            Level::Utilisation | Level::Computing | Level::EvenStep => Kind::Result,
             level if level.is_straggler() => Kind::Straggler,
             _ => Kind::Loss,
         };

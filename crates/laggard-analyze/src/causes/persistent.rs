@@ -12,7 +12,7 @@ const ALONE_FACTOR: f64 = 3.0;
 /// A phase is to blame alone if the other one shows less than this share of its excess.
 const OTHER_PHASE_SHARE: f64 = 0.25;
 /// A unit must stand out from the spread of its peers by this many robust deviations.
-const OUTLIER_DEVIATIONS: f64 = 4.0;
+pub(crate) const OUTLIER_DEVIATIONS: f64 = 4.0;
 
 /// Finds slow stages that several hosts share, then slow hosts, then stages on one host, then slow
 /// ranks that none of these explains.
@@ -43,10 +43,8 @@ pub(super) fn slow_units(evidence: &Evidence<'_>, excluded: &[usize], found: &mu
     // That all hosts of a stage are slow by chance is less likely than that the stage is.
     name_stages(&mut named, 2);
     let mut of_hosts = Vec::new();
-    for host in slow_hosts(evidence, &lasting, &slow) {
-        let ranks: Vec<usize> = (0..evidence.ranks())
-            .filter(|&r| evidence.inputs.cells.host_of_rank[r] == host)
-            .collect();
+    let excess: Vec<f64> = lasting.iter().map(|(excess, _)| excess.value).collect();
+    for (host, ranks) in slow_hosts(&evidence.inputs.cells.host_of_rank, &excess, &slow) {
         if !ranks.iter().any(|rank| named.contains(rank)) {
             of_hosts.push(host_finding(evidence, &lasting, host, &ranks));
             named.extend(ranks);
@@ -117,31 +115,33 @@ fn lasting_excess(evidence: &Evidence<'_>, rank: usize) -> Lasting {
     (evidence.mean(&excess), onset)
 }
 
-/// Hosts of at least two ranks of which nearly all are slow, while other hosts are not.
-fn slow_hosts(evidence: &Evidence<'_>, lasting: &[Lasting], slow: &[usize]) -> Vec<usize> {
-    let cells = evidence.inputs.cells;
-    let hosts = cells.host_of_rank.iter().max().map_or(0, |last| last + 1);
-    let of_host = |host: usize| (0..cells.ranks).filter(move |&r| cells.host_of_rank[r] == host);
-    let whole = |&host: &usize| {
-        let ranks: Vec<usize> = of_host(host).collect();
-        let excess: Vec<f64> = ranks.iter().map(|&r| lasting[r].0.value).collect();
-        let largest = excess.iter().copied().fold(0.0, f64::max);
-        let alike = excess
-            .iter()
-            .filter(|&&excess| excess >= ALIKE * largest)
-            .count();
-        let sure = ranks.iter().filter(|rank| slow.contains(rank)).count();
-        ranks.len() >= 2 && alike * 4 >= ranks.len() * 3 && sure * 2 >= ranks.len()
+/// Hosts of at least two ranks of which nearly all are slow, while other hosts are not; each with
+/// its ranks.
+pub(crate) fn slow_hosts(
+    host_of_rank: &[usize],
+    excess: &[f64],
+    slow: &[usize],
+) -> Vec<(usize, Vec<usize>)> {
+    let hosts = host_of_rank.iter().max().map_or(0, |last| last + 1);
+    let mut sure = vec![0; hosts];
+    slow.iter().for_each(|&rank| sure[host_of_rank[rank]] += 1);
+    let mut ranks_of: Vec<Vec<usize>> = vec![Vec::new(); hosts];
+    for (rank, &host) in host_of_rank.iter().enumerate() {
+        if sure[host] > 0 {
+            ranks_of[host].push(rank);
+        }
+    }
+    let is_whole = |(host, ranks): &(usize, Vec<usize>)| {
+        let largest = ranks.iter().map(|&rank| excess[rank]).fold(0.0, f64::max);
+        let is_alike = |rank: &&usize| excess[**rank] >= ALIKE * largest;
+        let alike = ranks.iter().filter(is_alike).count();
+        ranks.len() >= 2 && alike * 4 >= ranks.len() * 3 && sure[*host] * 2 >= ranks.len()
     };
-    let slow_hosts: Vec<usize> = if slow.is_empty() {
+    let whole: Vec<_> = ranks_of.into_iter().enumerate().filter(is_whole).collect();
+    if whole.len() * 2 > hosts {
         Vec::new()
     } else {
-        (0..hosts).filter(whole).collect()
-    };
-    if slow_hosts.len() * 2 > hosts {
-        Vec::new()
-    } else {
-        slow_hosts
+        whole
     }
 }
 
@@ -220,12 +220,16 @@ fn host_finding(
         name: format!("host {name}"),
         than: "compute {} longer than ranks of their class elsewhere",
         evidence: None,
-        advice: format!(
-            "take {name} out of the job or swap it; then look at what its devices share: power \
-             cap, cooling, host processes, PCIe or memory configuration"
-        ),
+        advice: host_advice(name),
     };
     slow_alike(evidence, lasting, ranks, unit)
+}
+
+pub(crate) fn host_advice(name: &str) -> String {
+    format!(
+        "take {name} out of the job or swap it; then look at what its devices share: power cap, \
+         cooling, host processes, PCIe or memory configuration"
+    )
 }
 
 /// What several ranks share that are slow together, in words.
@@ -373,7 +377,7 @@ fn chance_line(evidence: &Evidence<'_>) -> String {
     }
 }
 
-fn advice(cause: Cause) -> &'static str {
+pub(crate) fn advice(cause: Cause) -> &'static str {
     match cause {
         Cause::Binding => {
             "bind it as its peers are bound (mpirun --bind-to core, srun --cpu-bind) and run again"

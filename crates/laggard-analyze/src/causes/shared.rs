@@ -12,11 +12,18 @@ const PAUSES_CHANCE: f64 = 0.1;
 /// A rank jitters if what its own time varies beyond that of its peers is this many times theirs.
 const JITTER_RATIO: f64 = 1.5;
 /// Smallest variation from step to step, relative to the rank's own time, that is called jitter.
-const JITTER: f64 = 0.04;
+pub(crate) const JITTER: f64 = 0.04;
 /// Variation below this share of a rank's lasting excess does not make it a jittery rank.
 const JITTER_OF_EXCESS: f64 = 0.2;
 /// Jitter of all ranks is reported from this share of wall time on.
-const JITTER_LOSS: f64 = 0.04;
+pub(crate) const JITTER_LOSS: f64 = 0.04;
+/// What to do about generations.
+pub(crate) const GENERATIONS_ADVICE: &str = "give each rank micro-batches in proportion to its \
+     speed, or train on one generation and let the others serve";
+/// What to do about pauses.
+pub(crate) const PAUSES_ADVICE: &str = "align the pauses of all ranks (a garbage collection at the \
+     same step costs once, not once per rank), or find the daemon, checkpoint or swap that stops \
+     the host";
 
 /// Rare long stops of a host; not those of a rank whose processor another process takes.
 pub(super) fn pauses(evidence: &Evidence<'_>, contended: &[usize], found: &mut Vec<Finding>) {
@@ -70,9 +77,7 @@ pub(super) fn pauses(evidence: &Evidence<'_>, contended: &[usize], found: &mut V
             ),
             "outside the pauses its compute is as fast as that of its peers".to_owned(),
         ],
-        advice: "align the pauses of all ranks (a garbage collection at the same step costs once, \
-                 not once per rank), or find the daemon, checkpoint or swap that stops the host"
-            .to_owned(),
+        advice: PAUSES_ADVICE.to_owned(),
     });
 }
 
@@ -176,7 +181,13 @@ pub(super) fn jitter(
     Vec::new()
 }
 
-fn jitter_finding(culprit: Culprit, what: &str, loss: Estimate, line: String) -> Finding {
+/// Own times that vary: of whom, at what cost, by how much.
+pub(crate) fn jitter_finding(
+    culprit: Culprit,
+    what: &str,
+    loss: Estimate,
+    line: String,
+) -> Finding {
     Finding {
         cause: Cause::StepJitter,
         culprit,
@@ -204,7 +215,7 @@ pub(super) fn generations(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
     let waits = class_waits(evidence);
     let mut list: Vec<String> = waits
         .iter()
-        .map(|(name, wait)| format!("{name} waits {} of each step", percent(*wait)))
+        .map(|(name, wait)| wait_line(name, *wait))
         .collect();
     list.extend(stages_of_one_class(evidence));
     let point = &evidence.waterfall.point;
@@ -212,23 +223,25 @@ pub(super) fn generations(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
         cause: Cause::MixedGenerations,
         culprit: Culprit::Nobody,
         confidence: Confidence::Shown,
-        summary: format!(
-            "generations of different speed have equal shares of the work, which costs {} of wall \
-             time",
-            percent_interval(&loss)
-        ),
+        summary: generations_summary(&loss),
         loss,
         excess: None,
         onset: None,
         evidence: list,
         advice: format!(
-            "give each rank micro-batches in proportion to its speed, or train on one generation \
-             and let the others serve; with shares in proportion the step would take {:.1} ms \
-             instead of {:.1} ms",
+            "{GENERATIONS_ADVICE}; with shares in proportion the step would take {:.1} ms instead \
+             of {:.1} ms",
             1e3 * point.even_generations,
             1e3 * point.as_class
         ),
     });
+}
+
+pub(crate) fn generations_summary(loss: &Estimate) -> String {
+    format!(
+        "generations of different speed have equal shares of the work, which costs {} of wall time",
+        percent_interval(loss)
+    )
 }
 
 /// Stages that one class has to itself, where another stage has another class: layers can be moved.
@@ -250,6 +263,10 @@ fn stages_of_one_class(evidence: &Evidence<'_>) -> Vec<String> {
         }
     };
     (0..cells.stages()).filter_map(line).collect()
+}
+
+pub(crate) fn wait_line(class: &str, share: f64) -> String {
+    format!("{class} waits {} of each step", percent(share))
 }
 
 /// Mean share of the step that ranks of each class wait for slower ones.

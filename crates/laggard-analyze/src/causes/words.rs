@@ -4,12 +4,12 @@ use crate::Estimate;
 use laggard_record::Manifest;
 
 /// `12.3 %`.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
 /// `12.3 % [11.9, 12.8]`.
-pub(super) fn percent_interval(estimate: &Estimate) -> String {
+pub(crate) fn percent_interval(estimate: &Estimate) -> String {
     let Estimate { value, low, high } = estimate;
     format!(
         "{:.1} % [{:.1}, {:.1}]",
@@ -40,7 +40,7 @@ pub(crate) fn host_name(manifest: &Manifest, host: usize) -> &str {
 }
 
 /// `ranks 1, 2, 5`; long lists are cut.
-pub(super) fn rank_list(ranks: &[usize]) -> String {
+pub(crate) fn rank_list(ranks: &[usize]) -> String {
     const SHOWN: usize = 8;
     let shown: Vec<String> = ranks.iter().take(SHOWN).map(ToString::to_string).collect();
     let more = ranks.len().saturating_sub(SHOWN);

@@ -22,6 +22,14 @@ struct Line {
     fill: &'static str,
 }
 
+/// What all bars have in common.
+struct Chart {
+    /// The share that a bar which fills its column stands for.
+    largest: f64,
+    /// Whether there is a column for what a rank alone would win.
+    alone: bool,
+}
+
 /// The section; nothing if nothing is charged.
 pub(super) fn section(analysis: &Analysis) -> Markup {
     let lines = lines(analysis);
@@ -29,23 +37,30 @@ pub(super) fn section(analysis: &Analysis) -> Markup {
         .iter()
         .map(|line| line.share.abs())
         .fold(FULL_AT_LEAST, f64::max);
+    let chart = Chart {
+        largest,
+        alone: lines.iter().any(|line| line.leave_one_out.is_some()),
+    };
     html! {
         @if !lines.is_empty() {
             section {
                 h2 { "Who the loss is charged to" }
                 p class="faint" {
                     "Shares of the time; they sum to " (figure::percent(analysis.loss)) ". A delay \
-                     is shared by all ranks that were not there yet. Alone: what would be won if \
-                     this rank alone were as its class."
+                     is shared by all ranks that were not there yet."
+                    @if chart.alone {
+                        " Alone: what would be won if this rank alone were as its class."
+                    }
                 }
                 table class="chart" {
                     thead {
                         tr {
                             th { "charged" } th class="n" { "share" } th class="n" { "last in" }
-                            th class="n" { "alone" } th { "" }
+                            @if chart.alone { th class="n" { "alone" } }
+                            th { "" }
                         }
                     }
-                    tbody { @for line in &lines { (row(line, largest)) } }
+                    tbody { @for line in &lines { (row(line, &chart)) } }
                 }
                 div class="legend" {
                     span { i class="key-straggler" {} "ranks" }
@@ -56,7 +71,7 @@ pub(super) fn section(analysis: &Analysis) -> Markup {
     }
 }
 
-fn row(line: &Line, largest: f64) -> Markup {
+fn row(line: &Line, chart: &Chart) -> Markup {
     let share = figure::percent(line.share);
     let optional = |share: Option<f64>| share.map(figure::percent).unwrap_or_default();
     html! {
@@ -64,14 +79,14 @@ fn row(line: &Line, largest: f64) -> Markup {
             td { (line.name) }
             td class="n" { (share) }
             td class="n faint wide" { (optional(line.last_in_steps)) }
-            td class="n faint wide" { (optional(line.leave_one_out)) }
+            @if chart.alone { td class="n faint wide" { (optional(line.leave_one_out)) } }
             td class="bar" {
                 svg viewBox="0 0 1000 28" preserveAspectRatio="none" role="img"
                     aria-label={ (line.name) ": " (share) } {
                     title { (line.name) ": " (share) }
                     line class="base" x1="0" x2="0" y1="0" y2="28" {}
                     rect class=(line.fill) x="0" y="7" height="14"
-                        width=(x((line.share / largest).clamp(0.0, 1.0))) {}
+                        width=(x((line.share / chart.largest).clamp(0.0, 1.0))) {}
                 }
             }
         }
@@ -83,6 +98,8 @@ fn row(line: &Line, largest: f64) -> Markup {
 fn lines(analysis: &Analysis) -> Vec<Line> {
     let is_rank = |entry: &&BlameEntry| matches!(entry.charged, Charged::Rank(_));
     let (mut ranks, rest): (Vec<_>, Vec<_>) = analysis.blame.iter().partition(is_rank);
+    let unlisted = |entry: &&BlameEntry| matches!(entry.charged, Charged::OtherRanks(_));
+    let (unlisted, rest): (Vec<_>, Vec<_>) = rest.into_iter().partition(unlisted);
     ranks.sort_by(|a, b| b.share.total_cmp(&a.share).then(a.charged.cmp(&b.charged)));
     let worth = |entry: &&BlameEntry| entry.share.abs() >= NEGLIGIBLE;
     let shown = ranks
@@ -90,7 +107,9 @@ fn lines(analysis: &Analysis) -> Vec<Line> {
         .take(RANKS)
         .take_while(|entry| worth(entry))
         .count();
-    let others = ranks.split_off(shown);
+    let listed = ranks.split_off(shown);
+    let count = listed.len() + unlisted.iter().map(|entry| ranks_of(entry)).sum::<usize>();
+    let others = || listed.iter().chain(&unlisted);
     let mut lines: Vec<Line> = ranks
         .into_iter()
         .chain(rest.into_iter().filter(worth))
@@ -107,10 +126,10 @@ fn lines(analysis: &Analysis) -> Vec<Line> {
         })
         .collect();
     lines.sort_by(|a, b| b.share.total_cmp(&a.share));
-    if !others.is_empty() {
+    if count > 0 {
         lines.push(Line {
-            name: figure::plural(others.len(), "other rank"),
-            share: others.iter().map(|entry| entry.share).sum(),
+            name: subject::other_ranks(count),
+            share: others().map(|entry| entry.share).sum(),
             last_in_steps: None,
             leave_one_out: None,
             fill: "fill-loss",
@@ -119,9 +138,17 @@ fn lines(analysis: &Analysis) -> Vec<Line> {
     lines
 }
 
+/// How many ranks an entry stands for that is not a rank's own.
+const fn ranks_of(entry: &BlameEntry) -> usize {
+    match entry.charged {
+        Charged::OtherRanks(ranks) => ranks as usize,
+        _ => 0,
+    }
+}
+
 fn name(analysis: &Analysis, charged: &Charged) -> String {
     let Charged::Rank(rank) = charged else {
-        return subject::charged(charged).to_owned();
+        return subject::charged(charged);
     };
     let host = analysis
         .ranks

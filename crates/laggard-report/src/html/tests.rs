@@ -83,6 +83,30 @@ fn maps_and_histograms_that_do_not_fit_their_edges_are_not_drawn() {
 }
 
 #[test]
+fn of_a_sketch_only_what_is_known_is_shown() {
+    let page = analysis(&examples::sketch());
+    check_nesting(&page);
+    for part in [
+        "Where the time goes",
+        "what equal ranks would take",
+        "219,903 other ranks",
+        "219,864 left out",
+        "rank 5, host-0",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    for part in [
+        "capacity",
+        "Ranks over steps",
+        "What if",
+        ">alone<",
+        "Alone:",
+    ] {
+        assert!(!page.contains(part), "{part}");
+    }
+}
+
+#[test]
 fn nothing_is_fetched_and_nothing_runs() {
     for example in every_example() {
         let page = analysis(&example);
@@ -146,7 +170,10 @@ fn examples_can_be_written_to_look_at() {
     let Some(directory) = std::env::var_os("LAGGARD_RENDER") else {
         return;
     };
-    for (name, example) in ["clean", "mixed", "large"].into_iter().zip(examples::all()) {
+    for (name, example) in ["clean", "mixed", "large", "sketch"]
+        .into_iter()
+        .zip(examples::all())
+    {
         let path = std::path::Path::new(&directory)
             .join(name)
             .with_extension("html");

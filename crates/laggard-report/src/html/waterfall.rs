@@ -12,14 +12,26 @@ const HEIGHT: f64 = 28.0;
 /// The section; nothing if there is no waterfall.
 pub(super) fn section(analysis: &Analysis) -> Markup {
     let waterfall = waterfall::waterfall(analysis);
+    let (title, range, result) = match waterfall::is_of_time(analysis) {
+        true => (
+            "Where the time goes",
+            "From a step's length down to what it would take with equal ranks and nothing random.",
+            "what equal ranks would take",
+        ),
+        false => (
+            "Where the capacity goes",
+            "From 100 % of the capacity (step time x sum of the ranks' own peaks) down to what is \
+             used.",
+            "what is used",
+        ),
+    };
     html! {
         @if !waterfall.bars.is_empty() {
             section {
-                h2 { "Where the capacity goes" }
+                h2 { (title) }
                 p class="faint" {
-                    "From 100 % of the capacity (step time x sum of the ranks' own peaks) down to \
-                     what is used. Each bar begins where the one above ends; the thin line is the \
-                     95 % interval of its end."
+                    (range) " Each bar begins where the one above ends; the thin line is the 95 % \
+                     interval of its end."
                 }
                 table class="chart" {
                     thead {
@@ -42,7 +54,7 @@ pub(super) fn section(analysis: &Analysis) -> Markup {
                 div class="legend" {
                     span { i class="key-straggler" {} "straggler penalty" }
                     span { i class="key-loss" {} "other losses" }
-                    span { i class="key-result" {} "what is used" }
+                    span { i class="key-result" {} (result) }
                     @if !waterfall.folded.is_empty() {
                         span { "below 0.05 % each: " (waterfall.folded.join(", ")) }
                     }

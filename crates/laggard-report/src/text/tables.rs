@@ -85,7 +85,7 @@ fn how_slow(analysis: &Analysis, rows: &[&RankFigures]) -> Vec<Column> {
 
 fn charged_to_no_rank(page: &mut Page, analysis: &Analysis) {
     let rest: Vec<String> = (analysis.blame.iter())
-        .filter(|entry| !matches!(entry.charged, Charged::Rank(_)))
+        .filter(|entry| !matches!(entry.charged, Charged::Rank(_) | Charged::OtherRanks(_)))
         .map(|entry| {
             format!(
                 "{} {}",

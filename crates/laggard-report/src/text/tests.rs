@@ -141,6 +141,47 @@ fn a_mixed_run_reads_like_this() {
 }
 
 #[test]
+fn a_sketch_reads_like_this() {
+    let text = analysis(&examples::sketch(), Style::plain(88));
+    let from = text.find("where the time goes").expect("a waterfall");
+    insta::assert_snapshot!(&text[from..], @r#"
+    where the time goes: share of step time
+      step                  100.0 %               ██████████████████████████████████████████
+      transient differences   4.0 % [3.6, 4.4]                                            ██
+      slow ranks              9.0 % [8.1, 9.9]                                        ████▍
+      step of equal ranks    87.0 % [86.0, 88.0]  ████████████████████████████████████▌
+      below 0.05 % each: host pauses, mixed generations at equal shares
+
+    ranks: the 12 charged with most, then 4 typical ones; 219,888 left out
+      rank  host    own [ms]  excess  charged  waits  last in
+         5  host-0      1595  -0.4 %    8.5 %  2.7 %   85.0 %
+        21  host-2      1610  +0.5 %    0.0 %  2.9 %    0.1 %
+        28  host-3      1608  +0.4 %    0.0 %  2.6 %    0.1 %
+        24  host-3      1608  +0.4 %    0.0 %  2.5 %    0.1 %
+        15  host-1      1608  +0.4 %    0.0 %  2.4 %    0.1 %
+         4  host-0      1608  +0.4 %    0.0 %  2.8 %    0.1 %
+        34  host-4      1608  +0.4 %    0.0 %  2.3 %    0.1 %
+        14  host-1      1608  +0.4 %    0.0 %  3.0 %    0.1 %
+        39  host-4      1608  +0.4 %    0.0 %  2.6 %    0.1 %
+        11  host-1      1608  +0.3 %    0.0 %  2.0 %    0.1 %
+         2  host-0      1607  +0.3 %    0.0 %  2.0 %    0.1 %
+        25  host-3      1607  +0.3 %    0.0 %  2.6 %    0.1 %
+        16  host-2      1603  +0.1 %    0.0 %  2.3 %    0.1 %
+        29  host-3      1603  +0.1 %    0.0 %  2.5 %    0.1 %
+        32  host-4      1603  +0.1 %    0.0 %  2.9 %    0.1 %
+        35  host-4      1604  +0.1 %    0.0 %  2.9 %    0.1 %
+      charged to no rank: class mix 0.0 %, every rank together 1.1 %
+
+    classes: median of own time over ranks and steps
+      class      ranks  own [ms]    p5   p95  waits
+      H100 SXM  219904      1602  1522  1730  4.0 %
+
+    caveats
+      - the record is a sketch, without the samples of operations
+    "#);
+}
+
+#[test]
 fn a_comparison_reads_like_this() {
     let text = comparison(&examples::comparison(), Style::plain(88));
     insta::assert_snapshot!(text, @r#"

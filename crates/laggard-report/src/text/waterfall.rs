@@ -29,13 +29,14 @@ pub(super) fn print(page: &mut Page, analysis: &Analysis) {
     if waterfall.bars.is_empty() {
         return;
     }
-    page.heading(
-        "where the capacity goes",
-        "share of step time x sum of peaks",
-    );
+    let (title, top) = match waterfall::is_of_time(analysis) {
+        true => ("where the time goes", "step"),
+        false => ("where the capacity goes", "peak"),
+    };
+    page.heading(title, waterfall::whole(analysis));
     let widths = Widths::divide(page.width(), &waterfall.bars);
     let full = draw(0.0, 1.0, widths.bar, page.glyphs());
-    print_line(page, &widths, ["peak", "100.0 %", ""], (&full, Tone::Faint));
+    print_line(page, &widths, [top, "100.0 %", ""], (&full, Tone::Faint));
     for bar in &waterfall.bars {
         let tone = match bar.kind {
             Kind::Straggler => Tone::Bad,
