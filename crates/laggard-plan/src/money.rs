@@ -267,6 +267,14 @@ impl Prices {
         (count > 0.0).then(|| shares.iter().sum::<f64>() / count)
     }
 
+    /// Power drawn over power used by computers, the lowest and the highest that is usual anywhere:
+    /// for sites that do not state theirs.
+    #[must_use]
+    pub fn usual_overhead(&self) -> Option<(f64, f64)> {
+        let ends = self.overheads.iter().map(|it| (it.low, it.high));
+        ends.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))
+    }
+
     fn published(&self, accelerator: &str, basis: DrawBasis) -> Option<&Draw> {
         let mut draws = self.draws.iter();
         draws.find(|draw| {

@@ -265,7 +265,35 @@ pub enum PoolsError {
     },
 }
 
-/// Finds the allocation that is worth most. The same problem gives the same answer; among
+/// Finds the allocation that is worth most.
+///
+/// A site of 100 boxes of one class and 10 racks of another, of which one job can use both, and all
+/// of which can be leased, with power for about half:
+///
+/// ```
+/// use laggard_plan::pools::{
+///     Curve, Effort, Member, PoolProblem, PowerLimit, Stock, Use, allocate,
+/// };
+///
+/// let stock = |domains| Stock { domains, reserve: 0, reserve_watts: 0.0, site: 0 };
+/// let member = |class, capacity, watts| Member { class, capacity, watts, cost: 0.0, most: None };
+/// let training = Use {
+///     // Losing 2 % where the rate of 50 boxes doubles.
+///     curve: Curve::hull(&[(50.0, 50.0), (100.0, 98.0)])?,
+///     ..Use::each("training", vec![member(0, 1.0, 1.2e4), member(1, 18.0, 1.4e5)], 25.0)
+/// };
+/// let lease = Use::each("lease", vec![member(0, 8.0, 1.2e4), member(1, 72.0, 1.4e5)], 2.6);
+/// let problem = PoolProblem {
+///     classes: vec![stock(100), stock(10)],
+///     sites: vec![PowerLimit { watts: Some(1.3e6) }],
+///     uses: vec![training, lease],
+/// };
+/// let found = allocate(&problem, Effort::exact())?;
+/// assert!(found.worth.watts[0] <= 1.3e6);
+/// assert!(found.gap() < 1e-9);
+/// # Ok::<(), laggard_plan::pools::PoolsError>(())
+/// ```
+/// The same problem gives the same answer; among
 /// allocations of the same worth, any of them.
 ///
 /// # Errors

@@ -101,6 +101,9 @@ pub struct SitePower {
     pub computers_watts: f64,
     /// The same at the meter; absent where the site's power usage is unknown.
     pub meter_watts: Option<f64>,
+    /// The least and the most that it can be at the meter: as usual where the site's power usage is
+    /// unknown.
+    pub meter_range_watts: Option<(f64, f64)>,
     /// What the site can draw.
     pub limit_watts: Option<f64>,
 }
@@ -155,6 +158,7 @@ pub fn bill(
             site: site.id.clone(),
             computers_watts: 0.0,
             meter_watts: site.power_usage_effectiveness.map(|_| 0.0),
+            meter_range_watts: None,
             limit_watts: site.power_limit_watts,
         });
     }
@@ -168,6 +172,12 @@ pub fn bill(
             costs,
         };
         bill.add_pool(&terms, &of_pool.collect::<Vec<_>>());
+    }
+    let usual = prices.usual_overhead();
+    for (power, site) in bill.sites.iter_mut().zip(&cluster.sites) {
+        let own = site.power_usage_effectiveness.map(|it| (it, it));
+        let times = |(low, high)| (low * power.computers_watts, high * power.computers_watts);
+        power.meter_range_watts = own.or(usual).map(times);
     }
     Ok(bill)
 }

@@ -117,6 +117,22 @@ fn a_bill_adds_up() {
 }
 
 #[test]
+fn a_site_without_its_own_power_usage_gets_the_usual_range() {
+    let prices = Prices::builtin().expect("the table that is shipped");
+    let text = TWO_POOLS.replace("power_usage_effectiveness = 1.25\n", "");
+    let lines = [line("own", Activity::Train, 8)];
+    let bill = bill(&cluster(&text), &lines, &prices, &Costs::default()).expect("a bill");
+    assert_eq!(bill.sites[0].meter_watts, None);
+    let (low, high) = bill.sites[0].meter_range_watts.expect("as usual");
+    assert!((low - 8800.0).abs() < 1e-6 && (high - 12_800.0).abs() < 1e-6);
+    let what: Vec<&str> = bill.left_out.iter().map(|it| it.what.as_str()).collect();
+    assert!(
+        what.contains(&"the power for cooling at its site"),
+        "{what:?}"
+    );
+}
+
+#[test]
 fn a_tenant_pays_rent_for_all_and_no_power() {
     let prices = Prices::builtin().expect("the table that is shipped");
     let cluster = cluster(TWO_POOLS);
