@@ -1,11 +1,13 @@
 //! The command line as it is typed.
 
+mod plan;
 mod simulate;
 mod tables;
 mod validate;
 
 use crate::exit_code;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use plan::PlanArgs;
 pub(crate) use simulate::{Arithmetic, SimulateArgs};
 use std::path::PathBuf;
 pub(crate) use tables::{
@@ -46,6 +48,8 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Say what changed between two records.
     Compare(CompareArgs),
+    /// Say how to use a mixed cluster for a training job: every way, side by side.
+    Plan(PlanArgs),
     /// Predict what a job will do on a cluster, cause by cause.
     Simulate(SimulateArgs),
     /// Say what share of its accelerators' peak a step used, under every convention.

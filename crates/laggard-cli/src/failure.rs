@@ -6,7 +6,7 @@ use laggard_backend::BackendError;
 use laggard_import::ImportError;
 use laggard_measure::MeasureError;
 use laggard_mpi::MpiError;
-use laggard_plan::NoLayout;
+use laggard_plan::{NoLayout, PlanError};
 use laggard_record::RecordError;
 use laggard_schedule::LayoutError;
 use laggard_simulate::SimulateError;
@@ -92,7 +92,7 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         if cause.is::<Usage>() {
             return exit_code::USAGE;
         }
-        if cause.is::<NoLayout>() || cause.is::<LayoutError>() || cause.is::<SimulateError>() {
+        if is_of_prediction(cause) {
             let specs = cause
                 .source()
                 .and_then(|it| it.downcast_ref::<SpecsError>());
@@ -124,6 +124,14 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         }
     }
     exit_code::INTERNAL
+}
+
+/// Whether an error says that what was asked for cannot be predicted.
+fn is_of_prediction(cause: &(dyn std::error::Error + 'static)) -> bool {
+    cause.is::<NoLayout>()
+        || cause.is::<LayoutError>()
+        || cause.is::<SimulateError>()
+        || cause.is::<PlanError>()
 }
 
 /// What to try where the error itself does not say.

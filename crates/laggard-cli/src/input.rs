@@ -3,7 +3,7 @@
 use crate::args::TableArgs;
 use crate::failure::BadInput;
 use anyhow::{Context, Result};
-use laggard_specs::Tables;
+use laggard_specs::{Cluster, Tables};
 use std::path::{Path, PathBuf};
 
 /// The text of a file that was named with a flag.
@@ -22,4 +22,15 @@ pub(crate) fn tables(args: &TableArgs) -> Result<Tables> {
     let named: Vec<String> = named.map(|path| path.display().to_string()).collect();
     let tables = Tables::extended(accelerators.as_deref(), models.as_deref());
     tables.with_context(|| format!("cannot use {}", named.join(" and ")))
+}
+
+/// A cluster that laggard knows, or that a file describes.
+pub(crate) fn cluster(name: &str, tables: &Tables) -> Result<Cluster> {
+    let path = Path::new(name);
+    let is_file = path.extension().is_some() || path.exists();
+    match is_file {
+        true => Ok(Cluster::from_toml_str(&text(path)?, tables)
+            .map_err(|error| BadInput(format!("{name}: {error}")))?),
+        false => Ok(Cluster::preset(name, tables)?),
+    }
 }

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Some(Command::Analyze(args)) => command::analyze::run(args),
         Some(Command::Import(args)) => command::import::run(args),
         Some(Command::Compare(args)) => command::compare::run(args),
+        Some(Command::Plan(args)) => command::plan::run(args),
         Some(Command::Simulate(args)) => command::simulate::run(args),
         Some(Command::Mfu(args)) => command::mfu::run(args),
         Some(Command::Specs(args)) => command::specs::run(args),

@@ -9,7 +9,7 @@ use laggard_schedule::Zero;
 use laggard_simulate::{
     Constants, Degrees, Job, Machine, Precision, Shape, Software, StepTime, predict,
 };
-use laggard_specs::{MemoryLayout, Model, Recompute, memory_per_rank};
+use laggard_specs::{MemoryLayout, Model, Recompute, SpecsError, memory_of_stage, memory_per_rank};
 use laggard_types::format_bytes;
 use std::collections::BTreeMap;
 use thiserror::Error;
@@ -31,8 +31,10 @@ pub struct Demand<'a> {
     pub sequence_length: u32,
     /// Sequences of a step.
     pub global_batch: u64,
-    /// By which share of them a layout may have more or fewer.
-    pub batch_tolerance: f64,
+    /// By which share of them a layout may have more.
+    pub batch_excess: f64,
+    /// By which share of them a layout may have fewer; 1 where they are a limit.
+    pub batch_shortfall: f64,
     /// Arithmetic of the products.
     pub precision: Precision,
     /// What the framework does.
@@ -125,7 +127,7 @@ pub enum NoLayout {
     },
     /// The layout that was asked for does not fit the model.
     #[error(transparent)]
-    Specs(#[from] laggard_specs::SpecsError),
+    Specs(#[from] SpecsError),
 }
 
 /// Memory of the rank that needs most under a given layout, bytes.
@@ -191,10 +193,12 @@ pub fn fastest_layouts(
         },
         count,
         padded: BTreeMap::new(),
+        limit: None,
     };
     for_each(demand, space, &mut |degrees| {
         search.consider(degrees, space.ranks)
     });
+    search.keep_best();
     if !search.found.best.is_empty() {
         return Ok(search.found);
     }
@@ -226,6 +230,8 @@ struct Search<'a> {
     count: usize,
     /// Models with so many layers.
     padded: BTreeMap<u64, Model>,
+    /// Seconds of a sequence that a layout must beat.
+    limit: Option<f64>,
 }
 
 impl Search<'_> {
@@ -237,10 +243,9 @@ impl Search<'_> {
             .padded
             .entry(model.layers.next_multiple_of(pieces))
             .or_insert_with(|| padded(model, &degrees));
-        let Ok(need) = memory_per_rank(padded, &layout) else {
+        let Ok(memory_bytes) = most_memory(padded, &layout) else {
             return;
         };
-        let memory_bytes = need.total().0;
         self.smallest = self.smallest.min(memory_bytes);
         if memory_bytes > self.available {
             self.found.too_large += 1;
@@ -260,15 +265,44 @@ impl Search<'_> {
             memory_bytes,
             idle: ranks - degrees.ranks(),
         };
-        let time = |it: &Candidate| it.step.total_s / it.degrees.global_batch() as f64;
-        let best = &mut self.found.best;
-        // The first of equals stays first, so that ties are stable.
-        let at = best.partition_point(|other| time(other) <= time(&candidate));
-        if at < self.count {
-            best.insert(at, candidate);
-            best.truncate(self.count);
+        if self
+            .limit
+            .is_some_and(|limit| per_sequence(&candidate) >= limit)
+        {
+            return;
+        }
+        self.found.best.push(candidate);
+        if self.found.best.len() > 2 * self.count {
+            self.keep_best();
         }
     }
+
+    /// Keeps the fastest of those found so far, the first of equals first.
+    fn keep_best(&mut self) {
+        let best = &mut self.found.best;
+        best.sort_by(|a, b| per_sequence(a).total_cmp(&per_sequence(b)));
+        best.truncate(self.count);
+        if best.len() == self.count {
+            self.limit = best.last().map(per_sequence);
+        }
+    }
+}
+
+/// Memory of the rank that needs most, where all pieces have equally many layers. Where these are
+/// alike too, the first stage keeps the most activations and has the embedding, and of the others
+/// only the last has more than layers.
+fn most_memory(model: &Model, layout: &MemoryLayout) -> Result<u64, SpecsError> {
+    let experts = model.experts.as_ref();
+    if experts.is_some_and(|it| it.dense_layers > 0 || it.every > 1) {
+        return memory_per_rank(model, layout).map(|need| need.total().0);
+    }
+    let of = |stage| memory_of_stage(model, layout, stage).map(|need| need.total().0);
+    Ok(of(0)?.max(of(layout.pipeline_parallel - 1)?))
+}
+
+/// Seconds of a sequence: what layouts are compared by.
+fn per_sequence(candidate: &Candidate) -> f64 {
+    candidate.step.total_s / candidate.degrees.global_batch() as f64
 }
 
 /// Calls `each` with every layout of a space, in a fixed order: simple ones first.
@@ -307,13 +341,12 @@ fn replicas(
     let wide = u64::from(tensor) * u64::from(pipeline);
     for micro_batch in powers(MOST_SEQUENCES) {
         let batches = demand.global_batch / u64::from(micro_batch);
-        let Some((data, micro_batches)) = batches_of(space.ranks / wide, batches, expert, demand)
-        else {
+        // Interleaved pipelines take rounds of as many micro-batches as they have stages.
+        let round = if virtual_stages > 1 { pipeline } else { 1 };
+        let most = space.ranks / wide;
+        let Some((data, micro_batches)) = batches_of(most, batches, (expert, round), demand) else {
             continue;
         };
-        if virtual_stages > 1 && !micro_batches.is_multiple_of(pipeline.into()) {
-            continue;
-        }
         for zero in [Zero::None, Zero::Optimizer, Zero::Parameters] {
             if zero == Zero::Parameters && (pipeline > 1 || tensor > 1) {
                 continue;
@@ -339,18 +372,29 @@ fn replicas(
 }
 
 /// Replicas and micro-batches of each, for `batches` in all: as many replicas as there can be, or
-/// where that misses the batch by too much, as many as divide it.
-fn batches_of(most: u64, batches: u64, expert: u32, demand: &Demand<'_>) -> Option<(u64, u64)> {
-    let all = most.min(batches) / u64::from(expert) * u64::from(expert);
+/// where that misses the batch by too much, as many as divide it. Replicas come in groups that share
+/// experts, micro-batches in rounds.
+fn batches_of(
+    most: u64,
+    batches: u64,
+    (expert, round): (u32, u32),
+    demand: &Demand<'_>,
+) -> Option<(u64, u64)> {
+    let (expert, round) = (u64::from(expert), u64::from(round));
+    let all = most.min(batches / round) / expert * expert;
     if all > 0 {
-        let each = (batches as f64 / all as f64).round() as u64;
-        let off = (all * each) as f64 / batches as f64 - 1.0;
-        if off.abs() <= demand.batch_tolerance {
+        let rounds = batches as f64 / (all * round) as f64;
+        let fits = |each: u64| {
+            let off = (all * each) as f64 / batches as f64 - 1.0;
+            each > 0 && off <= demand.batch_excess && -off <= demand.batch_shortfall
+        };
+        let each = [rounds.round(), rounds.floor()].map(|rounds| rounds as u64 * round);
+        if let Some(each) = each.into_iter().find(|&each| fits(each)) {
             return Some((all, each));
         }
     }
     let divides =
-        |replicas: u64| batches.is_multiple_of(replicas) && replicas.is_multiple_of(expert.into());
+        |replicas: u64| replicas.is_multiple_of(expert) && batches.is_multiple_of(replicas * round);
     let data = (1..=most.min(batches)).rev().find(|&it| divides(it))?;
     Some((data, batches / data))
 }

@@ -1,13 +1,28 @@
 //! Partitions of a mixed cluster: what trains together, with which shares of the work, and what
 //! serves. Knows nothing of how costs are computed.
 
+mod compare;
+mod explain;
+mod figures;
 mod layouts;
 pub mod money;
+mod number;
+mod options;
 pub mod pools;
+mod problem;
 pub mod serving;
 mod shares;
 mod stages;
 
+pub use compare::{Objective, Ranking, rank};
+pub use explain::{Difference, Flip, Knob, binding, differences, flips};
+pub use figures::{Figures, PeakUse};
 pub use layouts::{Candidate, Demand, Found, NoLayout, Space, fastest_layouts, memory_of_layout};
+pub use number::NumberError;
+pub use options::{
+    ClassTime, Group, JobPlan, Kind, Options, Outcome, Parts, PlanOption, Span, Use, error_factor,
+    options,
+};
+pub use problem::{Class, Factors, Known, Place, PlanError, Problem, Terms, Training};
 pub use shares::{Shares, SharesError, Worker, share_out};
 pub use stages::{Chain, ChainError, Cut, Stage, cut_chain, order_stages};

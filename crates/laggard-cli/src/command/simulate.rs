@@ -4,33 +4,23 @@ mod calibrated;
 mod page;
 mod record;
 
-use crate::args::{Arithmetic, SimulateArgs, TableFormat};
-use crate::failure::{BadInput, Usage};
+use super::usual;
+use crate::args::{SimulateArgs, TableFormat};
 use crate::{exit_code, input, output};
 use anyhow::{Context, Result};
 use laggard_plan::{Demand, Space, fastest_layouts, memory_of_layout};
 use laggard_schedule::Layout;
 use laggard_simulate::{
     Constants, Degrees, FabricOptions, FleetAssumptions, Forecast, ForecastClass, Framework,
-    Frameworks, Identification, Job, Lockstep, Machine, Peak, Precision, Range, Shape,
-    Surroundings, forecast, identify_mfu, mix_alone,
+    Frameworks, Identification, Job, Lockstep, Machine, Peak, Range, Shape, Surroundings, forecast,
+    identify_mfu, mix_alone,
 };
-use laggard_specs::{Attention, Cluster, Model, RateBasis, Tables, training_flop_per_token};
+use laggard_specs::{Attention, Model, RateBasis, Tables, training_flop_per_token};
 use laggard_types::{FlopPerSecond, Seconds};
 use serde::Serialize;
-use std::path::Path;
 
-/// Tokens of a step where nothing else is said, and from what they are for each accelerator: the
-/// largest batch of Llama 3 405B, on 16,384 of them. Source: arXiv 2407.21783, sections 3.3.2 and
-/// 3.4.1.
-const USUAL_BATCH_TOKENS: u64 = 16 << 20;
-const USUAL_TOKENS_PER_DEVICE: u64 = USUAL_BATCH_TOKENS / 16_384;
 /// The model where none is said.
 const USUAL_MODEL: &str = "llama3.1-405b";
-/// The framework where none is said.
-const USUAL_FRAMEWORK: &str = "megatron-lm";
-/// Longest sequence where nothing else is said: that of Llama 3's initial training, ibid.
-const USUAL_SEQUENCE: u64 = 8192;
 /// By how much a layout that laggard chooses may miss the batch.
 const BATCH_TOLERANCE: f64 = 0.05;
 /// Widest tensor parallelism that is tried: wider than a box of eight is not in use.
@@ -65,7 +55,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
     let (cluster, classes) = classes(args, &tables)?;
     let constants = Constants::builtin()?;
     let frameworks = Frameworks::builtin()?;
-    let framework = framework(args, &frameworks)?;
+    let framework = usual::framework(args.framework.as_deref(), &frameworks)?;
     let job = job(args, model, &classes, framework, &constants)?;
     let length = u64::from(job.sequence_length);
     let flop = training_flop_per_token(model, length, Attention::Causal).0;
@@ -80,7 +70,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
     let simulation = Simulation {
         model: model.name.clone(),
         cluster,
-        layout: text_of(&job.degrees),
+        layout: usual::layout_text(&job.degrees),
         framework: framework.id.clone(),
         sequence_length: job.sequence_length,
         global_batch: job.degrees.global_batch(),
@@ -113,12 +103,12 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
 fn caveats(job: &Job) -> Vec<String> {
     let mut list = Vec::new();
     let tokens = job.tokens_per_step();
-    if tokens > USUAL_BATCH_TOKENS as f64 * (1.0 + BATCH_TOLERANCE) {
+    if tokens > usual::BATCH_TOKENS as f64 * (1.0 + BATCH_TOLERANCE) {
         list.push(format!(
             "convergence is not modelled: a step of {:.0} Mi tokens is larger than the 16 Mi of \
              Llama 3 405B; --global-batch {} would be as many",
             tokens / f64::from(1 << 20),
-            USUAL_BATCH_TOKENS / u64::from(job.sequence_length)
+            usual::BATCH_TOKENS / u64::from(job.sequence_length)
         ));
     }
     list
@@ -139,25 +129,9 @@ fn classes(args: &SimulateArgs, tables: &Tables) -> Result<(String, Vec<Forecast
         return Ok((format!("{count} x {}", accelerator.product), vec![class]));
     }
     let name = args.cluster.as_deref().unwrap_or_default();
-    let path = Path::new(name);
-    let is_file = path.extension().is_some() || path.exists();
-    let cluster = match is_file {
-        true => Cluster::from_toml_str(&input::text(path)?, tables)
-            .map_err(|error| BadInput(format!("{name}: {error}")))?,
-        false => Cluster::preset(name, tables)?,
-    };
+    let cluster = input::cluster(name, tables)?;
     let classes = ForecastClass::of_cluster(&cluster, tables)?;
     Ok((cluster.name.unwrap_or(cluster.id), classes))
-}
-
-fn framework<'a>(args: &SimulateArgs, all: &'a Frameworks) -> Result<&'a Framework> {
-    let name = args.framework.as_deref().unwrap_or(USUAL_FRAMEWORK);
-    let names: Vec<&str> = all.entries.iter().map(|it| it.id.as_str()).collect();
-    let unknown = || {
-        let hint = format!("hint: choose one of {}", names.join(", "));
-        Usage(format!("no framework is called {name}\n{hint}"))
-    };
-    Ok(all.named(name).ok_or_else(unknown)?)
 }
 
 /// The job with the layout that was given, or the fastest.
@@ -168,26 +142,21 @@ fn job(
     framework: &Framework,
     constants: &Constants,
 ) -> Result<Job> {
-    let usual = model.context.unwrap_or(USUAL_SEQUENCE).min(USUAL_SEQUENCE);
-    let sequence_length = args.sequence_length.unwrap_or(usual as u32).max(1);
+    let sequence_length = usual::sequence_length(args.sequence_length, model).max(1);
     let devices: u64 = classes.iter().map(|class| class.count).sum();
-    let usual = USUAL_BATCH_TOKENS.max(USUAL_TOKENS_PER_DEVICE * devices);
-    let usual = usual / u64::from(sequence_length);
+    let usual = usual::batch_tokens(devices) / u64::from(sequence_length);
     let batch = args.global_batch.unwrap_or(usual.max(1));
-    let precision = match args.precision {
-        Arithmetic::Half => Precision::Half,
-        Arithmetic::Fp8 => Precision::Fp8,
-        Arithmetic::Fp4 => Precision::Fp4,
+    let precision = usual::precision(args.precision);
+    let tolerance = match args.global_batch {
+        Some(_) => 0.0,
+        None => BATCH_TOLERANCE,
     };
     let demand = Demand {
         model,
         sequence_length,
         global_batch: batch,
-        batch_tolerance: if args.global_batch.is_some() {
-            0.0
-        } else {
-            BATCH_TOLERANCE
-        },
+        batch_excess: tolerance,
+        batch_shortfall: tolerance,
         precision,
         software: framework.software,
     };
@@ -264,32 +233,4 @@ fn fleet_figure(figure: f64, classes: &[ForecastClass]) -> Result<Identification
         conventions: vec![("causal".to_owned(), 1.0)],
     };
     Ok(identify_mfu(figure, &assumptions)?)
-}
-
-/// A layout in the text form of `--layout`.
-fn text_of(degrees: &Degrees) -> String {
-    use laggard_schedule::Zero;
-    let degree = |name: &str, value: u32| (value > 1).then(|| format!("{name}{value}"));
-    let parts = [
-        Some(format!("dp{}", degrees.data)),
-        degree("tp", degrees.tensor),
-        degree("pp", degrees.pipeline),
-        degree("vp", degrees.virtual_stages),
-        degree("cp", degrees.context),
-        degree("ep", degrees.expert),
-        match degrees.zero {
-            Zero::None => None,
-            Zero::Optimizer => Some("zero1".to_owned()),
-            Zero::Gradients => Some("zero2".to_owned()),
-            Zero::Parameters => Some("zero3".to_owned()),
-        },
-        degrees.sequence_parallel.then(|| "sp".to_owned()),
-        match degrees.recompute {
-            laggard_specs::Recompute::None => None,
-            laggard_specs::Recompute::Attention => Some("recompute (attention)".to_owned()),
-            laggard_specs::Recompute::Layers => Some("recompute".to_owned()),
-        },
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    parts.join(",")
 }

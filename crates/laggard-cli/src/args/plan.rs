@@ -1,0 +1,95 @@
+//! What is typed to partition a cluster: `plan`.
+
+use super::{Arithmetic, TableArgs, TableFormat};
+use clap::{Args, ValueEnum};
+use laggard_plan::Objective;
+use std::path::PathBuf;
+
+/// Options of `plan`.
+#[derive(Debug, Args)]
+#[command(before_help = "Examples:
+  laggard plan --cluster small-lab --model llama3-8b
+  laggard plan --cluster colossus-1 --model grok-1 --objective time
+  laggard plan --cluster colossus-1 --model llama3.1-405b --tokens 15.6e12 --lease h100=2.60
+  laggard plan --cluster mine.toml --model mine --models mine-models.toml --format json")]
+pub(crate) struct PlanArgs {
+    /// A cluster that laggard knows (`laggard specs list clusters`), or a file that describes one.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) cluster: String,
+    /// Model to train; `laggard specs list models` names all.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: String,
+    /// Tokens to train on [default: 20 for each parameter].
+    #[arg(long, value_name = "N")]
+    pub(crate) tokens: Option<f64>,
+    /// What the answer is best by.
+    #[arg(long, value_enum, default_value_t = By::Tokens)]
+    pub(crate) objective: By,
+    /// Most tokens of a step, to within 5 % [default: 16 Mi, the largest batch of Llama 3 405B;
+    /// beyond its 16,384 accelerators 1,024 for each].
+    #[arg(long, value_name = "N")]
+    pub(crate) batch_tokens: Option<u64>,
+    /// Power of the site, megawatts with cooling, instead of the cluster's own.
+    #[arg(long, value_name = "MW")]
+    pub(crate) power_limit_mw: Option<f64>,
+    /// Rent that a class brings, dollars per device and hour, repeatable: `h100=2.60` [default:
+    /// what the cluster's file says is typical].
+    #[arg(long, value_name = "CLASS=PRICE")]
+    pub(crate) lease: Vec<String>,
+    /// Price of a kilowatt-hour at the meter, dollars [default: power costs nothing].
+    #[arg(long, value_name = "PRICE")]
+    pub(crate) electricity: Option<f64>,
+    /// Tokens of one sequence [default: 8192, or the model's if it is shorter].
+    #[arg(long, value_name = "N")]
+    pub(crate) sequence_length: Option<u32>,
+    /// Arithmetic of the large products.
+    #[arg(long, value_enum, default_value_t = Arithmetic::Half)]
+    pub(crate) precision: Arithmetic,
+    /// Framework, whose habits are known; a wrong name lists all [default: megatron-lm].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) framework: Option<String>,
+    /// What one checkpoint stops a job for, seconds.
+    #[arg(long, default_value_t = 30.0, value_name = "S")]
+    pub(crate) checkpoint_time: f64,
+    /// From a failure until a job works again, seconds.
+    #[arg(long, default_value_t = 600.0, value_name = "S")]
+    pub(crate) restart_time: f64,
+    #[command(flatten)]
+    pub(crate) tables: TableArgs,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = TableFormat::Text)]
+    pub(crate) format: TableFormat,
+    /// Where the result goes; `-` is stdout.
+    #[arg(short, long, default_value = "-", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+/// What an answer is best by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    /// Most tokens per second, of all jobs together.
+    Tokens,
+    /// Highest MFU of the devices that train.
+    Mfu,
+    /// Fewest days until one model has its tokens.
+    Time,
+    /// Least rent, at market prices, for each token.
+    DollarsPerToken,
+    /// Most rent earned, less what power costs.
+    NetDollars,
+    /// Most tokens for each MWh.
+    TokensPerMwh,
+}
+
+impl By {
+    pub(crate) fn objective(self) -> Objective {
+        match self {
+            Self::Tokens => Objective::Tokens,
+            Self::Mfu => Objective::Mfu,
+            Self::Time => Objective::Time,
+            Self::DollarsPerToken => Objective::DollarsPerToken,
+            Self::NetDollars => Objective::NetDollars,
+            Self::TokensPerMwh => Objective::TokensPerMwh,
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The plan as text.
+
+mod jobs;
+mod numbers;
+
+use super::words::mebi;
+use super::{OptionLine, Plan};
+use laggard_plan::{Difference, Kind, Objective, Problem};
+use numbers::{clipped, days, digits, percent};
+use std::fmt::Write;
+
+/// Columns of a sentence.
+const WIDTH: usize = 100;
+
+/// Lines of text.
+struct Page(String);
+
+impl Page {
+    fn line(&mut self, text: &str) {
+        // Writing to a string cannot fail.
+        _ = writeln!(self.0, "{}", text.trim_end());
+    }
+
+    /// A sentence, broken between words, further lines indented like the first.
+    fn sentence(&mut self, indent: usize, text: &str) {
+        let mut line = String::new();
+        for word in text.split_whitespace() {
+            if !line.is_empty() && indent + line.chars().count() + word.chars().count() >= WIDTH {
+                self.line(&format!("{:indent$}{line}", ""));
+                line.clear();
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        self.line(&format!("{:indent$}{line}", ""));
+    }
+
+    fn heading(&mut self, text: &str) {
+        self.line("");
+        self.line(text);
+    }
+}
+
+pub(super) fn page(plan: &Plan, problem: &Problem<'_>) -> String {
+    let mut page = Page(String::new());
+    head(&mut page, plan, problem);
+    answer(&mut page, plan);
+    table(&mut page, plan);
+    losses(&mut page, plan);
+    changes(&mut page, plan);
+    jobs::layouts(&mut page, plan);
+    page.heading("keep in mind");
+    let sure = format!(
+        "tokens/s may be off by a factor of {:.2} either way: nine of ten published runs are \
+         within it. Much of that is the same for all options: their order is surer than their numbers",
+        plan.error_factor
+    );
+    for caveat in [&sure]
+        .into_iter()
+        .chain(&plan.caveats)
+        .chain(&plan.left_out)
+    {
+        page.sentence(2, caveat);
+    }
+    page.0
+}
+
+fn head(page: &mut Page, plan: &Plan, problem: &Problem<'_>) {
+    page.line(&format!(
+        "{} on {}: predicted, not measured",
+        plan.model, plan.cluster
+    ));
+    let classes = plan.classes.iter().map(|class| {
+        let price = class.dollars_per_hour.map(|it| format!("${it:.2}/h"));
+        let watts = class.watts.map(|it| format!("{it:.0} W"));
+        let known: Vec<String> = [watts, price].into_iter().flatten().collect();
+        match known.is_empty() {
+            true => format!("{} {}", class.count, class.name),
+            false => format!("{} {} ({})", class.count, class.name, known.join(", ")),
+        }
+    });
+    page.line(&classes.collect::<Vec<_>>().join("; "));
+    for site in &plan.sites {
+        let usage = site.power_usage_effectiveness;
+        let usage = usage.map(|it| format!("PUE {it:.2}"));
+        let limit = site.limit_mw.map(|it| format!("at most {} MW", digits(it)));
+        let known: Vec<String> = [limit, usage].into_iter().flatten().collect();
+        if !known.is_empty() {
+            page.line(&format!("power of {}: {}", site.name, known.join(", ")));
+        }
+    }
+    page.line(&format!(
+        "{:.3e} tokens to train on; at most {} tokens a step, in sequences of {}; {}",
+        plan.tokens,
+        mebi(plan.batch_tokens as f64),
+        plan.sequence_length,
+        plan.framework,
+    ));
+    page.line(&format!(
+        "sum of the dense half-precision peaks: {:.3e} FLOP/s",
+        problem.peak()
+    ));
+    // Of one job on everything nothing is off but for power.
+    let together = plan.options.iter().find(|it| it.kind == Kind::EqualShares);
+    let uses = together.iter().flat_map(|option| &option.uses);
+    let off: Vec<String> = uses
+        .filter(|(_, it)| it.off > 0)
+        .map(|(name, it)| format!("{} {name}", it.off))
+        .collect();
+    if !off.is_empty() {
+        page.sentence(
+            0,
+            &format!(
+                "power binds: {} are off, those of least peak per watt",
+                off.join(", ")
+            ),
+        );
+    }
+}
+
+fn answer(page: &mut Page, plan: &Plan) {
+    let option = |at: usize| &plan.options[at];
+    let best = option(plan.ranking.order[0]);
+    page.heading(&format!("best by {}: {}", plan.objective.name(), best.name));
+    page.line(&format!("  {}", summary(best, plan)));
+    if let Some(&next) = plan.ranking.order.get(1) {
+        let next = option(next);
+        page.line(&format!("next: {}", next.name));
+        page.line(&format!("  {}", summary(next, plan)));
+        page.sentence(2, &why(best, next, &plan.against_next));
+    }
+    if let Some(at) = plan.ranking.one_model
+        && plan.objective != Objective::Time
+    {
+        let one = option(at);
+        page.line(&format!("fastest for one model alone: {}", one.name));
+        page.line(&format!("  {}", summary(one, plan)));
+    }
+    if let Some(small) = &plan.with_small_batch {
+        page.line(&format!(
+            "with at most {} tokens a step the best is: {}",
+            mebi(small.batch_tokens as f64),
+            small.answer,
+        ));
+        page.line(&format!("  {:.3e} tokens/s", small.tokens_per_s));
+    }
+}
+
+fn summary(option: &OptionLine, plan: &Plan) -> String {
+    let figures = &option.figures;
+    let mut parts = Vec::new();
+    if figures.tokens_per_s > 0.0 {
+        parts.push(format!(
+            "{:.3e} tokens/s ({:.2e} to {:.2e})",
+            figures.tokens_per_s,
+            figures.tokens_per_s / plan.error_factor,
+            figures.tokens_per_s * plan.error_factor
+        ));
+    }
+    if let Some(count) = figures.days {
+        parts.push(format!("{} until one model is trained", days(count)));
+    }
+    if let Some(dollars) = figures.net_dollars_per_hour.filter(|it| *it != 0.0) {
+        parts.push(format!("{dollars:.0} $/h earned"));
+    }
+    parts.join(", ")
+}
+
+/// The terms in which two options differ most, in points of the cluster's peak.
+fn why(best: &OptionLine, next: &OptionLine, differences: &[Difference]) -> String {
+    let trained = 100.0 * (next.figures.cluster_mfu - best.figures.cluster_mfu);
+    let most = differences.iter().take(3);
+    let list: Vec<String> = most
+        .filter(|it| it.share.abs() >= 0.0005)
+        .map(|it| format!("{} {:+.1}", it.term, -100.0 * it.share))
+        .collect();
+    let goes = match list.is_empty() {
+        true => String::new(),
+        false => format!(": {}", list.join(", ")),
+    };
+    format!("against the best, in points of the cluster's peak: trains {trained:+.1}{goes}")
+}
+
+fn table(page: &mut Page, plan: &Plan) {
+    page.heading("the options");
+    page.line(&format!(
+        "  {:<2} {:<37}{:>9}{:>8}{:>7}{:>7}{:>7}{:>6}{:>6}{:>8}",
+        "", "", "tokens/s", "days", "MFU", "of all", "useful", "MW", "k$/h", "$/Mtok"
+    ));
+    for option in plan.options.iter() {
+        let Some(number) = option.number else {
+            continue;
+        };
+        let figures = &option.figures;
+        let trains = figures.tokens_per_s > 0.0;
+        let of_job = |text: String| if trains { text } else { "-".to_owned() };
+        let known = |value: Option<f64>| value.map_or("?".to_owned(), digits);
+        let per_token = figures.dollars_per_million_tokens;
+        let mark = if option.can_win { "" } else { " *" };
+        page.line(&format!(
+            "  {number:<2} {:<37}{:>9}{:>8}{:>7}{:>7}{:>7}{:>6}{:>6}{:>8}",
+            clipped(&option.name, 37 - mark.len()) + mark,
+            of_job(format!("{:.2e}", figures.tokens_per_s)),
+            figures.days.map_or("-".to_owned(), days),
+            of_job(percent(figures.mfu)),
+            of_job(percent(figures.cluster_mfu)),
+            of_job(percent(figures.goodput)),
+            known(figures.power_mw),
+            known(figures.net_dollars_per_hour.map(|it| it / 1e3)),
+            of_job(per_token.map_or("?".to_owned(), |it| format!("{it:.3}"))),
+        ));
+    }
+    legend(page, plan);
+}
+
+fn legend(page: &mut Page, plan: &Plan) {
+    page.sentence(
+        2,
+        "tokens/s: kept, of all jobs; days: for one model; MFU: of the devices of jobs while they \
+         step; of all: tokens/s over the peak of the cluster; useful: share of time that failures \
+         leave; k$/h: rent earned less power; $/Mtok: market rent of what trains",
+    );
+    if plan.options.iter().any(|option| !option.can_win) {
+        page.line("  * convergence not modelled: another algorithm, never the answer");
+    }
+    let front = plan.ranking.front.iter();
+    let front: Vec<String> = front
+        .filter_map(|&at| plan.options[at].number)
+        .map(|number| number.to_string())
+        .collect();
+    page.line(&format!(
+        "  beaten by none in tokens/s, dollars and MW together: {}",
+        front.join(", ")
+    ));
+}
+
+fn losses(page: &mut Page, plan: &Plan) {
+    page.heading("where the peak of the cluster goes, in points");
+    let names = [
+        "trains", "kernel", "links", "bubble", "wait", "jitter", "fail", "idle", "lease", "off",
+    ];
+    let head: String = names.iter().map(|name| format!("{name:>7}")).collect();
+    page.line(&format!("    {head}  most lost to"));
+    for option in &plan.options {
+        let Some(number) = option.number else {
+            continue;
+        };
+        let terms = option.figures.peak_use.terms();
+        let cells: String = terms
+            .iter()
+            .map(|(_, share)| format!("{:>7.1}", 100.0 * share))
+            .collect();
+        let bound = option.bound_by.map_or("-", |it| it.term);
+        page.line(&format!("  {number:<2}{cells}  {bound}"));
+    }
+}
+
+fn changes(page: &mut Page, plan: &Plan) {
+    page.heading("what would change the answer (one at a time, layouts as they are)");
+    for flip in &plan.flips {
+        page.line(&format!(
+            "  {} x {:.3}: {}",
+            flip.what, flip.factor, flip.becomes
+        ));
+    }
+    if plan.flips.is_empty() {
+        page.line("  no speed, rent, failure rate or jitter between an eighth and eight times");
+    }
+    for it in &plan.break_even {
+        let rents = it
+            .lease_dollars_per_device_hour
+            .map_or(String::new(), |lease| format!(" (it rents at {lease:.2})"));
+        page.line(&format!(
+            "  {} above {:.2} $/h{rents}: leased, it pays for {} that train more",
+            it.class, it.dollars_per_device_hour, it.elsewhere
+        ));
+    }
+}

@@ -1,0 +1,260 @@
+//! The real binary on `plan`: options that add up, the same page for the same input, and bad input.
+
+use serde_json::Value;
+use std::fs;
+use std::process::{Command, Output};
+
+const COLOSSUS: [&str; 5] = ["plan", "--cluster", "colossus-1", "--model", "grok-1"];
+
+fn laggard(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_laggard"));
+    command.args(args).env_remove("LAGGARD_LOG");
+    command.output().expect("the binary starts")
+}
+
+#[track_caller]
+fn works(args: &[&str]) -> String {
+    let output = laggard(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{args:?}\n{stderr}");
+    String::from_utf8(output.stdout).expect("output is UTF-8")
+}
+
+#[track_caller]
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&works(&[args, &["--format", "json"]].concat())).expect("JSON")
+}
+
+#[track_caller]
+fn refused(args: &[&str], code: i32, says: &[&str]) {
+    let output = laggard(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}\n{stderr}");
+    assert!(output.stdout.is_empty(), "{args:?}");
+    for part in says {
+        assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
+    }
+}
+
+fn options(plan: &Value) -> &Vec<Value> {
+    plan["options"].as_array().expect("options")
+}
+
+fn of_kind<'a>(plan: &'a Value, kind: &str) -> &'a Value {
+    let mut all = options(plan).iter();
+    all.find(|it| it["kind"] == kind)
+        .expect("an option of the kind")
+}
+
+fn figure(option: &Value, name: &str) -> f64 {
+    option["figures"][name].as_f64().expect("a figure")
+}
+
+/// The best option by the plan's ranking.
+fn best(plan: &Value) -> &Value {
+    let at = plan["ranking"]["order"][0].as_u64().expect("an option");
+    &options(plan)[at as usize]
+}
+
+#[test]
+fn every_way_to_use_colossus_1_accounts_for_every_device_and_the_whole_peak() {
+    let plan = json(&COLOSSUS);
+    let kinds = [
+        "equal_shares",
+        "uneven_shares",
+        "uneven_stages",
+        "pools",
+        "train_and_lease",
+        "alone",
+        "loosely_coupled",
+        "lease_all",
+    ];
+    for kind in kinds {
+        of_kind(&plan, kind);
+    }
+    for option in options(&plan) {
+        let uses = option["uses"].as_object().expect("uses");
+        let devices: u64 = uses
+            .values()
+            .flat_map(|it| ["train", "idle", "lease", "off"].map(|use_| it[use_].as_u64()))
+            .flatten()
+            .sum();
+        assert_eq!(devices, 220_000, "{option:#}");
+        let peak = option["figures"]["peak_use"].as_object().expect("shares");
+        let shares: Vec<f64> = peak.values().filter_map(Value::as_f64).collect();
+        assert_eq!(shares.len(), 10);
+        assert!(
+            (shares.iter().sum::<f64>() - 1.0).abs() < 1e-9,
+            "{option:#}"
+        );
+        assert!(shares.iter().all(|share| *share > -1e-9), "{option:#}");
+        assert!(figure(option, "power_mw") <= 300.0, "{option:#}");
+    }
+    // Nameplate power is above the limit, and H100 give least per watt.
+    let everything = &of_kind(&plan, "equal_shares")["uses"];
+    assert!(everything["h100"]["off"].as_u64() > Some(30_000));
+    assert_eq!(everything["gb200"]["off"], 0);
+    // Pools do not wait for each other, and all together are at least the fastest of them.
+    let pools = of_kind(&plan, "pools");
+    assert!(figure(pools, "tokens_per_s") > figure(pools, "model_tokens_per_s"));
+    assert_eq!(pools["figures"]["peak_use"]["waiting"], 0.0);
+    assert_eq!(best(&plan)["kind"], "pools");
+    assert_eq!(of_kind(&plan, "loosely_coupled")["can_win"], false);
+}
+
+#[test]
+fn uneven_shares_state_the_batch_and_the_weights_of_gradients() {
+    let plan = json(&COLOSSUS);
+    let job = &of_kind(&plan, "uneven_shares")["jobs"][0];
+    let shares = job["shares"].as_array().expect("shares");
+    let weight = |it: &Value| it["gradient_weight"].as_f64().zip(it["replicas"].as_f64());
+    let sum: f64 = shares
+        .iter()
+        .filter_map(weight)
+        .map(|(one, count)| one * count)
+        .sum();
+    assert!((sum - 1.0).abs() < 1e-9, "{job:#}");
+    let batches: Vec<_> = shares
+        .iter()
+        .map(|it| it["micro_batches"].as_u64())
+        .collect();
+    assert!(batches.iter().any(|count| *count != batches[0]), "{job:#}");
+    let sequences: u64 = shares
+        .iter()
+        .map(|it| {
+            let each = it["micro_batches"].as_u64().unwrap_or(0);
+            let of_each = job["micro_batch_sequences"].as_u64().unwrap_or(0);
+            it["replicas"].as_u64().unwrap_or(0) * each * of_each
+        })
+        .sum();
+    assert_eq!(job["step_tokens"].as_f64(), Some((sequences * 8192) as f64));
+    let limit = plan["batch_tokens"].as_f64().expect("a limit");
+    assert!(job["step_tokens"].as_f64() <= Some(1.05 * limit));
+}
+
+#[test]
+fn the_objective_decides_and_prices_turn_the_answer() {
+    let with = |more: &[&str]| json(&[&COLOSSUS[..], more].concat());
+    assert_eq!(
+        best(&with(&["--objective", "net-dollars"]))["kind"],
+        "lease_all"
+    );
+    let by_time = with(&["--objective", "time"]);
+    let fastest = figure(best(&by_time), "days");
+    for option in options(&by_time).iter().filter(|it| it["can_win"] == true) {
+        assert!(
+            option["figures"]["days"]
+                .as_f64()
+                .is_none_or(|days| days >= fastest)
+        );
+    }
+    let by_rent = with(&["--objective", "dollars-per-token"]);
+    let cheapest = best(&by_rent)["name"].clone();
+    let flips = by_rent["flips"].as_array().expect("flips");
+    let flip = flips
+        .iter()
+        .find(|it| it["what"] == "rent of gb200" && it["factor"].as_f64() > Some(1.0))
+        .expect("dear enough, GB200 is not the cheapest");
+    // Just below and just above the price at which the order flips.
+    for (nudge, becomes) in [(0.99, &cheapest), (1.01, &flip["becomes"])] {
+        let price = 4.54 * nudge * flip["factor"].as_f64().expect("a factor");
+        let lease = format!("gb200={price}");
+        let plan = with(&["--objective", "dollars-per-token", "--lease", &lease]);
+        assert_eq!(&best(&plan)["name"], becomes, "{flip}");
+    }
+}
+
+#[test]
+fn one_class_and_small_places_have_plans_too() {
+    let plan = json(&["plan", "--cluster", "h100-16k", "--model", "llama3.1-405b"]);
+    assert_eq!(options(&plan).len(), 2);
+    let page = works(&["plan", "--cluster", "small-lab", "--model", "llama3-8b"]);
+    for part in [
+        "best by",
+        "stages by speed",
+        "no power is known",
+        "keep in mind",
+    ] {
+        assert!(page.contains(part), "`{part}` is not in\n{page}");
+    }
+    let widest = page.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(100), "{widest:?}\n{page}");
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    for format in ["text", "json"] {
+        let args = [&COLOSSUS[..], &["--format", format]].concat();
+        assert_eq!(works(&args), works(&args));
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_what_would_do() {
+    let small = ["plan", "--cluster", "small-lab", "--model"];
+    refused(
+        &[&small[..], &["llama3.1-405b"]].concat(),
+        2,
+        &["nothing can train", "GiB on each", " would do"],
+    );
+    let small = [&small[..], &["llama3-8b"]].concat();
+    let check = |more: &[&str], code: i32, says: &[&str]| {
+        refused(&[&small[..], more].concat(), code, says);
+    };
+    check(
+        &["--batch-tokens", "100"],
+        2,
+        &["no sequence of 8192", "--batch-tokens"],
+    );
+    check(&["--tokens", "NaN"], 2, &["tokens is NaN"]);
+    check(
+        &["--power-limit-mw=-3"],
+        2,
+        &["power limit in watts is -3000000"],
+    );
+    check(&["--lease", "h100=2"], 2, &["`h100`", "a100, rtx"]);
+    check(
+        &["--lease", "a100"],
+        2,
+        &["cannot read --lease", "h100=2.60"],
+    );
+    check(&["--lease", "a100=-1"], 2, &["lease price", "is -1"]);
+    check(
+        &["--lease", "a100=1", "--lease", "a100=2"],
+        2,
+        &["contradict"],
+    );
+    check(&["--framework", "nope"], 2, &["nope", "megatron-lm"]);
+    check(
+        &["--objective", "tokens-per-mwh"],
+        2,
+        &["no power", "power_watts_per_device"],
+    );
+    refused(
+        &[&COLOSSUS[..], &["--power-limit-mw", "0.001"]].concat(),
+        2,
+        &["leaves no host on", "0.0080 MW"],
+    );
+    refused(
+        &[
+            "plan",
+            "--cluster",
+            "orbital",
+            "--model",
+            "grok-1",
+            "--power-limit-mw",
+            "5",
+        ],
+        2,
+        &["2 sites", "power_limit_watts", "orbital"],
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("bad.toml");
+    fs::write(&file, "id = \"bad\"\n[[pool]]\nid = \"a\"\ncount = -4\n").expect("a file");
+    let file = file.to_str().expect("a path");
+    refused(
+        &["plan", "--cluster", file, "--model", "grok-1"],
+        3,
+        &["bad.toml", "line"],
+    );
+}

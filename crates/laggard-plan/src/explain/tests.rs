@@ -1,0 +1,48 @@
+use super::*;
+use crate::compare::rank;
+use crate::options::options;
+use crate::options::tests::Fixture;
+use crate::problem::Terms;
+
+#[test]
+fn differences_sum_to_what_one_option_trains_more() {
+    let fixture = Fixture::new();
+    let cluster = fixture.preset("small-lab");
+    let training = fixture.training("llama3-8b", 4 << 20);
+    let problem = fixture.problem(&cluster, training, &Terms::default());
+    let found = options(&problem.expect("a problem")).expect("options");
+    let (a, b) = (&found.list[0].figures, &found.list[1].figures);
+    let sum: f64 = differences(a, b).iter().map(|it| it.share).sum();
+    let trained = b.peak_use.trained - a.peak_use.trained;
+    assert!((sum - trained).abs() < 1e-9, "{sum} {trained}");
+    let most = binding(a).expect("something is lost");
+    assert_eq!(most.term, "waiting for slower");
+}
+
+/// Where a knob is said to flip the answer, it does: on one side the old answer is best, on the
+/// other the new one.
+#[test]
+fn the_answer_changes_at_the_factor_that_is_given() {
+    let fixture = Fixture::new();
+    let cluster = fixture.preset("colossus-1");
+    let training = fixture.training("llama3-70b", 16 << 20);
+    let problem = fixture.problem(&cluster, training, &Terms::default());
+    let problem = problem.expect("a problem");
+    let found = options(&problem).expect("options");
+    let mut count = 0;
+    for objective in [Objective::Time, Objective::DollarsPerToken] {
+        let now = rank(&found.list, objective).expect("a ranking").order[0];
+        for flip in flips(&problem, &found.list, objective).expect("flips") {
+            let best = |nudge: f64| {
+                let factor = flip.factor.powf(nudge);
+                let factors = factors(&problem, flip.knob, factor);
+                best(&problem, &found.list, objective, &factors).expect("a prediction")
+            };
+            assert_eq!(best(1.0 - 1e-6), Some(now), "{flip:?}");
+            assert_eq!(best(1.0 + 1e-6), Some(flip.becomes), "{flip:?}");
+            assert_ne!(flip.becomes, now);
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}

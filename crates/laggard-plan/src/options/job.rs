@@ -1,0 +1,268 @@
+//! One training job on devices of one or several classes, and what it does: its step with the time
+//! of each class's devices by cause.
+
+use laggard_simulate::{
+    Constant, Constants, Degrees, Goodput, Interruptions, Job, Machine, StepTime, predict,
+};
+use laggard_types::Seconds;
+use serde::Serialize;
+
+use super::spans::{self, Span};
+use crate::problem::{Factors, PlanError, Problem};
+
+/// Seconds of a year of 365.25 days.
+const SECONDS_PER_YEAR: f64 = 365.25 * 86_400.0;
+
+/// Replicas of one class with equally many micro-batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Group {
+    /// The class, by position.
+    pub class: usize,
+    /// Replicas.
+    pub replicas: u64,
+    /// Micro-batches of each in a step.
+    pub micro_batches: u32,
+}
+
+/// What each class has of a job.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parts {
+    /// Whole replicas.
+    Replicas(Vec<Group>),
+    /// Stages of every replica.
+    Stages(Span),
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobPlan {
+    /// The layout; of unequal shares the largest counts.
+    pub degrees: Degrees,
+    /// Who does what.
+    pub parts: Parts,
+    /// Devices of each class that it was given and has nothing for.
+    pub idle: Vec<u64>,
+}
+
+impl JobPlan {
+    /// Devices of a class that work in it.
+    #[must_use]
+    pub fn devices(&self, class: usize) -> u64 {
+        let degrees = &self.degrees;
+        let stage = u64::from(degrees.tensor) * u64::from(degrees.context);
+        match &self.parts {
+            Parts::Replicas(groups) => {
+                let own = groups.iter().filter(|group| group.class == class);
+                let replicas: u64 = own.map(|group| group.replicas).sum();
+                replicas * stage * u64::from(degrees.pipeline)
+            }
+            Parts::Stages(span) => {
+                let own = span.stages.iter().filter(|stage| stage.0 == class);
+                own.count() as u64 * stage * u64::from(degrees.data)
+            }
+        }
+    }
+}
+
+/// Seconds of a step of a class's devices, on average over them.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct ClassTime {
+    /// Devices that work.
+    pub devices: u64,
+    /// Kernels and the host.
+    pub kernels_s: f64,
+    /// Communication that nothing hides.
+    pub communication_s: f64,
+    /// Stages without work while the pipeline fills and drains.
+    pub bubble_s: f64,
+    /// Waiting for slower classes, and for those with a micro-batch more.
+    pub waiting_s: f64,
+    /// Waiting for whoever is late at random.
+    pub jitter_s: f64,
+}
+
+/// What a job does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Length of a step, seconds.
+    pub step_s: f64,
+    /// Tokens of a step.
+    pub step_tokens: f64,
+    /// The devices' time, class by class.
+    pub classes: Vec<ClassTime>,
+    /// Mean time between failures, seconds; `None` where a class has no rate.
+    pub mtbf_s: Option<f64>,
+    /// What failures leave, at the best interval between checkpoints.
+    pub goodput: Option<Goodput>,
+}
+
+impl ClassTime {
+    /// Adds devices to the average.
+    pub(super) fn include(&mut self, more: &Self) {
+        let devices = self.devices + more.devices;
+        let weight = more.devices as f64 / (devices as f64).max(1.0);
+        let mix = |old: f64, new: f64| old + weight * (new - old);
+        *self = Self {
+            devices,
+            kernels_s: mix(self.kernels_s, more.kernels_s),
+            communication_s: mix(self.communication_s, more.communication_s),
+            bubble_s: mix(self.bubble_s, more.bubble_s),
+            waiting_s: mix(self.waiting_s, more.waiting_s),
+            jitter_s: mix(self.jitter_s, more.jitter_s),
+        };
+    }
+}
+
+impl Outcome {
+    /// Tokens per second while it steps.
+    #[must_use]
+    pub fn stepping_tokens_per_s(&self) -> f64 {
+        self.step_tokens / self.step_s
+    }
+
+    /// Share of time that is useful; 1 where no failure rate is known.
+    #[must_use]
+    pub fn useful(&self) -> f64 {
+        self.goodput.map_or(1.0, |it| it.useful)
+    }
+
+    /// Tokens per second that are kept.
+    #[must_use]
+    pub fn tokens_per_s(&self) -> f64 {
+        self.stepping_tokens_per_s() * self.useful()
+    }
+}
+
+/// A class's machine and the constants under some factors.
+pub(super) struct Costs<'p> {
+    pub(super) problem: &'p Problem<'p>,
+    pub(super) machines: Vec<Machine>,
+    pub(super) constants: Constants,
+    failures: f64,
+}
+
+impl<'p> Costs<'p> {
+    pub(super) fn new(problem: &'p Problem<'p>, factors: &Factors) -> Self {
+        let classes = problem.classes.iter().zip(&factors.speed);
+        let machine = |(class, speed): (&crate::problem::Class, &f64)| {
+            let machine = class.of.machine.clone();
+            Machine {
+                half_peak: machine.half_peak * speed,
+                fp8_peak: machine.fp8_peak * speed,
+                fp4_peak: machine.fp4_peak * speed,
+                memory_bandwidth: machine.memory_bandwidth * speed,
+                ..machine
+            }
+        };
+        let mut constants = problem.constants.clone();
+        for constant in [Constant::Jitter, Constant::LayerJitter] {
+            constants.set(constant, constants.get(constant) * factors.jitter);
+        }
+        Self {
+            problem,
+            machines: classes.map(machine).collect(),
+            constants,
+            failures: factors.failures,
+        }
+    }
+
+    pub(super) fn job(&self, degrees: Degrees) -> Job {
+        let training = &self.problem.training;
+        Job {
+            shape: self.problem.shape(),
+            degrees,
+            sequence_length: training.sequence_length,
+            precision: training.precision,
+            software: training.software,
+        }
+    }
+
+    /// The step of a class's replicas with so many micro-batches, were all ranks of that class.
+    pub(super) fn step(&self, degrees: &Degrees, class: usize, micro_batches: u32) -> StepTime {
+        let degrees = Degrees {
+            micro_batches,
+            ..*degrees
+        };
+        predict(&self.job(degrees), &self.machines[class], &self.constants)
+    }
+
+    /// What a job does.
+    pub(super) fn outcome(&self, job: &JobPlan) -> Result<Outcome, PlanError> {
+        let mut outcome = match &job.parts {
+            Parts::Replicas(groups) => self.of_replicas(&job.degrees, groups),
+            Parts::Stages(span) => spans::outcome(self, &job.degrees, span),
+        };
+        outcome.mtbf_s = self.mtbf(&outcome.classes);
+        let goodput = outcome.mtbf_s.map(|mtbf| self.goodput(mtbf)).transpose()?;
+        outcome.goodput = goodput;
+        Ok(outcome)
+    }
+
+    fn of_replicas(&self, degrees: &Degrees, groups: &[Group]) -> Outcome {
+        let steps: Vec<StepTime> = groups
+            .iter()
+            .map(|group| self.step(degrees, group.class, group.micro_batches))
+            .collect();
+        let step_s = steps.iter().map(|step| step.total_s).fold(0.0, f64::max);
+        let ranks = u64::from(degrees.tensor) * u64::from(degrees.pipeline);
+        let mut classes = vec![ClassTime::default(); self.machines.len()];
+        let mut micro_batches = 0.0;
+        for (group, step) in groups.iter().zip(&steps) {
+            let devices = group.replicas * ranks;
+            micro_batches += (group.replicas * u64::from(group.micro_batches)) as f64;
+            classes[group.class].include(&ClassTime {
+                devices,
+                ..times(step, step_s)
+            });
+        }
+        let sequences = micro_batches * f64::from(degrees.micro_batch);
+        Outcome {
+            step_s,
+            step_tokens: sequences * f64::from(self.problem.training.sequence_length),
+            classes,
+            mtbf_s: None,
+            goodput: None,
+        }
+    }
+
+    fn mtbf(&self, classes: &[ClassTime]) -> Option<f64> {
+        let of = |(time, class): (&ClassTime, &crate::problem::Class)| match time.devices {
+            0 => Some(0.0),
+            devices => Some(class.of.failures_per_device_year? * devices as f64),
+        };
+        let per_year: Option<f64> = classes.iter().zip(&self.problem.classes).map(of).sum();
+        let per_year = per_year? * self.failures;
+        (per_year > 0.0).then(|| SECONDS_PER_YEAR / per_year)
+    }
+
+    fn goodput(&self, mtbf_s: f64) -> Result<Goodput, PlanError> {
+        let around = &self.problem.training.around;
+        let interruptions = Interruptions {
+            mtbf: Seconds(mtbf_s),
+            checkpoint: around.checkpoint,
+            restart: around.restart,
+        };
+        Ok(interruptions.goodput(interruptions.best_interval()?)?)
+    }
+}
+
+/// A device's time in a step that lasts `step_s` in all.
+fn times(step: &StepTime, step_s: f64) -> ClassTime {
+    let links = [
+        step.tensor_s,
+        step.context_s,
+        step.expert_s,
+        step.transfer_s,
+        step.gradients_s,
+    ];
+    let communication_s: f64 = links.iter().sum();
+    ClassTime {
+        devices: 0,
+        kernels_s: step.total_s - step.jitter_s - step.bubble_s - communication_s,
+        communication_s,
+        bubble_s: step.bubble_s,
+        waiting_s: step_s - step.total_s,
+        jitter_s: step.jitter_s,
+    }
+}

@@ -1,0 +1,116 @@
+//! The smallest change that makes a plan possible where none is.
+
+use laggard_types::format_bytes;
+
+use super::search::Search;
+use crate::layouts::{NoLayout, Space, fastest_layouts};
+use crate::problem::{PlanError, Problem};
+
+/// More devices than this are not looked for.
+const MOST_DEVICES: u64 = 1 << 24;
+
+/// Why nothing trains, and what would have to change.
+pub(super) fn infeasible(problem: &Problem<'_>, search: &Search<'_>, on: &[u64]) -> PlanError {
+    let model = problem.training.model.name.clone();
+    if on.iter().all(|&count| count == 0) {
+        return PlanError::Infeasible {
+            model,
+            reason: "the power limit leaves no host on".to_owned(),
+            relaxation: power(problem),
+        };
+    }
+    let nearest = search
+        .refusals
+        .iter()
+        .min_by(|a, b| excess(a).total_cmp(&excess(b)));
+    let (reason, memory) = match nearest {
+        Some(NoLayout::Memory {
+            ranks,
+            needed,
+            available,
+            ..
+        }) => (
+            format!(
+                "the layout that needs least on {ranks} devices takes {} on each, and {} can be \
+                 planned with",
+                format_bytes(*needed),
+                format_bytes(*available)
+            ),
+            Some(format!(", or {} of memory on each", format_bytes(*needed))),
+        ),
+        Some(NoLayout::Shape { ranks, batch, .. }) => (
+            format!("no layout divides {batch} sequences over {ranks} devices"),
+            None,
+        ),
+        _ => ("no layout divides the devices that are on".to_owned(), None),
+    };
+    PlanError::Infeasible {
+        model,
+        reason,
+        relaxation: devices(problem) + &memory.unwrap_or_default(),
+    }
+}
+
+/// How far a refused set of devices is from fitting.
+fn excess(refusal: &NoLayout) -> f64 {
+    match refusal {
+        NoLayout::Memory {
+            needed, available, ..
+        } => *needed as f64 / *available as f64,
+        _ => f64::MAX,
+    }
+}
+
+/// The least power at which a host of some class is on.
+fn power(problem: &Problem<'_>) -> String {
+    let of = |class: &crate::problem::Class| {
+        let usage = problem.places[class.site].usage_effectiveness?;
+        Some(class.node_devices as f64 * class.watts? * usage)
+    };
+    let least = problem
+        .classes
+        .iter()
+        .filter_map(of)
+        .fold(f64::MAX, f64::min);
+    format!("{:.4} MW run one host", least / 1e6)
+}
+
+/// The fewest devices of one class that the model fits on: doubled until there is a layout, then by
+/// halves.
+fn devices(problem: &Problem<'_>) -> String {
+    let fits = |class: usize, ranks: u64| {
+        let space = Space {
+            ranks,
+            most_tensor: problem.most_tensor(&[class]),
+        };
+        let machine = &problem.classes[class].of.machine;
+        fastest_layouts(&problem.demand(), space, machine, &problem.constants, 1).is_ok()
+    };
+    let fewest = |class: usize| {
+        let mut low = problem.classes[class].of.count;
+        let mut high = low;
+        while !fits(class, high) {
+            low = high;
+            high *= 2;
+            if high > MOST_DEVICES {
+                return None;
+            }
+        }
+        while low + 1 < high {
+            let middle = u64::midpoint(low, high);
+            if fits(class, middle) {
+                high = middle;
+            } else {
+                low = middle;
+            }
+        }
+        Some((high, class))
+    };
+    let found = (0..problem.classes.len()).filter_map(fewest).min();
+    match found {
+        Some((count, class)) => {
+            format!("{count} {} would do", problem.classes[class].of.name)
+        }
+        None => "no number of these devices would do: choose another batch or sequence".to_owned(),
+    }
+}

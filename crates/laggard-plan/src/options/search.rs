@@ -1,0 +1,254 @@
+//! The best layout of one job on given devices: equal shares, and shares by speed.
+
+use laggard_simulate::{Degrees, Machine};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::job::{Costs, Group, JobPlan, Parts};
+use crate::layouts::{Candidate, NoLayout, Space, fastest_layouts};
+use crate::shares::{Shares, Worker, share_out};
+
+/// Layouts that are kept of a search for classes together.
+const KEPT: usize = 600;
+/// Layouts of these that equal shares are tried with.
+const TRIED_EQUAL: usize = 24;
+/// Micro-batches that a replica's times are told apart at: its time grows evenly from two on.
+const FEW: u32 = 2;
+const MANY: u32 = 10;
+
+/// Finds jobs, and remembers them: options share many.
+pub(super) struct Search<'p> {
+    pub(super) costs: Costs<'p>,
+    /// Whatever was refused.
+    pub(super) refusals: Vec<NoLayout>,
+    /// Layouts whose step was predicted, and those that do not fit in memory.
+    pub(super) evaluated: [u64; 2],
+    together: BTreeMap<Vec<u64>, Vec<Candidate>>,
+}
+
+impl<'p> Search<'p> {
+    pub(super) fn new(costs: Costs<'p>) -> Self {
+        Self {
+            costs,
+            refusals: Vec::new(),
+            evaluated: [0; 2],
+            together: BTreeMap::new(),
+        }
+    }
+
+    /// The best job whose replicas all have equal shares, on so many devices of each class.
+    pub(super) fn equal(&mut self, counts: &[u64]) -> Option<JobPlan> {
+        let candidates = self.candidates(counts);
+        let jobs = candidates[..candidates.len().min(TRIED_EQUAL)].iter();
+        let jobs = jobs.filter_map(|candidate| self.equal_shares(&candidate.degrees, counts));
+        self.fastest(jobs.collect())
+    }
+
+    /// The best job whose classes have different shares, as many micro-batches as end together.
+    pub(super) fn uneven(&mut self, counts: &[u64]) -> Option<JobPlan> {
+        let candidates = self.candidates(counts);
+        let mut seen = BTreeSet::new();
+        let shape = |it: &Degrees| (it.tensor, it.pipeline, it.virtual_stages, it.micro_batch);
+        let first = candidates
+            .iter()
+            .filter(|candidate| seen.insert(shape(&candidate.degrees)));
+        let jobs = first.flat_map(|candidate| self.uneven_shares(&candidate.degrees, counts));
+        self.fastest(jobs.collect())
+    }
+
+    /// The better of equal and different shares.
+    pub(super) fn either(&mut self, counts: &[u64]) -> Option<JobPlan> {
+        let jobs = [self.equal(counts), self.uneven(counts)];
+        self.fastest(jobs.into_iter().flatten().collect())
+    }
+
+    /// The layouts that all devices together can have, those that are fastest on the slowest first.
+    fn candidates(&mut self, counts: &[u64]) -> Vec<Candidate> {
+        if let Some(known) = self.together.get(counts) {
+            return known.clone();
+        }
+        let problem = self.costs.problem;
+        let classes: Vec<usize> = (0..counts.len()).filter(|&at| counts[at] > 0).collect();
+        let space = Space {
+            ranks: counts.iter().sum(),
+            most_tensor: problem.most_tensor(&classes),
+        };
+        let machine: Machine = problem.weakest(&classes);
+        let constants = &self.costs.constants;
+        let found = match space.ranks {
+            0 => Vec::new(),
+            _ => match fastest_layouts(&problem.demand(), space, &machine, constants, KEPT) {
+                Ok(found) => {
+                    self.evaluated[0] += found.evaluated;
+                    self.evaluated[1] += found.too_large;
+                    found.best
+                }
+                Err(refusal) => {
+                    self.refusals.push(refusal);
+                    Vec::new()
+                }
+            },
+        };
+        self.together.insert(counts.to_vec(), found.clone());
+        found
+    }
+
+    fn fastest(&self, jobs: Vec<JobPlan>) -> Option<JobPlan> {
+        let rate = |job: &JobPlan| {
+            let outcome = self.costs.outcome(job).ok();
+            outcome.map_or(0.0, |outcome| outcome.tokens_per_s())
+        };
+        // The first of equals stays.
+        let rated = jobs.into_iter().map(|job| (rate(&job), job));
+        let best = rated.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        best.map(|(_, job)| job)
+    }
+
+    /// Replicas of each class, in whole groups of those that share experts.
+    fn replicas(&self, degrees: &Degrees, counts: &[u64]) -> Vec<u64> {
+        let ranks = u64::from(degrees.tensor) * u64::from(degrees.pipeline);
+        let experts = u64::from(degrees.expert);
+        let of = |count: &u64| count / ranks / experts * experts;
+        counts.iter().map(of).collect()
+    }
+
+    /// Micro-batches that are shared out at a time: interleaved pipelines take rounds of as many as
+    /// they have stages.
+    fn round(degrees: &Degrees) -> u32 {
+        match degrees.virtual_stages {
+            1 => 1,
+            _ => degrees.pipeline,
+        }
+    }
+
+    fn equal_shares(&self, degrees: &Degrees, counts: &[u64]) -> Option<JobPlan> {
+        let mut replicas = self.replicas(degrees, counts);
+        let at_once = f64::from(degrees.micro_batch) * f64::from(Self::round(degrees));
+        let rounds = self.costs.problem.most_sequences() / at_once;
+        drop_surplus(&mut replicas, rounds as u64, degrees.expert.into());
+        let all: u64 = replicas.iter().sum();
+        if all == 0 {
+            return None;
+        }
+        let each = (rounds / all as f64) as u32 * Self::round(degrees);
+        let group = |(class, &replicas): (usize, &u64)| Group {
+            class,
+            replicas,
+            micro_batches: each,
+        };
+        let groups = replicas.iter().enumerate().filter(|(_, count)| **count > 0);
+        Some(job(degrees, groups.map(group).collect(), counts))
+    }
+
+    /// Shares by speed, of the largest batch and of the largest ones that end with a micro-batch of
+    /// each class. Those that come out equal are left out.
+    fn uneven_shares(&self, degrees: &Degrees, counts: &[u64]) -> Vec<JobPlan> {
+        let replicas = self.replicas(degrees, counts);
+        let (experts, round) = (u64::from(degrees.expert), Self::round(degrees));
+        let degrees = Degrees {
+            data: replicas.iter().sum::<u64>() as u32,
+            ..*degrees
+        };
+        let at_once = f64::from(degrees.micro_batch) * f64::from(round) * experts as f64;
+        let batch = (self.costs.problem.batch() as f64 / at_once) as u64;
+        let there: Vec<usize> = (0..replicas.len()).filter(|&at| replicas[at] > 0).collect();
+        let worker = |&class: &usize| {
+            let time = |count: u32| self.costs.step(&degrees, class, count * round).total_s;
+            let each = (time(MANY) - time(FEW)) / f64::from(MANY - FEW);
+            Worker {
+                replicas: replicas[class] / experts,
+                fixed_seconds: (time(FEW) - f64::from(FEW) * each).max(0.0),
+                micro_batch_seconds: each,
+                most: None,
+            }
+        };
+        let workers: Vec<Worker> = there.iter().map(worker).collect();
+        let mut batches: BTreeSet<u64> = workers
+            .iter()
+            .filter_map(|worker| without_waste(&workers, worker, batch))
+            .collect();
+        batches.insert(batch);
+        let shares = batches
+            .into_iter()
+            .filter_map(|batch| share_out(&workers, batch).ok());
+        let groups = shares.map(|shares| groups(&shares, &there, experts, round));
+        let differ = |groups: &Vec<Group>| {
+            let first = groups.first().map(|group| group.micro_batches);
+            groups
+                .iter()
+                .any(|group| Some(group.micro_batches) != first)
+        };
+        groups
+            .filter(differ)
+            .map(|groups| job(&degrees, groups, counts))
+            .collect()
+    }
+}
+
+/// The largest batch that fills the time of some number of micro-batches of one worker.
+fn without_waste(workers: &[Worker], worker: &Worker, batch: u64) -> Option<u64> {
+    let room = |count: u64| -> u64 {
+        let end = worker.fixed_seconds + count as f64 * worker.micro_batch_seconds;
+        let of = |other: &Worker| {
+            let count = (end - other.fixed_seconds) / other.micro_batch_seconds;
+            other.replicas * (count.max(0.0) + f64::EPSILON) as u64
+        };
+        workers.iter().map(of).sum()
+    };
+    let (mut low, mut high) = (0, batch + 1);
+    while low + 1 < high {
+        let middle = u64::midpoint(low, high);
+        if room(middle) <= batch {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    (low > 0).then(|| room(low))
+}
+
+/// Replicas that a batch has no micro-batch for are given up, those of the largest class first.
+fn drop_surplus(replicas: &mut [u64], most: u64, experts: u64) {
+    let mut surplus = replicas.iter().sum::<u64>().saturating_sub(most);
+    while surplus > 0 {
+        let Some(largest) = replicas.iter_mut().max() else {
+            return;
+        };
+        let fewer = surplus.next_multiple_of(experts).min(*largest);
+        *largest -= fewer;
+        surplus = surplus.saturating_sub(fewer);
+    }
+}
+
+fn groups(shares: &Shares, there: &[usize], experts: u64, round: u32) -> Vec<Group> {
+    let mut groups = Vec::new();
+    for (&class, of_class) in there.iter().zip(&shares.of_worker) {
+        for &(workers, rounds) in of_class {
+            groups.push(Group {
+                class,
+                replicas: workers * experts,
+                micro_batches: rounds as u32 * round,
+            });
+        }
+    }
+    groups
+}
+
+/// A job of whole replicas, with all numbers that follow.
+fn job(degrees: &Degrees, groups: Vec<Group>, counts: &[u64]) -> JobPlan {
+    let ranks = u64::from(degrees.tensor) * u64::from(degrees.pipeline);
+    let mut idle = counts.to_vec();
+    for group in &groups {
+        idle[group.class] -= group.replicas * ranks;
+    }
+    let most = groups.iter().map(|group| group.micro_batches).max();
+    let all: u64 = groups.iter().map(|group| group.replicas).sum();
+    JobPlan {
+        degrees: Degrees {
+            data: all as u32,
+            micro_batches: most.unwrap_or(1),
+            ..*degrees
+        },
+        parts: Parts::Replicas(groups),
+        idle,
+    }
+}

@@ -1,0 +1,295 @@
+//! Replicas that span classes: each has some stages of every class, with as many layers as the
+//! stage is fast. The cut and the order of the stages are exact for given numbers of stages; of
+//! these numbers the most promising by the pace of the stages together are tried.
+
+use laggard_schedule::Zero;
+use laggard_simulate::{Degrees, Job, StepTime, predict};
+use laggard_specs::{Model, Recompute, memory_of_stage};
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::job::{ClassTime, Costs, JobPlan, Outcome, Parts};
+use crate::layouts::{USABLE_MEMORY, memory_layout, powers};
+use crate::stages::{Chain, Cut, Stage, order_stages};
+
+/// Longest pipeline that is tried.
+const MOST_STAGES: u64 = 24;
+/// Largest micro-batch that is tried, in sequences.
+const MOST_SEQUENCES: u32 = 4;
+/// Ways to divide the devices that are cut exactly.
+const TRIED: usize = 6;
+
+/// The stages of every replica.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Span {
+    /// Class, by position, and layers of each stage in order.
+    pub stages: Vec<(usize, usize)>,
+}
+
+/// How long a class takes for parts of the model, seconds of a micro-batch.
+struct Pace {
+    layer: f64,
+    /// Output head, embedding and what the host adds.
+    ends: f64,
+    /// Share of a layer's time that is communication.
+    communication: f64,
+}
+
+/// The best replicas of stages of all classes, on so many devices of each.
+pub(super) fn best(costs: &Costs<'_>, counts: &[u64]) -> Option<JobPlan> {
+    let mut ways = ways(costs, counts);
+    ways.sort_by(|a, b| b.0.total_cmp(&a.0));
+    ways.truncate(TRIED);
+    let mut found: Option<(f64, JobPlan)> = None;
+    for (_, degrees, stages) in ways {
+        for recompute in [Recompute::None, Recompute::Layers] {
+            let degrees = Degrees {
+                recompute,
+                ..degrees
+            };
+            let Some(job) = cut(costs, &degrees, &stages, counts) else {
+                continue;
+            };
+            let rate = costs.outcome(&job).map_or(0.0, |it| it.tokens_per_s());
+            if found.as_ref().is_none_or(|(best, _)| rate > *best) {
+                found = Some((rate, job));
+            }
+        }
+    }
+    found.map(|(_, job)| job)
+}
+
+/// Ways to divide the devices, each with the pace that its stages would have at best.
+fn ways(costs: &Costs<'_>, counts: &[u64]) -> Vec<(f64, Degrees, Vec<usize>)> {
+    let problem = costs.problem;
+    let model = problem.training.model;
+    let classes: Vec<usize> = (0..counts.len()).filter(|&at| counts[at] > 0).collect();
+    let divides = |tensor: &u32| model.heads.is_multiple_of(u64::from(*tensor));
+    let mut ways = Vec::new();
+    for tensor in powers(problem.most_tensor(&classes)).filter(divides) {
+        let mut replicas = BTreeSet::new();
+        for &class in &classes {
+            let per_stage = |stages: u64| counts[class] / (u64::from(tensor) * stages);
+            replicas.extend((1..=MOST_STAGES).map(per_stage));
+        }
+        for micro_batch in powers(MOST_SEQUENCES) {
+            for &data in replicas.iter().filter(|&&data| data > 0) {
+                ways.extend(way(costs, counts, (tensor, micro_batch, data)));
+            }
+        }
+    }
+    ways
+}
+
+fn way(
+    costs: &Costs<'_>,
+    counts: &[u64],
+    (tensor, micro_batch, data): (u32, u32, u64),
+) -> Option<(f64, Degrees, Vec<usize>)> {
+    let problem = costs.problem;
+    let stages: Vec<usize> = counts
+        .iter()
+        .map(|count| (count / (u64::from(tensor) * data)) as usize)
+        .collect();
+    let pipeline: usize = stages.iter().sum();
+    let all_take_part = counts.iter().zip(&stages).all(|(n, s)| *n == 0 || *s > 0);
+    let layers = problem.training.model.layers;
+    if !all_take_part || pipeline as u64 > MOST_STAGES.min(layers) {
+        return None;
+    }
+    let micro_batches = problem.most_sequences() / (f64::from(micro_batch) * data as f64);
+    let degrees = Degrees {
+        tensor,
+        context: 1,
+        pipeline: pipeline as u32,
+        data: u32::try_from(data).ok()?,
+        expert: 1,
+        virtual_stages: 1,
+        micro_batch,
+        micro_batches: micro_batches as u32,
+        sequence_parallel: tensor > 1,
+        zero: Zero::Optimizer,
+        shard_ranks: None,
+        recompute: Recompute::None,
+    };
+    if degrees.micro_batches == 0 {
+        return None;
+    }
+    let speed = |(class, &stages): (usize, &usize)| match stages {
+        0 => 0.0,
+        _ => stages as f64 / pace(costs, &degrees, class).layer,
+    };
+    let speed: f64 = stages.iter().enumerate().map(speed).sum();
+    let filled =
+        f64::from(degrees.micro_batches) / (degrees.micro_batches as usize + pipeline - 1) as f64;
+    Some((
+        data as f64 * f64::from(micro_batch) * speed * filled,
+        degrees,
+        stages,
+    ))
+}
+
+/// From steps of one and of two layers in a single stage.
+fn pace(costs: &Costs<'_>, degrees: &Degrees, class: usize) -> Pace {
+    let step = |layers: u32, micro_batches: u32| -> StepTime {
+        let degrees = Degrees {
+            pipeline: 1,
+            micro_batches,
+            ..*degrees
+        };
+        let mut job: Job = costs.job(degrees);
+        job.shape.layers = layers;
+        predict(&job, &costs.machines[class], &costs.constants)
+    };
+    let each = |layers: u32| {
+        let time = |step: StepTime| step.total_s - step.jitter_s - step.gradients_s;
+        time(step(layers, 3)) - time(step(layers, 2))
+    };
+    let layer = each(2) - each(1);
+    let two = step(2, 2);
+    let links = two.tensor_s + two.context_s + two.expert_s;
+    Pace {
+        layer,
+        ends: (each(1) - layer).max(0.0),
+        communication: links / (4.0 * layer),
+    }
+}
+
+fn cut(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize], given: &[u64]) -> Option<JobPlan> {
+    let problem = costs.problem;
+    let layers = problem.training.model.layers as usize;
+    let paces: Vec<Pace> = (0..counts.len())
+        .map(|class| pace(costs, degrees, class))
+        .collect();
+    let transfer = transfer(costs, degrees, counts);
+    let need = needs(
+        problem.training.model,
+        degrees,
+        problem.training.sequence_length,
+    );
+    let last = |range: &Range<usize>| range.end == layers;
+    let seconds = |class: usize, range: Range<usize>| {
+        let ends = if last(&range) { paces[class].ends } else { 0.0 };
+        range.len() as f64 * paces[class].layer + ends + transfer
+    };
+    let fits = |stage: Stage, range: Range<usize>| {
+        let memory = problem.classes[stage.class].of.machine.memory_bytes;
+        let need = need.get(stage.before).and_then(|row| row.get(range.len()));
+        need.is_some_and(|need| *need <= memory * USABLE_MEMORY)
+    };
+    let chain = Chain {
+        layers,
+        micro_batches: degrees.micro_batches.into(),
+        seconds: &seconds,
+        fits: &fits,
+    };
+    let cut: Cut = order_stages(&chain, counts).ok()?;
+    let ranks = u64::from(degrees.tensor) * u64::from(degrees.data);
+    let left = given.iter().zip(counts);
+    Some(JobPlan {
+        degrees: *degrees,
+        parts: Parts::Stages(Span {
+            stages: cut
+                .stages
+                .into_iter()
+                .map(|(at, it)| (at, it.len()))
+                .collect(),
+        }),
+        idle: left
+            .map(|(count, stages)| count - ranks * *stages as u64)
+            .collect(),
+    })
+}
+
+/// Memory of each stage with each number of layers, bytes; infinite where it cannot be.
+fn needs(model: &Model, degrees: &Degrees, sequence_length: u32) -> Vec<Vec<f64>> {
+    let layout = memory_layout(degrees, sequence_length);
+    let stages = u64::from(degrees.pipeline);
+    let models: Vec<Model> = (0..=model.layers)
+        .map(|layers| Model {
+            layers: layers * stages,
+            ..model.clone()
+        })
+        .collect();
+    let need = |stage: u64, model: &Model| {
+        let need = memory_of_stage(model, &layout, stage);
+        need.map_or(f64::INFINITY, |need| need.total().0 as f64)
+    };
+    let row = |stage: u64| models.iter().map(|model| need(stage, model)).collect();
+    (0..stages).map(row).collect()
+}
+
+/// Exposed seconds of a micro-batch's transfers at a stage, of the class where they take longest.
+fn transfer(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize]) -> f64 {
+    let there = (0..counts.len()).filter(|&class| counts[class] > 0);
+    let of = |class| whole(costs, degrees, class).transfer_s / f64::from(degrees.micro_batches);
+    there.map(of).fold(0.0, f64::max)
+}
+
+/// The step of an even pipeline, for what does not depend on how layers are cut.
+fn whole(costs: &Costs<'_>, degrees: &Degrees, class: usize) -> StepTime {
+    costs.step(degrees, class, degrees.micro_batches)
+}
+
+/// What a job of such replicas does: `sum(t) + (m - 1) max(t)` over the stages of a pipeline, and
+/// once a step what the slowest class takes for gradients and the optimizer.
+pub(super) fn outcome(costs: &Costs<'_>, degrees: &Degrees, span: &Span) -> Outcome {
+    let classes = costs.machines.len();
+    let mut counts = vec![0; classes];
+    span.stages
+        .iter()
+        .for_each(|&(class, _)| counts[class] += 1);
+    let there: Vec<usize> = (0..classes).filter(|&at| counts[at] > 0).collect();
+    let wholes = there.iter().map(|&class| whole(costs, degrees, class));
+    let (mut gradients, mut rest, mut jitter) = (0.0_f64, 0.0_f64, 0.0_f64);
+    for step in wholes {
+        gradients = gradients.max(step.gradients_s);
+        rest = rest.max(step.optimizer_s + step.fixed_s);
+        jitter = jitter.max(step.jitter_s / (step.total_s - step.jitter_s));
+    }
+    let transfer = transfer(costs, degrees, &counts);
+    let paces: Vec<Pace> = (0..classes)
+        .map(|class| pace(costs, degrees, class))
+        .collect();
+    let last = span.stages.len() - 1;
+    let times: Vec<f64> = span
+        .stages
+        .iter()
+        .enumerate()
+        .map(|(at, &(class, layers))| {
+            let ends = if at == last { paces[class].ends } else { 0.0 };
+            layers as f64 * paces[class].layer + ends + transfer
+        })
+        .collect();
+    let micro_batches = f64::from(degrees.micro_batches);
+    let (sum, longest) = (
+        times.iter().sum::<f64>(),
+        times.iter().copied().fold(0.0, f64::max),
+    );
+    let pipeline = sum + (micro_batches - 1.0) * longest;
+    let base = pipeline + gradients + rest;
+    let step_s = base * (1.0 + jitter);
+    let mut of_class = vec![ClassTime::default(); classes];
+    let devices = u64::from(degrees.tensor) * u64::from(degrees.data);
+    for (&(class, layers), time) in span.stages.iter().zip(&times) {
+        let links = layers as f64 * paces[class].layer * paces[class].communication + transfer;
+        let time = ClassTime {
+            devices,
+            kernels_s: micro_batches * (time - links) + rest,
+            communication_s: micro_batches * links + gradients,
+            bubble_s: sum - longest,
+            waiting_s: micro_batches * (longest - time),
+            jitter_s: step_s - base,
+        };
+        of_class[class].include(&time);
+    }
+    let sequences = degrees.global_batch() as f64;
+    Outcome {
+        step_s,
+        step_tokens: sequences * f64::from(costs.problem.training.sequence_length),
+        classes: of_class,
+        mtbf_s: None,
+        goodput: None,
+    }
+}

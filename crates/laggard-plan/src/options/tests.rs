@@ -1,0 +1,224 @@
+use super::*;
+use crate::money::Prices;
+use crate::problem::{Known, Terms, Training};
+use laggard_simulate::{Constants, Frameworks, Precision, Surroundings};
+use laggard_specs::{Cluster, Model, Tables};
+use laggard_types::Seconds;
+
+/// What problems are made of.
+pub(crate) struct Fixture {
+    tables: Tables,
+    prices: Prices,
+    constants: Constants,
+    frameworks: Frameworks,
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        Self {
+            tables: Tables::builtin().expect("tables"),
+            prices: Prices::builtin().expect("prices"),
+            constants: Constants::builtin().expect("constants"),
+            frameworks: Frameworks::builtin().expect("frameworks"),
+        }
+    }
+
+    pub(crate) fn cluster(&self, text: &str) -> Cluster {
+        Cluster::from_toml_str(text, &self.tables).expect("a cluster")
+    }
+
+    pub(crate) fn preset(&self, name: &str) -> Cluster {
+        Cluster::preset(name, &self.tables).expect("a preset")
+    }
+
+    pub(crate) fn training(&self, model: &str, batch_tokens: u64) -> Training<'_> {
+        let model: &Model = self.tables.model(model).expect("a model");
+        let framework = self.frameworks.named("megatron-lm").expect("a framework");
+        Training {
+            model,
+            tokens: 1e12,
+            batch_tokens,
+            sequence_length: 4096,
+            precision: Precision::Half,
+            software: framework.software,
+            around: Surroundings {
+                checkpoint: Seconds(30.0),
+                restart: Seconds(600.0),
+            },
+        }
+    }
+
+    pub(crate) fn problem<'a>(
+        &self,
+        cluster: &Cluster,
+        training: Training<'a>,
+        terms: &Terms,
+    ) -> Result<Problem<'a>, PlanError> {
+        let known = Known {
+            tables: &self.tables,
+            prices: &self.prices,
+            constants: &self.constants,
+        };
+        Problem::new(cluster, training, terms, &known)
+    }
+}
+
+const MIXED: &str = r#"
+id = "mixed"
+[[site]]
+id = "here"
+power_limit_watts = 1.0e9
+power_usage_effectiveness = 1.2
+[[pool]]
+id = "slow"
+site = "here"
+accelerator = "a100-sxm4-80gb"
+count = 64
+devices_per_node = 8
+power_watts_per_device = 800.0
+failures_per_device_year = 0.1
+[[pool]]
+id = "fast"
+site = "here"
+accelerator = "h100-sxm5-80gb"
+count = 64
+devices_per_node = 8
+power_watts_per_device = 1275.0
+failures_per_device_year = 0.1
+"#;
+
+fn of_kind(options: &Options, kind: Kind) -> &PlanOption {
+    let mut list = options.list.iter();
+    list.find(|option| option.kind == kind)
+        .expect("an option of the kind")
+}
+
+#[test]
+fn shares_by_speed_beat_equal_ones_and_reach_nearly_what_the_classes_do_apart() {
+    let fixture = Fixture::new();
+    let cluster = fixture.cluster(MIXED);
+    let training = fixture.training("llama3-8b", 4 << 20);
+    let problem = fixture.problem(&cluster, training, &Terms::default());
+    let found = options(&problem.expect("a problem")).expect("options");
+    let rate = |kind| of_kind(&found, kind).figures.tokens_per_s;
+    let waiting = of_kind(&found, Kind::UnevenShares).figures.peak_use.waiting;
+    // What whole micro-batches cost vanishes with a larger batch.
+    let large = fixture.training("llama3-8b", 64 << 20);
+    let large = fixture.problem(&cluster, large, &Terms::default());
+    let large = options(&large.expect("a problem")).expect("options");
+    let with_large = of_kind(&large, Kind::UnevenShares).figures.peak_use.waiting;
+    assert!(
+        with_large < 0.01 && with_large < waiting,
+        "{with_large} {waiting}"
+    );
+    let (equal, uneven, pools) = (
+        rate(Kind::EqualShares),
+        rate(Kind::UnevenShares),
+        rate(Kind::Pools),
+    );
+    // H100 train more than twice as fast: waiting for A100 costs more than a quarter.
+    assert!(uneven > 1.25 * equal, "{uneven} {equal}");
+    assert!(
+        uneven > 0.85 * pools && uneven < 1.02 * pools,
+        "{uneven} {pools}"
+    );
+    assert!(of_kind(&found, Kind::EqualShares).figures.peak_use.waiting > 0.15);
+}
+
+/// Classes that are alike have nothing to share out unevenly: one job on both is one job on a
+/// single class of as many devices.
+#[test]
+fn two_halves_of_one_class_are_one_class() {
+    let fixture = Fixture::new();
+    let halves = MIXED.replace("a100-sxm4-80gb", "h100-sxm5-80gb");
+    let (start, _) = MIXED.split_once("[[pool]]").expect("pools");
+    let (_, last) = MIXED.rsplit_once("[[pool]]").expect("pools");
+    let whole = format!(
+        "{start}[[pool]]{}",
+        last.replace("count = 64", "count = 128")
+    );
+    let rate = |text: &str| {
+        let cluster = fixture.cluster(text);
+        let training = fixture.training("llama3-8b", 4 << 20);
+        let problem = fixture.problem(&cluster, training, &Terms::default());
+        let found = options(&problem.expect("a problem")).expect("options");
+        of_kind(&found, Kind::EqualShares).figures.tokens_per_s
+    };
+    let (halves, whole) = (rate(&halves), rate(&whole));
+    assert!((halves / whole - 1.0).abs() < 1e-9, "{halves} {whole}");
+}
+
+#[test]
+fn a_power_limit_turns_off_whole_hosts_of_the_least_peak_per_watt() {
+    let fixture = Fixture::new();
+    let cluster = fixture.cluster(MIXED);
+    // All of it draws 1.2 * (64 * 800 + 64 * 1275) = 159,360 W.
+    let check = |limit: f64, expect: [u64; 2]| {
+        let terms = Terms {
+            power_limit_watts: Some(limit),
+            ..Terms::default()
+        };
+        let training = fixture.training("llama3-8b", 4 << 20);
+        let problem = fixture.problem(&cluster, training, &terms);
+        assert_eq!(
+            on_within_power(&problem.expect("a problem")),
+            expect,
+            "{limit}"
+        );
+    };
+    check(159_360.0, [64, 64]);
+    // A100: 0.39 TFLOP/s per watt, H100: 0.78. One watt too many is one host.
+    check(159_359.0, [56, 64]);
+    check(159_360.0 - 8.0 * 800.0 * 1.2, [56, 64]);
+    check(100_000.0, [0, 64]);
+    check(90_000.0, [0, 56]);
+    check(1.0, [0, 0]);
+}
+
+#[test]
+fn what_is_missing_is_left_out_and_said() {
+    let fixture = Fixture::new();
+    let text = MIXED.replace("power_watts_per_device = 800.0\n", "");
+    let cluster = fixture.cluster(&text);
+    let training = fixture.training("llama3-8b", 4 << 20);
+    let problem = fixture.problem(&cluster, training, &Terms::default());
+    let problem = problem.expect("a problem");
+    let said = |part: &str| problem.caveats.iter().any(|it| it.contains(part));
+    assert!(said("no power is known of slow"), "{:?}", problem.caveats);
+    let found = options(&problem).expect("options");
+    assert_eq!(of_kind(&found, Kind::Pools).figures.power_mw, None);
+    let alone = found.list.iter().filter(|it| it.kind == Kind::Alone);
+    let power: Vec<_> = alone.map(|it| it.figures.power_mw.is_some()).collect();
+    assert_eq!(power, [false, true]);
+}
+
+#[test]
+fn contradictions_are_named() {
+    let fixture = Fixture::new();
+    let refused = |cluster: &Cluster, change: &dyn Fn(&mut Training<'_>, &mut Terms)| {
+        let mut training = fixture.training("llama3-8b", 4 << 20);
+        let mut terms = Terms::default();
+        change(&mut training, &mut terms);
+        let problem = fixture.problem(cluster, training, &terms);
+        problem.expect_err("a contradiction").to_string()
+    };
+    let mixed = fixture.cluster(MIXED);
+    let check = |text: String, part: &str| assert!(text.contains(part), "{text}");
+    check(
+        refused(&mixed, &|it, _| it.batch_tokens = 4095),
+        "no sequence of 4096",
+    );
+    check(
+        refused(&mixed, &|it, _| it.tokens = f64::INFINITY),
+        "tokens is inf",
+    );
+    let lease = |terms: &mut Terms, name: &str| {
+        terms.lease_dollars_per_hour.insert(name.to_owned(), 2.0);
+    };
+    check(
+        refused(&mixed, &|_, terms| lease(terms, "b200")),
+        "it has slow, fast",
+    );
+    let limited = |_: &mut Training<'_>, terms: &mut Terms| terms.power_limit_watts = Some(1e6);
+    check(refused(&fixture.preset("orbital"), &limited), "2 sites");
+}

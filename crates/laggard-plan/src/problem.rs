@@ -1,0 +1,453 @@
+//! What is asked: a cluster as classes of equal accelerators with their limits and prices, and the
+//! job that is to be trained on it. Knows nothing of options.
+
+use laggard_simulate::{
+    Constants, ForecastClass, Machine, Precision, Shape, Software, Surroundings,
+};
+use laggard_specs::{Attention, Cluster, Model, Pool, Tables, training_flop_per_token};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use thiserror::Error;
+
+use crate::layouts::Demand;
+use crate::money::{DrawBasis, Prices};
+
+/// By how much a layout may miss the batch. An assumption: replicas rarely divide it.
+const BATCH_TOLERANCE: f64 = 0.05;
+/// Widest tensor parallelism that is tried: wider than a box of eight is not in use.
+const MOST_TENSOR: u32 = 8;
+/// More classes are refused: every set of them is evaluated.
+const MOST_CLASSES: usize = 8;
+
+/// The job to train.
+#[derive(Debug, Clone, Copy)]
+pub struct Training<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Tokens to train on.
+    pub tokens: f64,
+    /// Most tokens of a step, to within 5 %.
+    pub batch_tokens: u64,
+    /// Tokens of a sequence.
+    pub sequence_length: u32,
+    /// Arithmetic of the products.
+    pub precision: Precision,
+    /// What the framework does.
+    pub software: Software,
+    /// What happens around the steps.
+    pub around: Surroundings,
+}
+
+/// What the owner says beside the cluster's file.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// Power of the only site, watts, instead of the cluster's own limit.
+    pub power_limit_watts: Option<f64>,
+    /// Rent that a class brings when it is leased, dollars per device and hour, by pool id or
+    /// accelerator; instead of the cluster's typical price.
+    pub lease_dollars_per_hour: BTreeMap<String, f64>,
+    /// Price of a kilowatt-hour at the meter.
+    pub dollars_per_kwh: Option<f64>,
+}
+
+/// What is known before any cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'k> {
+    /// Accelerators and models.
+    pub tables: &'k Tables,
+    /// Rents and power.
+    pub prices: &'k Prices,
+    /// Constants of the cost model.
+    pub constants: &'k Constants,
+}
+
+/// Accelerators that can stand in for each other.
+#[derive(Debug, Clone)]
+pub struct Class {
+    /// Name, count, machine and failures.
+    pub of: ForecastClass,
+    /// Position of its site.
+    pub site: usize,
+    /// Devices that are turned off together.
+    pub node_devices: u64,
+    /// Power of a device with its share of the host, without cooling.
+    pub watts: Option<f64>,
+    /// Whether that is what the maker or the cluster's file allows for, not a measurement.
+    pub is_nameplate: bool,
+    /// Rent of a device, dollars per hour.
+    pub dollars_per_hour: Option<f64>,
+}
+
+/// The power of a place.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Id of the site.
+    pub id: String,
+    /// What it can draw.
+    pub limit_watts: Option<f64>,
+    /// Power drawn over power of computers.
+    pub usage_effectiveness: Option<f64>,
+}
+
+/// Everything that options are made from.
+#[derive(Debug, Clone)]
+pub struct Problem<'a> {
+    /// The job.
+    pub training: Training<'a>,
+    /// The classes.
+    pub classes: Vec<Class>,
+    /// The sites.
+    pub places: Vec<Place>,
+    /// Price of a kilowatt-hour at the meter.
+    pub dollars_per_kwh: Option<f64>,
+    /// Constants of the cost model.
+    pub constants: Constants,
+    /// What was left out or taken for granted, in sentences.
+    pub caveats: Vec<String>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A number that cannot be.
+    #[error("{what} is {value}, but must be above zero and finite")]
+    NotPositive {
+        /// What the number is, with its unit.
+        what: &'static str,
+        /// The refused number.
+        value: f64,
+    },
+    /// The batch and the sequence contradict each other.
+    #[error(
+        "a batch of at most {batch} tokens holds no sequence of {sequence} tokens\nhint: raise \
+         --batch-tokens to {sequence}, or shorten --sequence-length"
+    )]
+    BatchBelowSequence {
+        /// The batch.
+        batch: u64,
+        /// The sequence.
+        sequence: u32,
+    },
+    /// One limit for several places.
+    #[error(
+        "one power limit for the {sites} sites of the cluster\nhint: state power_limit_watts of \
+         each site in a cluster file (`laggard specs show {cluster} > mine.toml`)"
+    )]
+    LimitOfSeveralSites {
+        /// Number of sites.
+        sites: usize,
+        /// The cluster.
+        cluster: String,
+    },
+    /// A price for what is not there.
+    #[error("a lease price for `{name}`, which the cluster has not\nhint: it has {known}")]
+    UnknownClass {
+        /// What was named.
+        name: String,
+        /// The pools of the cluster.
+        known: String,
+    },
+    /// Every class lacks something.
+    #[error("no class of the cluster can be planned with: {reasons}")]
+    NoClass {
+        /// What each lacks.
+        reasons: String,
+    },
+    /// Too many sets of classes.
+    #[error(
+        "{classes} classes, but every set of them is evaluated and at most {most} can be\nhint: \
+         put pools that are nearly alike into one in a cluster file"
+    )]
+    TooManyClasses {
+        /// Classes of the cluster.
+        classes: usize,
+        /// Most that are accepted.
+        most: usize,
+    },
+    /// Nothing fits.
+    #[error("nothing can train {model} here: {reason}\nhint: {relaxation}")]
+    Infeasible {
+        /// The model.
+        model: String,
+        /// Why not, of the class that comes nearest.
+        reason: String,
+        /// The smallest change that makes a plan possible.
+        relaxation: String,
+    },
+    /// The objective needs what no option has.
+    #[error("no option can be compared by {objective}: {missing}\nhint: {hint}")]
+    NothingToCompare {
+        /// The objective.
+        objective: &'static str,
+        /// What is missing.
+        missing: &'static str,
+        /// What to state.
+        hint: &'static str,
+    },
+    /// A prediction failed.
+    #[error(transparent)]
+    Simulate(#[from] laggard_simulate::SimulateError),
+    /// A name that is in no table.
+    #[error(transparent)]
+    Specs(#[from] laggard_specs::SpecsError),
+}
+
+impl<'a> Problem<'a> {
+    /// The problem of a cluster. Classes that nothing can be predicted for are left out, with a
+    /// caveat.
+    ///
+    /// # Errors
+    /// Numbers that are not above zero, limits that contradict each other, or no class left.
+    pub fn new(
+        cluster: &Cluster,
+        training: Training<'a>,
+        terms: &Terms,
+        known: &Known<'_>,
+    ) -> Result<Self, PlanError> {
+        check(&training, terms)?;
+        let mut problem = Self {
+            training,
+            classes: Vec::new(),
+            places: places(cluster, terms)?,
+            dollars_per_kwh: terms.dollars_per_kwh,
+            constants: known.constants.clone(),
+            caveats: Vec::new(),
+        };
+        check_leases(cluster, terms)?;
+        let mut reasons = Vec::new();
+        for pool in &cluster.pools {
+            let alone = Cluster {
+                pools: vec![pool.clone()],
+                ..cluster.clone()
+            };
+            match ForecastClass::of_cluster(&alone, known.tables) {
+                Ok(of) => problem.classes.extend(of.into_iter().map(|of| {
+                    let place = cluster.sites.iter().position(|site| site.id == pool.site);
+                    class(of, pool, place.unwrap_or(0), (terms, known.prices))
+                })),
+                Err(error) => {
+                    let text = error.to_string();
+                    let reason = text.lines().next().unwrap_or_default();
+                    reasons.push(format!("{}: {reason}", pool.id));
+                }
+            }
+        }
+        problem.classes.retain(|class| class.of.count > 0);
+        if problem.classes.is_empty() {
+            let reasons = reasons.join("; ");
+            return Err(PlanError::NoClass { reasons });
+        }
+        let classes = problem.classes.len();
+        if classes > MOST_CLASSES {
+            let most = MOST_CLASSES;
+            return Err(PlanError::TooManyClasses { classes, most });
+        }
+        let left_out = |reason: &String| format!("left out of everything: {reason}");
+        problem.caveats.extend(reasons.iter().map(left_out));
+        problem.note_what_is_missing();
+        Ok(problem)
+    }
+
+    fn note_what_is_missing(&mut self) {
+        let lacking = |has: &dyn Fn(&Class) -> bool| -> Option<String> {
+            let names = self.classes.iter().filter(|class| !has(class));
+            let names: Vec<&str> = names.map(|class| class.of.name.as_str()).collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        };
+        let has_watts = |class: &Class| {
+            class.watts.is_some() && self.places[class.site].usage_effectiveness.is_some()
+        };
+        let mut notes = Vec::new();
+        if let Some(names) = lacking(&has_watts) {
+            notes.push(format!(
+                "no power is known of {names}: MW is left out, and no power limit is kept, where \
+                 they are on (power_watts_per_device, power_usage_effectiveness)"
+            ));
+        }
+        if let Some(names) = lacking(&|class| class.dollars_per_hour.is_some()) {
+            notes.push(format!(
+                "no price is known of {names}: dollars are left out where they count (--lease)"
+            ));
+        }
+        if let Some(names) = lacking(&|class| class.of.failures_per_device_year.is_some()) {
+            notes.push(format!(
+                "no failure rate is known of {names}: jobs with them are taken as never failing \
+                 (failures_per_device_year)"
+            ));
+        }
+        self.caveats.extend(notes);
+    }
+
+    /// Devices of all classes.
+    #[must_use]
+    pub fn devices(&self) -> u64 {
+        self.classes.iter().map(|class| class.of.count).sum()
+    }
+
+    /// Sum of the dense peaks of all devices in half precision, FLOP/s.
+    #[must_use]
+    pub fn peak(&self) -> f64 {
+        let of = |class: &Class| class.of.count as f64 * class.of.machine.half_peak;
+        self.classes.iter().map(of).sum()
+    }
+
+    /// FLOP that MFU counts for a token: the causal convention.
+    #[must_use]
+    pub fn flop_per_token(&self) -> f64 {
+        let length = u64::from(self.training.sequence_length);
+        training_flop_per_token(self.training.model, length, Attention::Causal).0
+    }
+
+    /// Most sequences of a step.
+    pub(crate) fn batch(&self) -> u64 {
+        self.training.batch_tokens / u64::from(self.training.sequence_length)
+    }
+
+    pub(crate) fn demand(&self) -> Demand<'a> {
+        Demand {
+            model: self.training.model,
+            sequence_length: self.training.sequence_length,
+            global_batch: self.batch(),
+            batch_excess: BATCH_TOLERANCE,
+            batch_shortfall: 1.0,
+            precision: self.training.precision,
+            software: self.training.software,
+        }
+    }
+
+    /// Most sequences of a step with the tolerance.
+    pub(crate) fn most_sequences(&self) -> f64 {
+        self.batch() as f64 * (1.0 + BATCH_TOLERANCE)
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        Shape::of(self.training.model)
+    }
+
+    /// Widest tensor parallelism of devices of some classes.
+    pub(crate) fn most_tensor(&self, classes: &[usize]) -> u32 {
+        let widths = classes.iter().map(|&at| {
+            let class = &self.classes[at];
+            let node = u32::try_from(class.node_devices).unwrap_or(MOST_TENSOR);
+            class.of.machine.fabric.domain_ranks().max(node)
+        });
+        widths.fold(MOST_TENSOR, u32::min).max(1)
+    }
+
+    /// The slowest machine of some classes with the least memory of all: what fits there fits on
+    /// each.
+    pub(crate) fn weakest(&self, classes: &[usize]) -> Machine {
+        let machines = || classes.iter().map(|&at| &self.classes[at].of.machine);
+        let slower = |a: &&Machine, b: &&Machine| a.half_peak.total_cmp(&b.half_peak);
+        let memory = machines()
+            .map(|it| it.memory_bytes)
+            .fold(f64::MAX, f64::min);
+        let slowest = machines().min_by(slower);
+        Machine {
+            memory_bytes: memory,
+            ..slowest.unwrap_or(&self.classes[0].of.machine).clone()
+        }
+    }
+}
+
+fn check(training: &Training<'_>, terms: &Terms) -> Result<(), PlanError> {
+    let leases = terms.lease_dollars_per_hour.values();
+    let leases = leases.map(|price| ("lease price in dollars per device and hour", *price));
+    let limit = terms
+        .power_limit_watts
+        .map(|watts| ("power limit in watts", watts));
+    let energy = terms
+        .dollars_per_kwh
+        .map(|price| ("price of a kilowatt-hour in dollars", price));
+    let numbers = [("number of tokens", training.tokens)];
+    for (what, value) in numbers.into_iter().chain(limit).chain(energy).chain(leases) {
+        if !(value.is_finite() && value > 0.0) {
+            return Err(PlanError::NotPositive { what, value });
+        }
+    }
+    let (batch, sequence) = (training.batch_tokens, training.sequence_length);
+    if sequence == 0 {
+        let (what, value) = ("sequence length in tokens", 0.0);
+        return Err(PlanError::NotPositive { what, value });
+    }
+    if batch < u64::from(sequence) {
+        return Err(PlanError::BatchBelowSequence { batch, sequence });
+    }
+    Ok(())
+}
+
+fn places(cluster: &Cluster, terms: &Terms) -> Result<Vec<Place>, PlanError> {
+    if terms.power_limit_watts.is_some() && cluster.sites.len() > 1 {
+        return Err(PlanError::LimitOfSeveralSites {
+            sites: cluster.sites.len(),
+            cluster: cluster.id.clone(),
+        });
+    }
+    let place = |site: &laggard_specs::Site| Place {
+        id: site.id.clone(),
+        limit_watts: terms.power_limit_watts.or(site.power_limit_watts),
+        usage_effectiveness: site.power_usage_effectiveness,
+    };
+    Ok(cluster.sites.iter().map(place).collect())
+}
+
+fn check_leases(cluster: &Cluster, terms: &Terms) -> Result<(), PlanError> {
+    let is_there = |name: &&String| {
+        let is = |pool: &Pool| pool.id == **name || pool.accelerator == **name;
+        cluster.pools.iter().any(is)
+    };
+    let mut names = terms.lease_dollars_per_hour.keys();
+    let Some(name) = names.find(|name| !is_there(name)) else {
+        return Ok(());
+    };
+    let ids: Vec<&str> = cluster.pools.iter().map(|pool| pool.id.as_str()).collect();
+    Err(PlanError::UnknownClass {
+        name: name.clone(),
+        known: ids.join(", "),
+    })
+}
+
+fn class(of: ForecastClass, pool: &Pool, site: usize, (terms, prices): (&Terms, &Prices)) -> Class {
+    let stated = |name: &String| terms.lease_dollars_per_hour.get(name).copied();
+    let draw = prices.draw(pool);
+    let is_nameplate = draw
+        .as_ref()
+        .is_some_and(|it| it.basis != DrawBasis::Measured);
+    Class {
+        of,
+        site,
+        node_devices: pool.devices_per_node.unwrap_or(1).max(1),
+        watts: draw.map(|it| it.watts_per_device),
+        is_nameplate,
+        dollars_per_hour: stated(&pool.id)
+            .or_else(|| stated(&pool.accelerator))
+            .or_else(|| prices.rent(pool).map(|price| price.typical)),
+    }
+}
+
+/// What a set of knobs makes of a problem: each factor is 1 for the problem as it is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Factors {
+    /// On the speed of each class's kernels.
+    pub speed: Vec<f64>,
+    /// On the price of each class.
+    pub price: Vec<f64>,
+    /// On all failure rates.
+    pub failures: f64,
+    /// On the growth of steps with the number of ranks.
+    pub jitter: f64,
+}
+
+impl Factors {
+    /// The problem as it is.
+    #[must_use]
+    pub fn none(classes: usize) -> Self {
+        Self {
+            speed: vec![1.0; classes],
+            price: vec![1.0; classes],
+            failures: 1.0,
+            jitter: 1.0,
+        }
+    }
+}
