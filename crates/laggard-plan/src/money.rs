@@ -11,6 +11,8 @@ use laggard_specs::{Pool, Price};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::number::NumberError;
+
 pub use bill::{Activity, Bill, Costs, Depreciation, LeftOut, Line, PoolMoney, SitePower, bill};
 pub use break_even::{Elsewhere, break_even_lease};
 
@@ -174,15 +176,8 @@ pub enum MoneyError {
         problem: String,
     },
     /// A number that cannot be.
-    #[error("{what} is {value}, but must be {allowed}")]
-    Number {
-        /// Which number.
-        what: &'static str,
-        /// The number.
-        value: f64,
-        /// What it may be.
-        allowed: &'static str,
-    },
+    #[error(transparent)]
+    Number(#[from] NumberError),
     /// More devices at work than the pool has.
     #[error("pool {pool} has {devices} devices, but {used} are given something to do")]
     TooMany {
@@ -328,30 +323,6 @@ impl Prices {
         }
         Ok(())
     }
-}
-
-/// Refuses a number that is below zero or not finite.
-fn at_least_zero(what: &'static str, value: f64) -> Result<(), MoneyError> {
-    if value >= 0.0 && value.is_finite() {
-        return Ok(());
-    }
-    Err(MoneyError::Number {
-        what,
-        value,
-        allowed: "at least zero and finite",
-    })
-}
-
-/// Refuses a number that is not above zero and finite.
-fn above_zero(what: &'static str, value: f64) -> Result<(), MoneyError> {
-    if value > 0.0 && value.is_finite() {
-        return Ok(());
-    }
-    Err(MoneyError::Number {
-        what,
-        value,
-        allowed: "above zero and finite",
-    })
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ mod worth;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::number::NumberError;
+
 pub use curve::{Curve, Piece};
 pub use worth::Worth;
 
@@ -169,17 +171,8 @@ impl Allocation {
 #[non_exhaustive]
 pub enum PoolsError {
     /// A number that cannot be.
-    #[error("{what} of {of} is {value}, but must be {allowed}")]
-    Number {
-        /// Which number.
-        what: &'static str,
-        /// Of which use, class or site.
-        of: String,
-        /// The number.
-        value: f64,
-        /// What it may be.
-        allowed: &'static str,
-    },
+    #[error(transparent)]
+    Number(#[from] NumberError),
     /// An index beyond the list that it points into.
     #[error("{of} names {what} {index}, but there are {count}")]
     Unknown {

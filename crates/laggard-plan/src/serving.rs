@@ -7,8 +7,8 @@
 //! the prompts of the sequences that take the place of those that ended, one in `output_tokens` of
 //! `B`. `B` is as large as memory and latency allow. What devices reach of their peaks is fitted on
 //! published measurements (`data/serving.toml`); a model with experts reaches a fitted share of the
-//! whole. Replicas do not wait for each other, so rates of classes add up. Knows nothing of money or
-//! of what a cluster is used for.
+//! whole. Replicas do not wait for each other, so rates of classes add up. Knows nothing of money
+//! or of what a cluster is used for.
 
 mod capacity;
 mod constants;
@@ -17,6 +17,8 @@ mod replica;
 use laggard_specs::{Accelerator, Model};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::number::{NumberError, above_zero};
 
 pub use capacity::{DailyDemand, Mix, Served, Sessions, mixed_tokens_per_second};
 pub use constants::{
@@ -121,15 +123,8 @@ pub enum ServingError {
         source: Box<toml::de::Error>,
     },
     /// A number that cannot be.
-    #[error("{what} is {value}, but must be {allowed}")]
-    Number {
-        /// Which number.
-        what: &'static str,
-        /// The number.
-        value: f64,
-        /// What it may be.
-        allowed: &'static str,
-    },
+    #[error(transparent)]
+    Number(#[from] NumberError),
     /// Something about an accelerator that is not known.
     #[error("{key} of {accelerator} is unknown\nhint: add it to the accelerator's entry")]
     Unknown {
@@ -241,18 +236,6 @@ impl Requests {
         }
         Ok(())
     }
-}
-
-/// Refuses a number that is not above zero and finite.
-fn above_zero(what: &'static str, value: f64) -> Result<f64, ServingError> {
-    if value > 0.0 && value.is_finite() {
-        return Ok(value);
-    }
-    Err(ServingError::Number {
-        what,
-        value,
-        allowed: "above zero and finite",
-    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use laggard_specs::{Cluster, Pool};
 use serde::{Deserialize, Serialize};
 
-use super::{MoneyError, Prices, Span, above_zero, at_least_zero};
+use super::{MoneyError, Prices, Span};
+use crate::number::{above_zero, at_least_zero};
 
 const HOURS_PER_YEAR: f64 = 8766.0;
 

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{MoneyError, Span, above_zero, at_least_zero};
+use super::{MoneyError, Span};
+use crate::number::{above_zero, at_least_zero, refuse_unless};
 
 /// Where else the same job could train.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -35,13 +36,13 @@ pub fn break_even_lease(
     )?;
     at_least_zero("the rent elsewhere", elsewhere.dollars_per_device_hour.low)?;
     at_least_zero("the rent elsewhere", elsewhere.dollars_per_device_hour.high)?;
-    if !extra_cost_of_leasing.is_finite() {
-        return Err(MoneyError::Number {
-            what: "the extra cost of leasing",
-            value: extra_cost_of_leasing,
-            allowed: "finite",
-        });
-    }
+    let is_finite = extra_cost_of_leasing.is_finite();
+    refuse_unless(
+        is_finite,
+        "the extra cost of leasing",
+        extra_cost_of_leasing,
+        "finite",
+    )?;
     let share = tokens_per_second / elsewhere.tokens_per_second;
     let price = elsewhere.dollars_per_device_hour.times(share);
     Ok(price.plus(Span::exactly(extra_cost_of_leasing)))

@@ -1,6 +1,7 @@
 //! Rates that grow ever more slowly with capacity.
 
 use super::PoolsError;
+use crate::number::{above_zero, at_least_zero, refuse_unless};
 
 /// A concave curve through the origin: what rate comes of how much capacity.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,22 +39,13 @@ impl Curve {
     pub fn of_pieces(pieces: Vec<Piece>) -> Result<Self, PoolsError> {
         let mut before = f64::INFINITY;
         for (index, piece) in pieces.iter().enumerate() {
-            let wrong = |what, value, allowed| {
-                Err(PoolsError::Number {
-                    what,
-                    of: format!("piece {index} of a curve"),
-                    value,
-                    allowed,
-                })
-            };
-            if piece.capacity.is_nan() || piece.capacity <= 0.0 {
-                return wrong("the capacity", piece.capacity, "above zero");
-            }
-            let is_concave = (0.0..=before).contains(&piece.slope) && piece.slope.is_finite();
-            if !is_concave {
-                let allowed = "at least zero, and no steeper than the piece before";
-                return wrong("the slope", piece.slope, allowed);
-            }
+            let (capacity, slope) = (piece.capacity, piece.slope);
+            let what = format!("the capacity of piece {index} of a curve");
+            refuse_unless(capacity > 0.0, &what, capacity, "above zero")?;
+            let what = format!("the slope of piece {index} of a curve");
+            let is_concave = (0.0..=before).contains(&slope) && slope.is_finite();
+            let allowed = "at least zero, and no steeper than the piece before";
+            refuse_unless(is_concave, &what, slope, allowed)?;
             before = piece.slope;
         }
         Ok(Self { pieces })
@@ -67,21 +59,8 @@ impl Curve {
     pub fn hull(points: &[(f64, f64)]) -> Result<Self, PoolsError> {
         let mut sorted = vec![(0.0, 0.0)];
         for &(capacity, rate) in points {
-            let wrong = |what, value, allowed| {
-                let of = "a point of a curve".to_owned();
-                Err(PoolsError::Number {
-                    what,
-                    of,
-                    value,
-                    allowed,
-                })
-            };
-            if !(capacity > 0.0 && capacity.is_finite()) {
-                return wrong("the capacity", capacity, "above zero and finite");
-            }
-            if !(rate >= 0.0 && rate.is_finite()) {
-                return wrong("the rate", rate, "at least zero and finite");
-            }
+            above_zero("the capacity of a point of a curve", capacity)?;
+            at_least_zero("the rate of a point of a curve", rate)?;
             sorted.push((capacity, rate));
         }
         sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.total_cmp(&a.1)));

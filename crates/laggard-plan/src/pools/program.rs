@@ -52,8 +52,8 @@ pub(super) fn solve(problem: &PoolProblem, effort: Effort) -> Result<Solved, Poo
     }
 }
 
-/// An allocation from the one that splits domains, for problems so large that the search ends before
-/// it finds one.
+/// An allocation from the one that splits domains, for problems so large that the search ends
+/// before it finds one.
 fn by_rounding(problem: &PoolProblem, effort: Effort) -> Result<Solved, PoolsError> {
     let program = Program::new(problem, Goal::Value, Domains::Split);
     let effort = Effort {

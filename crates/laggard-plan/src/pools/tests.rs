@@ -200,8 +200,8 @@ proptest! {
     }
 }
 
-/// A site of `classes` classes at about the rates of Hopper and Blackwell, with pools for three jobs
-/// and a lease, whose power does not suffice for all.
+/// A site of `classes` classes at about the rates of Hopper and Blackwell, with pools for three
+/// jobs and a lease, whose power does not suffice for all.
 fn a_site(classes: usize, domains: u64) -> PoolProblem {
     let rate = |class: usize, of_use: usize| {
         let spread = 0.013 * ((class * 7919 + of_use) % 97) as f64 / 97.0;

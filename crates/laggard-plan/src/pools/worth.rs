@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{PoolProblem, PoolsError, Use};
+use crate::number;
 
 /// Most domains of a class: what the solver counts with.
 const MOST_DOMAINS: u64 = i32::MAX as u64;
@@ -127,14 +128,9 @@ pub(super) fn check(problem: &PoolProblem) -> Result<(), PoolsError> {
         let of = format!("class {index}");
         known("site", &of, class.site, problem.sites.len())?;
         at_least_zero("the power of the reserve", &of, class.reserve_watts)?;
-        if class.domains > MOST_DOMAINS {
-            return Err(PoolsError::Number {
-                what: "the number of domains",
-                of,
-                value: class.domains as f64,
-                allowed: "below 2^31",
-            });
-        }
+        let (domains, what) = (class.domains, format!("the number of domains of {of}"));
+        let fits = domains <= MOST_DOMAINS;
+        number::refuse_unless(fits, &what, domains as f64, "below 2^31")?;
         if class.reserve > class.domains {
             return Err(PoolsError::Reserve {
                 class: index,
@@ -174,28 +170,15 @@ fn check_use(problem: &PoolProblem, of_use: &Use) -> Result<(), PoolsError> {
         }
         at_least_zero("the capacity of a domain", of, member.capacity)?;
         at_least_zero("the power of a domain", of, member.watts)?;
-        if !member.cost.is_finite() {
-            return Err(PoolsError::Number {
-                what: "the cost of a domain",
-                of: of.clone(),
-                value: member.cost,
-                allowed: "finite",
-            });
-        }
+        let (cost, what) = (member.cost, format!("the cost of a domain of {of}"));
+        number::refuse_unless(cost.is_finite(), &what, cost, "finite")?;
     }
     Ok(())
 }
 
-fn at_least_zero(what: &'static str, of: &str, value: f64) -> Result<(), PoolsError> {
-    if value >= 0.0 && value.is_finite() {
-        return Ok(());
-    }
-    Err(PoolsError::Number {
-        what,
-        of: of.to_owned(),
-        value,
-        allowed: "at least zero and finite",
-    })
+fn at_least_zero(what: &str, of: &str, value: f64) -> Result<(), PoolsError> {
+    number::at_least_zero(&format!("{what} of {of}"), value)?;
+    Ok(())
 }
 
 fn known(what: &'static str, of: &str, index: usize, count: usize) -> Result<(), PoolsError> {

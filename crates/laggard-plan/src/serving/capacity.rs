@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ServingError;
 use super::constants::DispatchLoss;
-use super::{ServingError, above_zero};
+use crate::number::{above_zero, at_least_zero, refuse_unless};
 
 const HOURS: usize = 24;
 
@@ -26,23 +27,12 @@ impl Sessions {
     /// Impossible numbers.
     pub fn tokens_per_second_each(&self) -> Result<f64, ServingError> {
         above_zero("the limit of a session", self.limit_tokens_per_second)?;
-        let number = |what, value, allowed| ServingError::Number {
-            what,
-            value,
-            allowed,
-        };
-        if !(self.share_used > 0.0 && self.share_used <= 1.0) {
-            let allowed = "above zero and at most 1";
-            return Err(number(
-                "the share of its limit used",
-                self.share_used,
-                allowed,
-            ));
-        }
-        if !(self.peak_factor >= 1.0 && self.peak_factor.is_finite()) {
-            let allowed = "at least 1 and finite";
-            return Err(number("the peak factor", self.peak_factor, allowed));
-        }
+        let (used, peak) = (self.share_used, self.peak_factor);
+        let is_share = used > 0.0 && used <= 1.0;
+        let what = "the share of its limit that a session uses";
+        refuse_unless(is_share, what, used, "above zero and at most 1")?;
+        let is_factor = peak >= 1.0 && peak.is_finite();
+        refuse_unless(is_factor, "the peak factor", peak, "at least 1 and finite")?;
         Ok(self.limit_tokens_per_second * self.share_used * self.peak_factor)
     }
 
@@ -102,19 +92,13 @@ impl DailyDemand {
     /// # Errors
     /// Another number of hours, numbers below zero, or no demand at all.
     pub fn new(hours: &[f64]) -> Result<Self, ServingError> {
-        let number = |what, value, allowed| ServingError::Number {
-            what,
-            value,
-            allowed,
-        };
-        let Ok(hours) = <[f64; HOURS]>::try_from(hours) else {
-            return Err(number("the number of hours", hours.len() as f64, "24"));
-        };
-        if let Some(&value) = hours.iter().find(|it| !(**it >= 0.0 && it.is_finite())) {
-            let allowed = "at least zero and finite";
-            return Err(number("the demand of an hour", value, allowed));
+        let count = hours.len();
+        refuse_unless(count == HOURS, "the number of hours", count as f64, "24")?;
+        for &hour in hours {
+            at_least_zero("the demand of an hour", hour)?;
         }
         above_zero("the demand of a day", hours.iter().sum())?;
+        let hours = std::array::from_fn(|hour| hours[hour]);
         Ok(Self { hours })
     }
 

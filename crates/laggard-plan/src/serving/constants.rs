@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Numbers, Requests, ServingError, above_zero};
+use super::{Numbers, Requests, ServingError};
+use crate::number::{above_zero, refuse_unless};
 
 const TABLE: &str = include_str!("../../data/serving.toml");
 
@@ -103,8 +104,8 @@ pub struct LatencyTable {
     pub rows: Vec<LatencyRow>,
 }
 
-/// A measurement: tokens of a prompt, tokens of an answer, sequences at once, seconds from one token
-/// to the next, and the prediction over them.
+/// A measurement: tokens of a prompt, tokens of an answer, sequences at once, seconds from one
+/// token to the next, and the prediction over them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LatencyRow(pub f64, pub f64, pub u64, pub f64, pub f64);
 
@@ -165,17 +166,13 @@ impl ServingConstants {
             ("held_share_of_answer", self.held_share_of_answer),
         ];
         for (what, value) in shares {
-            if !(value > 0.0 && value <= 1.0) {
-                return Err(ServingError::Number {
-                    what,
-                    value,
-                    allowed: "above zero and at most 1",
-                });
-            }
+            let is_share = value > 0.0 && value <= 1.0;
+            refuse_unless(is_share, what, value, "above zero and at most 1")?;
         }
         above_zero("layer_seconds", self.layer_seconds)?;
         above_zero("sequence_seconds", self.sequence_seconds)?;
-        above_zero("most_sequences", self.most_sequences as f64).map(|_| ())
+        above_zero("most_sequences", self.most_sequences as f64)?;
+        Ok(())
     }
 }
 
