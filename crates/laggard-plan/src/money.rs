@@ -14,7 +14,9 @@ use thiserror::Error;
 use crate::number::NumberError;
 
 pub use bill::{Activity, Bill, Costs, Depreciation, LeftOut, Line, PoolMoney, SitePower, bill};
-pub use break_even::{Elsewhere, break_even_lease};
+pub use break_even::{
+    ClassRates, Elsewhere, LeaseOrder, break_even_lease, break_even_token_price, lease_order,
+};
 
 const TABLE: &str = include_str!("../data/prices.toml");
 

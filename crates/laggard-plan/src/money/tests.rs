@@ -220,3 +220,54 @@ fn break_even_is_the_rent_of_the_same_tokens() {
     assert!(break_even_lease(f64::NAN, &elsewhere, 0.0).is_err());
     assert!(break_even_lease(1.0, &elsewhere, f64::INFINITY).is_err());
 }
+
+#[test]
+fn who_is_let_first_depends_on_how_a_lease_is_paid() {
+    // Training: MLPerf Training v5.0, Llama 3.1 405B. Serving: MLPerf Inference v5.1, Llama 2 70B
+    // offline, per device. One price for all: what is said of a lease of a whole site, 2.60.
+    let ids = ["h100-sxm5-80gb", "h200-sxm-141gb", "gb200"];
+    let tables = tables();
+    let trained = tables.class_rates(&ids, laggard_specs::RateBasis::Measured);
+    let trained = trained.expect("one set has all three");
+    let served = [3902.0, 4415.0, 13_015.0];
+    let classes: Vec<ClassRates> = trained
+        .iter()
+        .zip(served)
+        .map(|(trained, served)| ClassRates {
+            training_tokens_per_second: trained.relative,
+            serving_tokens_per_second: served,
+            lease_dollars_per_device_hour: 2.60,
+        })
+        .collect();
+    let order = lease_order(&classes).expect("rates");
+    assert_eq!(
+        order.paid_per_token,
+        [2, 1, 0],
+        "GB200 serves, Hopper trains"
+    );
+    assert_eq!(
+        order.paid_per_hour,
+        [0, 1, 2],
+        "Hopper is let, GB200 trains"
+    );
+    assert!(order.depends_on_payment());
+    let alike = lease_order(&[classes[0], classes[0]]).expect("rates");
+    assert_eq!(
+        (alike.paid_per_token, alike.paid_per_hour),
+        (vec![0, 1], vec![0, 1])
+    );
+    let idle = ClassRates {
+        training_tokens_per_second: 0.0,
+        ..classes[0]
+    };
+    assert!(lease_order(&[idle]).is_err());
+}
+
+#[test]
+fn the_token_price_of_a_lease_earns_the_lease() {
+    let price = break_even_token_price(Span::exactly(2.60), 4000.0, 0.5).expect("a price");
+    // 4000 tokens a second, of which half is sold, make 7.2 million in an hour.
+    assert!((price.typical * 7.2 - 2.60).abs() < 1e-12);
+    assert!(break_even_token_price(Span::exactly(2.60), 4000.0, 1.5).is_err());
+    assert!(break_even_token_price(Span::exactly(2.60), 0.0, 0.5).is_err());
+}
