@@ -150,28 +150,36 @@ impl World {
         Ok(samples)
     }
 
-    /// The same job for [`crate::simulate_ranks`], which needs no graph of all ranks. The first
-    /// class's times are the reference; those of others are as much longer as their kernels are.
+    /// The same job for [`crate::simulate_ranks`], which needs no graph of all ranks. The times of
+    /// the fastest class are the reference; those of others are as much longer as their kernels
+    /// are.
     ///
     /// # Errors
     /// If a step of one class cannot be evaluated.
     pub fn workload(&self, variation: &Variation) -> Result<ScaleWorkload, SimulateError> {
-        let times = |class| self.stages(class);
-        let reference = times(0)?;
-        let kernels = |stages: &[StageTimes]| -> f64 {
-            stages.iter().map(|it| it.forward_s + it.backward_s).sum()
+        let of_class: Vec<Vec<StageTimes>> = (0..self.costs.len())
+            .map(|class| self.stages(class))
+            .collect::<Result<_, _>>()?;
+        let kernels = |class: &usize| -> f64 {
+            let stages = of_class[*class].iter();
+            stages.map(|it| it.forward_s + it.backward_s).sum()
         };
-        let class_factors = (0..self.costs.len())
-            .map(|class| Ok(kernels(&times(class)?) / kernels(&reference)))
-            .collect::<Result<_, SimulateError>>()?;
+        let classes = 0..of_class.len();
+        let fastest = classes
+            .clone()
+            .min_by(|a, b| kernels(a).total_cmp(&kernels(b)));
+        let fastest = fastest.ok_or(SimulateError::NoClasses)?;
+        let class_factors = classes
+            .map(|class| kernels(&class) / kernels(&fastest))
+            .collect();
         let one = |wanted: fn(&Operation) -> bool| {
             let found = self.schedule.operations.iter().find(|it| wanted(it));
-            found.map_or(0.0, |operation| self.seconds_on(operation, 0))
+            found.map_or(0.0, |operation| self.seconds_on(operation, fastest))
         };
         let norm = one(|it| it.phase == Phase::GradientNorm && it.axis.is_none())
             + one(|it| it.phase == Phase::GradientNorm && it.axis.is_some());
         Ok(ScaleWorkload {
-            stages: reference,
+            stages: of_class[fastest].clone(),
             transfer_s: one(|it| it.phase == Phase::PipelineTransfer),
             input_s: one(|it| it.phase == Phase::Input),
             norm_s: norm,
