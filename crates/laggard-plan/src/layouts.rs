@@ -372,8 +372,8 @@ fn replicas(
 }
 
 /// Replicas and micro-batches of each, for `batches` in all: as many replicas as there can be, or
-/// where that misses the batch by too much, as many as divide it. Replicas come in groups that share
-/// experts, micro-batches in rounds.
+/// where that misses the batch by too much, as many as divide it. Replicas come in groups that
+/// share experts, micro-batches in rounds.
 fn batches_of(
     most: u64,
     batches: u64,

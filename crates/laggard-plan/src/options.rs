@@ -136,12 +136,13 @@ pub fn options(problem: &Problem<'_>) -> Result<Options, PlanError> {
     })
 }
 
-/// How far measured tokens per second may lie from the predicted ones, as a factor either way: nine
-/// of ten published runs are within. Of dense models in half precision (269 rows) each run is
-/// predicted with constants fitted without its source, and the ninth tenth of errors is 21 %; of
-/// those in fp8 and fp4 (108 rows) it is 26 %. Of experts (67 rows) predictions reach from 58 % below
-/// to 77 % above. The constants of the last two were fitted on the runs that they are compared with.
-/// Source: what `benches/src/bin/fit_cost_model.rs` prints (2026-11-21), sources with equal weight.
+/// How far measured tokens per second may lie from the predicted ones, as a factor either way:
+/// nine of ten published runs are within. Of dense models in half precision (269 rows) each run is
+/// predicted with constants fitted without its source, and nine of ten errors are below 21 %; of
+/// those in fp8 and fp4 (108 rows) below 26 %. Of experts (67 rows) predictions reach from 58 %
+/// below to 77 % above. The constants of the last two were fitted on the runs that they are
+/// compared with. Source: what `benches/src/bin/fit_cost_model.rs` prints (2026-11-21), sources
+/// with equal weight.
 #[must_use]
 pub fn error_factor(problem: &Problem<'_>) -> f64 {
     match (&problem.training.model.experts, problem.training.precision) {

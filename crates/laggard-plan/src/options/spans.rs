@@ -1,6 +1,7 @@
 //! Replicas that span classes: each has some stages of every class, with as many layers as the
-//! stage is fast. The cut and the order of the stages are exact for given numbers of stages; of
-//! these numbers the most promising by the pace of the stages together are tried.
+//! stage is fast. The cut is exact for given numbers of stages, and so is their order where there
+//! are not too many orders to look through; else the class with the most memory comes first. Of the
+//! numbers of stages the most promising by the pace of the stages together are tried.
 
 use laggard_schedule::Zero;
 use laggard_simulate::{Degrees, Job, StepTime, predict};
@@ -11,7 +12,7 @@ use std::ops::Range;
 
 use super::job::{ClassTime, Costs, JobPlan, Outcome, Parts};
 use crate::layouts::{USABLE_MEMORY, memory_layout, powers};
-use crate::stages::{Chain, Cut, Stage, order_stages};
+use crate::stages::{Chain, Cut, Stage, cut_chain, order_stages};
 
 /// Longest pipeline that is tried.
 const MOST_STAGES: u64 = 24;
@@ -19,6 +20,9 @@ const MOST_STAGES: u64 = 24;
 const MOST_SEQUENCES: u32 = 4;
 /// Ways to divide the devices that are cut exactly.
 const TRIED: usize = 6;
+/// Most pairs of layers times ways to have used some stages of each class that all orders are looked
+/// through for.
+const MOST_ORDERS: usize = 1_000_000;
 
 /// The stages of every replica.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -74,60 +78,67 @@ fn ways(costs: &Costs<'_>, counts: &[u64]) -> Vec<(f64, Degrees, Vec<usize>)> {
             replicas.extend((1..=MOST_STAGES).map(per_stage));
         }
         for micro_batch in powers(MOST_SEQUENCES) {
+            let plain = degrees((tensor, micro_batch, 1), (1, 1));
+            let layer = |class: usize| pace(costs, &plain, class).layer;
+            let layers: Vec<f64> = (0..counts.len()).map(layer).collect();
             for &data in replicas.iter().filter(|&&data| data > 0) {
-                ways.extend(way(costs, counts, (tensor, micro_batch, data)));
+                ways.extend(way(costs, counts, (tensor, micro_batch, data), &layers));
             }
         }
     }
     ways
 }
 
+/// A way to divide the devices, where it has stages of each class; `layers` are the seconds that a
+/// class takes for one.
 fn way(
     costs: &Costs<'_>,
     counts: &[u64],
     (tensor, micro_batch, data): (u32, u32, u64),
+    layers: &[f64],
 ) -> Option<(f64, Degrees, Vec<usize>)> {
     let problem = costs.problem;
-    let stages: Vec<usize> = counts
-        .iter()
-        .map(|count| (count / (u64::from(tensor) * data)) as usize)
-        .collect();
+    let of_class = |count: &u64| (count / (u64::from(tensor) * data)) as usize;
+    let stages: Vec<usize> = counts.iter().map(of_class).collect();
     let pipeline: usize = stages.iter().sum();
     let all_take_part = counts.iter().zip(&stages).all(|(n, s)| *n == 0 || *s > 0);
-    let layers = problem.training.model.layers;
-    if !all_take_part || pipeline as u64 > MOST_STAGES.min(layers) {
+    if !all_take_part || pipeline as u64 > MOST_STAGES.min(problem.training.model.layers) {
         return None;
     }
-    let micro_batches = problem.most_sequences() / (f64::from(micro_batch) * data as f64);
-    let degrees = Degrees {
+    let sequences = f64::from(micro_batch) * data as f64;
+    let micro_batches = (problem.most_sequences() / sequences) as u32;
+    let data = u32::try_from(data).ok()?;
+    if micro_batches == 0 {
+        return None;
+    }
+    let speeds = stages.iter().zip(layers);
+    let speed: f64 = speeds.map(|(&stages, layer)| stages as f64 / layer).sum();
+    let filled = f64::from(micro_batches) / (micro_batches as usize + pipeline - 1) as f64;
+    let degrees = degrees(
+        (tensor, micro_batch, data),
+        (pipeline as u32, micro_batches),
+    );
+    Some((sequences * speed * filled, degrees, stages))
+}
+
+fn degrees(
+    (tensor, micro_batch, data): (u32, u32, u32),
+    (pipeline, micro_batches): (u32, u32),
+) -> Degrees {
+    Degrees {
         tensor,
         context: 1,
-        pipeline: pipeline as u32,
-        data: u32::try_from(data).ok()?,
+        pipeline,
+        data,
         expert: 1,
         virtual_stages: 1,
         micro_batch,
-        micro_batches: micro_batches as u32,
+        micro_batches,
         sequence_parallel: tensor > 1,
         zero: Zero::Optimizer,
         shard_ranks: None,
         recompute: Recompute::None,
-    };
-    if degrees.micro_batches == 0 {
-        return None;
     }
-    let speed = |(class, &stages): (usize, &usize)| match stages {
-        0 => 0.0,
-        _ => stages as f64 / pace(costs, &degrees, class).layer,
-    };
-    let speed: f64 = stages.iter().enumerate().map(speed).sum();
-    let filled =
-        f64::from(degrees.micro_batches) / (degrees.micro_batches as usize + pipeline - 1) as f64;
-    Some((
-        data as f64 * f64::from(micro_batch) * speed * filled,
-        degrees,
-        stages,
-    ))
 }
 
 /// From steps of one and of two layers in a single stage.
@@ -184,7 +195,7 @@ fn cut(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize], given: &[u64]) ->
         seconds: &seconds,
         fits: &fits,
     };
-    let cut: Cut = order_stages(&chain, counts).ok()?;
+    let cut = ordered(costs, &chain, counts)?;
     let ranks = u64::from(degrees.tensor) * u64::from(degrees.data);
     let left = given.iter().zip(counts);
     Some(JobPlan {
@@ -200,6 +211,22 @@ fn cut(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize], given: &[u64]) ->
             .map(|(count, stages)| count - ranks * *stages as u64)
             .collect(),
     })
+}
+
+/// The best cut in the best order, or in that of memory where there are too many.
+fn ordered(costs: &Costs<'_>, chain: &Chain<'_>, counts: &[usize]) -> Option<Cut> {
+    let states: usize = counts.iter().map(|count| count + 1).product();
+    if states.saturating_mul(chain.layers * chain.layers) <= MOST_ORDERS {
+        return order_stages(chain, counts).ok();
+    }
+    let memory = |class: usize| costs.problem.classes[class].of.machine.memory_bytes;
+    let mut classes: Vec<usize> = (0..counts.len()).collect();
+    classes.sort_by(|&a, &b| memory(b).total_cmp(&memory(a)));
+    let order: Vec<usize> = classes
+        .into_iter()
+        .flat_map(|class| std::iter::repeat_n(class, counts[class]))
+        .collect();
+    cut_chain(chain, &order).ok()
 }
 
 /// Memory of each stage with each number of layers, bytes; infinite where it cannot be.

@@ -54,7 +54,8 @@ pub(super) fn page(plan: &Plan, problem: &Problem<'_>) -> String {
     page.heading("keep in mind");
     let sure = format!(
         "tokens/s may be off by a factor of {:.2} either way: nine of ten published runs are \
-         within it. Much of that is the same for all options: their order is surer than their numbers",
+         within it. Much of that is the same for all options: their order is surer than their \
+         numbers",
         plan.error_factor
     );
     for caveat in [&sure]
