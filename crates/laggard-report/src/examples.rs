@@ -1,5 +1,5 @@
 //! Analyses to report on in tests: a clean run, a mixed one with a slow rank, a large one with a
-//! slow node, a sketch. Figures are made up but agree where reports rely on it: terms of a waterfall
+//! slow node, a sketch. Figures are made up but agree where reports rely on it: terms of waterfalls
 //! sum to 1, blame to the loss.
 
 mod findings;

@@ -38,12 +38,12 @@ pub(crate) fn blame_by_rank(analysis: &Analysis) -> BTreeMap<u32, &BlameEntry> {
 pub(crate) fn select(analysis: &Analysis, limit: Limit) -> Selection<'_> {
     let mut rows: Vec<&RankFigures> = analysis.ranks.iter().collect();
     let unlisted = (analysis.subject.ranks as usize).saturating_sub(rows.len());
-    if rows.len() <= limit.rows {
+    if rows.is_empty() || (rows.len() <= limit.rows && unlisted == 0) {
         rows.sort_by_key(|rank| rank.rank);
         return Selection {
             worst: rows.len(),
             typical: 0,
-            left_out: unlisted,
+            left_out: 0,
             rows,
         };
     }
@@ -55,8 +55,8 @@ pub(crate) fn select(analysis: &Analysis, limit: Limit) -> Selection<'_> {
             .then(b.excess.total_cmp(&a.excess))
             .then(a.rank.cmp(&b.rank))
     });
-    let left_out = rows.len() - limit.rows + unlisted;
-    let mut rest = rows.split_off(limit.rows - limit.typical);
+    let worst = rows.len().min(limit.rows - limit.typical);
+    let mut rest = rows.split_off(worst);
     let median = median_excess(&analysis.ranks);
     let distance = |rank: &RankFigures| (rank.excess - median).abs();
     rest.sort_by(|a, b| {
@@ -66,13 +66,13 @@ pub(crate) fn select(analysis: &Analysis, limit: Limit) -> Selection<'_> {
     });
     rest.truncate(limit.typical);
     rest.sort_by_key(|rank| rank.rank);
-    let worst = rows.len();
+    let typical = rest.len();
     rows.extend(rest);
     Selection {
-        rows,
         worst,
-        typical: limit.typical,
-        left_out,
+        typical,
+        left_out: analysis.ranks.len() + unlisted - rows.len(),
+        rows,
     }
 }
 
@@ -87,12 +87,13 @@ impl Selection<'_> {
     /// What is not shown, in words; `None` if all is shown.
     pub(crate) fn note(&self) -> Option<String> {
         (self.left_out > 0).then(|| {
-            format!(
-                "the {} charged with most, then {} typical ones; {} left out",
-                figure::count(self.worst as u64),
-                self.typical,
-                figure::count(self.left_out as u64)
-            )
+            let typical = match self.typical {
+                0 => String::new(),
+                count => format!(", then {count} typical ones"),
+            };
+            let (worst, left_out) = (figure::count(self.worst as u64), self.left_out as u64);
+            let left_out = figure::count(left_out);
+            format!("the {worst} charged with most{typical}; {left_out} left out")
         })
     }
 }
@@ -122,6 +123,21 @@ mod tests {
         ranks.dedup();
         assert_eq!(ranks.len(), 16);
         assert!(selection.note().unwrap().contains("48 left out"));
+    }
+
+    #[test]
+    fn ranks_that_are_not_listed_are_left_out() {
+        let analysis = examples::sketch();
+        let selection = select(
+            &analysis,
+            Limit {
+                rows: 200,
+                typical: 20,
+            },
+        );
+        assert_eq!((selection.rows.len(), selection.rows[0].rank), (40, 5));
+        let note = selection.note().unwrap();
+        assert_eq!(note, "the 40 charged with most; 219,864 left out");
     }
 
     #[test]

@@ -24,7 +24,13 @@ impl Sketch<'_> {
 
     fn generations(&self, classes: &[ClassFigures]) -> Option<Finding> {
         let loss = self.worth(Level::Generation)?;
-        let lines = (classes.iter()).map(|it| wait_line(&it.name, it.wait_share));
+        let lines = classes.iter().map(|it| {
+            format!(
+                "{} (own time {:.3} s)",
+                wait_line(&it.name, it.wait_share),
+                it.own_time_median
+            )
+        });
         Some(Finding {
             evidence: lines.collect(),
             ..finding(
@@ -84,7 +90,8 @@ impl Sketch<'_> {
             .filter(|&rank| self.peers.excess[rank] >= self.thresholds.excess)
             .filter(|&rank| {
                 let lasting = self.lasting(rank);
-                self.peers.stands_out(rank, lasting, &self.thresholds)
+                self.peers
+                    .stands_out(&self.ranks[rank], lasting, &self.thresholds)
             })
             .collect();
         let host_of_rank: Vec<usize> = (self.manifest.ranks.iter())
@@ -118,8 +125,7 @@ impl Sketch<'_> {
     }
 
     fn lasting(&self, rank: usize) -> Estimate {
-        let independent = self.steps.count() as f64 / self.steps.block as f64;
-        self.peers.lasting(&self.ranks[rank], independent)
+        (self.peers).lasting(&self.ranks[rank], self.steps.independent)
     }
 
     fn host_finding(&self, host: usize, ranks: &[usize], loss: Estimate) -> Finding {

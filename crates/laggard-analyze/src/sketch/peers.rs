@@ -108,10 +108,11 @@ impl Peers {
     /// ranks be.
     pub(super) fn stands_out(
         &self,
-        rank: usize,
+        row: &SketchRank,
         lasting: Estimate,
         thresholds: &Thresholds,
     ) -> bool {
+        let rank = row.rank as usize;
         let smallest = thresholds.excess;
         let cell = &self.cells[self.cell_of_rank[rank]];
         // Stops move the mean alone.
@@ -119,11 +120,13 @@ impl Peers {
         if cell.ranks.len() < 2 || lasting.value < smallest || !sure {
             return false;
         }
-        let from_interval = (lasting.value - lasting.low) / NORMAL_P97_5;
         let deviation = if cell.ranks.len() > ENOUGH_OTHERS {
-            cell.deviation.max(from_interval)
+            let of_mean = (lasting.value - lasting.low) / NORMAL_P97_5;
+            cell.deviation.max(of_mean)
         } else {
-            from_interval
+            // Few peers do not say how much the means of equal ranks differ, where neighbouring
+            // steps are alike: at most by what single steps do.
+            spread(row)
         };
         lasting.value - cell.centre >= self.deviations(thresholds) * deviation
     }

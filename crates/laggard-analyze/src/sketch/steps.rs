@@ -6,7 +6,7 @@ use crate::interval::estimate;
 use crate::levels::REPLICATES;
 use crate::{AnalyzeError, Estimate, Level, WaterfallTerm};
 use laggard_record::{SketchBaseline, SketchStep};
-use laggard_stats::{BlockBootstrap, Resampling};
+use laggard_stats::{BlockBootstrap, Resampling, effective_sample_size};
 use rayon::prelude::*;
 
 /// From the top down: what is taken away first comes first.
@@ -25,10 +25,10 @@ pub(super) struct Steps {
     /// The same of resampled steps.
     draws: Vec<Sums>,
     bootstrap: Option<BlockBootstrap>,
-    /// Steps that hang together.
-    pub(super) block: usize,
-    /// Whether the record's step of equal ranks can be one: classes are never faster than the
-    /// fastest of them. Where it cannot, the classes as they are stand for it.
+    /// How many steps that know nothing of each other would say as much.
+    pub(super) independent: f64,
+    /// Whether the record's step of equal ranks is no longer than that of the classes as they are,
+    /// but for rounding. Where it is, that of the classes stands for it.
     pub(super) knows_even_step: bool,
 }
 
@@ -99,8 +99,8 @@ impl Steps {
             rows,
             all,
             draws: Vec::new(),
-            block,
-            knows_even_step: baseline.even_step_ns <= baseline.class_step_ns,
+            independent: effective_sample_size(&lengths).unwrap_or(1.0).max(1.0),
+            knows_even_step: baseline.even_step_ns <= baseline.class_step_ns.saturating_add(1),
         };
         let walls = this.resampled(|row| row.wall_ns as f64);
         let unpaused = this.resampled(|row| row.unpaused_ns as f64);

@@ -4,7 +4,7 @@ mod refusals;
 mod world;
 
 use laggard_analyze::{Cause, Charged, Culprit, Level, Options, compare};
-use laggard_simulate::{Pauses, ScaleWorkload};
+use laggard_simulate::{Jitter, Pauses, ScaleWorkload};
 use laggard_types::CaveatCode;
 use world::{World, jittery, lognormal, manifest, rows, share, slow, written};
 
@@ -96,6 +96,18 @@ fn jitter_alone_names_nobody() {
         };
         check("wild", &wild, &[]);
     }
+    // So few peers that they do not tell how much equal ranks differ.
+    for seed in 0..10 {
+        let sticky = ScaleWorkload {
+            jitter: Jitter {
+                autocorrelation: 0.9,
+                ..lognormal(0.1)
+            },
+            seed,
+            ..jittery("dp4", 60)
+        };
+        check("sticky", &sticky, &[]);
+    }
 }
 
 #[test]
@@ -161,7 +173,7 @@ fn no_rank_is_blamed_for_its_class() {
         assert_eq!(first.cause, Cause::MixedGenerations);
         let mix = share(&world.analysis, Level::Generation);
         assert!(
-            mix > 0.3 && (first.loss.value - mix).abs() < 1e-12,
+            mix > 0.1 && (first.loss.value - mix).abs() < 1e-12,
             "{layout}: {mix}"
         );
         assert!(
