@@ -268,32 +268,47 @@ impl Maker<'_> {
         if !mixed {
             return Ok(());
         }
-        let uneven: Vec<_> = counts
-            .iter()
-            .filter_map(|it| self.search.uneven(it))
-            .collect();
-        if uneven.is_empty() {
-            let reason = "no layout with more micro-batches for faster classes fits the batch and \
-                          the memory of all classes";
-            self.left_out.push((Kind::UnevenShares, reason.to_owned()));
+        // Where a site has one class, there is nothing to share out unevenly.
+        let is_mixed = |counts: &Vec<u64>| counts.iter().filter(|count| **count > 0).count() > 1;
+        let (mut uneven, mut stages) = (Vec::new(), Vec::new());
+        let (mut has_uneven, mut has_stages) = (false, false);
+        for counts in &counts {
+            if !is_mixed(counts) {
+                let job = self.search.equal(counts);
+                uneven.extend(job.clone());
+                stages.extend(job);
+                continue;
+            }
+            let by_shares = self.search.uneven(counts);
+            has_uneven |= by_shares.is_some();
+            uneven.extend(by_shares);
+            let by_stages = spans::best(&self.search.costs, counts);
+            has_stages |= by_stages.is_some();
+            stages.extend(by_stages);
         }
-        let name = format!("one job{of_each}, micro-batches by speed");
-        self.add(Kind::UnevenShares, &name, uneven)?;
-        let stages: Vec<_> = counts
-            .iter()
-            .filter(|counts| counts.iter().filter(|count| **count > 0).count() > 1)
-            .filter_map(|counts| spans::best(&self.search.costs, counts))
-            .collect();
-        if stages.is_empty() {
-            self.left_out.push((
-                Kind::UnevenStages,
-                "no pipeline of up to 24 stages has some of every class, within the batch and the \
-                 memory"
-                    .to_owned(),
-            ));
-        }
-        let name = format!("one job{of_each}, stages by speed");
-        self.add(Kind::UnevenStages, &name, stages)
+        let mut add = |kind, how: &str, jobs, exists, missing: &str| match exists {
+            true => self.add(kind, &format!("one job{of_each}, {how}"), jobs),
+            false => {
+                self.left_out.push((kind, missing.to_owned()));
+                Ok(())
+            }
+        };
+        add(
+            Kind::UnevenShares,
+            "micro-batches by speed",
+            uneven,
+            has_uneven,
+            "no layout with more micro-batches for faster classes fits the batch and the memory of \
+             all classes",
+        )?;
+        add(
+            Kind::UnevenStages,
+            "stages by speed",
+            stages,
+            has_stages,
+            "no pipeline of up to 24 stages has some of every class, within the batch and the \
+             memory",
+        )
     }
 
     /// The best job of a class alone.

@@ -20,8 +20,8 @@ const MOST_STAGES: u64 = 24;
 const MOST_SEQUENCES: u32 = 4;
 /// Ways to divide the devices that are cut exactly.
 const TRIED: usize = 6;
-/// Most pairs of layers times ways to have used some stages of each class that all orders are looked
-/// through for.
+/// Most pairs of layers times ways to have used some stages of each class that all orders are
+/// looked through for.
 const MOST_ORDERS: usize = 1_000_000;
 
 /// The stages of every replica.

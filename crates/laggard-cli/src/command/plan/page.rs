@@ -5,7 +5,7 @@ mod numbers;
 
 use super::words::mebi;
 use super::{OptionLine, Plan};
-use laggard_plan::{Difference, Kind, Objective, Problem};
+use laggard_plan::{Difference, Kind, Problem};
 use numbers::{clipped, days, digits, percent};
 use std::fmt::Write;
 
@@ -82,7 +82,7 @@ fn head(page: &mut Page, plan: &Plan, problem: &Problem<'_>) {
             false => format!("{} {} ({})", class.count, class.name, known.join(", ")),
         }
     });
-    page.line(&classes.collect::<Vec<_>>().join("; "));
+    page.sentence(0, &classes.collect::<Vec<_>>().join("; "));
     for site in &plan.sites {
         let usage = site.power_usage_effectiveness;
         let usage = usage.map(|it| format!("PUE {it:.2}"));
@@ -133,7 +133,7 @@ fn answer(page: &mut Page, plan: &Plan) {
         page.sentence(2, &why(best, next, &plan.against_next));
     }
     if let Some(at) = plan.ranking.one_model
-        && plan.objective != Objective::Time
+        && at != plan.ranking.order[0]
     {
         let one = option(at);
         page.line(&format!("fastest for one model alone: {}", one.name));
@@ -145,7 +145,9 @@ fn answer(page: &mut Page, plan: &Plan) {
             mebi(small.batch_tokens as f64),
             small.answer,
         ));
-        page.line(&format!("  {:.3e} tokens/s", small.tokens_per_s));
+        if small.tokens_per_s > 0.0 {
+            page.line(&format!("  {:.3e} tokens/s", small.tokens_per_s));
+        }
     }
 }
 
