@@ -132,7 +132,7 @@ impl Sketch<'_> {
             penalty,
             slowdown: steps.estimate(|sums| 1.0 / sums.share(Level::EvenStep)),
             penalty_reference: match steps.knows_even_step {
-                true => "every rank as fast as the fastest class, and nothing random",
+                true => "work in proportion to the speed of classes, and nothing random",
                 false => "every rank as fast as its class, and nothing random",
             }
             .to_owned(),
@@ -192,7 +192,7 @@ impl Sketch<'_> {
         }
         if !self.steps.knows_even_step {
             list.push(
-                "the record's step of ranks as fast as the fastest class is longer than that of \
+                "the record's step of work in proportion to speed is longer than that of \
                  the classes as they are, which cannot be: what their mix costs is not known"
                     .to_owned(),
             );

@@ -17,7 +17,7 @@ use std::path::Path;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SketchBaseline {
-    /// If every rank were as fast as the fastest class, nanoseconds.
+    /// If classes shared the work in proportion to their speeds, nanoseconds.
     pub even_step_ns: i64,
     /// With classes as they are.
     pub class_step_ns: i64,

@@ -57,7 +57,7 @@ pub struct ScaleRun {
 /// Lengths of a step without jitter, pauses and delays, seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Baseline {
-    /// If every rank were as fast as one of factor 1.
+    /// If classes shared the work in proportion to their speeds.
     pub even_s: f64,
     /// With the factors of classes.
     pub classes_s: f64,
@@ -163,8 +163,11 @@ fn baseline(
         ..calm
     };
     let classes_s = wall(&classes)?;
+    let speeds = classes.class_of_rank.iter();
+    let speeds = speeds.map(|class| 1.0 / classes.class_factors[usize::from(*class)]);
+    let shared = f64::from(classes.ranks()) / speeds.sum::<f64>();
     let even = ScaleWorkload {
-        class_factors: vec![1.0; classes.class_factors.len()],
+        class_factors: vec![shared; classes.class_factors.len()],
         ..classes
     };
     Ok(Baseline {

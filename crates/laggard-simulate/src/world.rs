@@ -45,7 +45,8 @@ pub struct Variation {
 }
 
 impl World {
-    /// The world of a job on classes, of which each gives its ranks in a row.
+    /// The world of a job on classes. Replica after replica takes what is left of the first class,
+    /// then of the next, so that few replicas have ranks of two.
     ///
     /// # Errors
     /// If the layout does not fit the model, or there are fewer devices than ranks.
@@ -59,17 +60,10 @@ impl World {
         let work = model_work(model, size, HALF_BYTES);
         let schedule = generate(&layout, &work)?;
         let ranks = schedule.world_size();
-        let mut class_of_rank = Vec::with_capacity(ranks);
-        for (index, (_, count)) in classes.iter().enumerate() {
-            let left = ranks - class_of_rank.len();
-            let count = usize::try_from(*count).map_or(left, |count| count.min(left));
-            class_of_rank.resize(class_of_rank.len() + count, index as u16);
-        }
-        if class_of_rank.len() < ranks {
-            return Err(SimulateError::TooFewDevices {
-                devices: class_of_rank.len() as u64,
-                ranks: ranks as u64,
-            });
+        let devices: u64 = classes.iter().map(|(_, count)| count).sum();
+        if devices < ranks as u64 {
+            let ranks = ranks as u64;
+            return Err(SimulateError::TooFewDevices { devices, ranks });
         }
         let machines = || classes.iter().map(|(class, _)| &class.machine);
         Ok(Self {
@@ -79,8 +73,8 @@ impl World {
             costs: machines()
                 .map(|machine| OperationCosts::of(job, machine, constants))
                 .collect(),
+            class_of_rank: placed(&layout, classes),
             schedule,
-            class_of_rank,
             layout,
         })
     }
@@ -150,9 +144,9 @@ impl World {
         Ok(samples)
     }
 
-    /// The same job for [`crate::simulate_ranks`], which needs no graph of all ranks. The times of
-    /// the fastest class are the reference; those of others are as much longer as their kernels
-    /// are.
+    /// The same job for [`crate::simulate_ranks`], which needs no graph of all ranks. Kernels of a
+    /// class take as much longer than those of the fastest as they are longer in all; what is
+    /// communicated takes all as long as the class whose step is longest.
     ///
     /// # Errors
     /// If a step of one class cannot be evaluated.
@@ -164,22 +158,36 @@ impl World {
             let stages = of_class[*class].iter();
             stages.map(|it| it.forward_s + it.backward_s).sum()
         };
-        let classes = 0..of_class.len();
-        let fastest = classes
-            .clone()
-            .min_by(|a, b| kernels(a).total_cmp(&kernels(b)));
-        let fastest = fastest.ok_or(SimulateError::NoClasses)?;
-        let class_factors = classes
+        let by_kernels = |a: &usize, b: &usize| kernels(a).total_cmp(&kernels(b));
+        let classes = || 0..of_class.len();
+        let fastest = classes()
+            .min_by(by_kernels)
+            .ok_or(SimulateError::NoClasses)?;
+        let slowest = classes()
+            .max_by(by_kernels)
+            .ok_or(SimulateError::NoClasses)?;
+        let class_factors = classes()
             .map(|class| kernels(&class) / kernels(&fastest))
+            .collect();
+        let stage = |(fast, slow): (&StageTimes, &StageTimes)| StageTimes {
+            forward_s: fast.forward_s,
+            backward_s: fast.backward_s,
+            optimizer_s: fast.optimizer_s,
+            ..*slow
+        };
+        let stages = of_class[fastest]
+            .iter()
+            .zip(&of_class[slowest])
+            .map(stage)
             .collect();
         let one = |wanted: fn(&Operation) -> bool| {
             let found = self.schedule.operations.iter().find(|it| wanted(it));
-            found.map_or(0.0, |operation| self.seconds_on(operation, fastest))
+            found.map_or(0.0, |operation| self.seconds_on(operation, slowest))
         };
         let norm = one(|it| it.phase == Phase::GradientNorm && it.axis.is_none())
             + one(|it| it.phase == Phase::GradientNorm && it.axis.is_some());
         Ok(ScaleWorkload {
-            stages: of_class[fastest].clone(),
+            stages,
             transfer_s: one(|it| it.phase == Phase::PipelineTransfer),
             input_s: one(|it| it.phase == Phase::Input),
             norm_s: norm,
@@ -247,6 +255,22 @@ impl World {
         };
         Ok((step(1.0)? - step(0.0)?).max(0.0))
     }
+}
+
+/// The class of each rank.
+fn placed(layout: &Layout, classes: &[(&ForecastClass, u64)]) -> Vec<u16> {
+    let ranks = layout.world_size() as Rank;
+    let mut order: Vec<Rank> = (0..ranks).collect();
+    order.sort_by_key(|rank| (layout.coordinates(*rank).data, *rank));
+    let mut class_of_rank = vec![0; order.len()];
+    let mut left = order.into_iter();
+    for (index, (_, count)) in classes.iter().enumerate() {
+        let count = usize::try_from(*count).unwrap_or(usize::MAX);
+        for rank in left.by_ref().take(count) {
+            class_of_rank[rank as usize] = index as u16;
+        }
+    }
+    class_of_rank
 }
 
 /// How the members of each axis lie on the machines of a fabric that ranks fill in order.

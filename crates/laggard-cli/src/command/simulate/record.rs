@@ -90,32 +90,34 @@ fn manifest(
     seed: u64,
 ) -> Manifest {
     let mut hosts = Vec::new();
-    let mut ranks = Vec::new();
-    for (index, (class, _)) in used.iter().enumerate() {
-        let of_class = world
-            .class_of_rank
-            .iter()
-            .filter(|of| usize::from(**of) == index);
+    // The host of each class that is being filled, and how many ranks it has.
+    let mut filling = vec![(0, 0, 0); used.len()];
+    let mut place = |of: &u16| {
+        let index = usize::from(*of);
+        let (class, _) = used[index];
         let per_host = class
             .devices_per_node
             .unwrap_or(USUAL_DEVICES_PER_NODE)
             .max(1);
-        for place in 0..of_class.count() as u64 {
-            if place % per_host == 0 {
-                hosts.push(host(&class.name, place / per_host, hosts.len()));
-            }
-            ranks.push(RankPlace {
-                host: hosts.len() as u32 - 1,
-                class: index as u32,
-                device: class.accelerator.clone(),
-                cpus: Vec::new(),
-                allowed_cpus: Vec::new(),
-                cpu_quota: None,
-                numa_node: None,
-                other_load: None,
-            });
+        let (number, host, taken) = &mut filling[index];
+        if *taken % per_host == 0 {
+            *host = hosts.len() as u32;
+            hosts.push(host_of(&class.name, *number, *host));
+            *number += 1;
         }
-    }
+        *taken += 1;
+        RankPlace {
+            host: *host,
+            class: u32::from(*of),
+            device: class.accelerator.clone(),
+            cpus: Vec::new(),
+            allowed_cpus: Vec::new(),
+            cpu_quota: None,
+            numa_node: None,
+            other_load: None,
+        }
+    };
+    let ranks = world.class_of_rank.iter().map(&mut place).collect();
     Manifest {
         schema_version: SchemaVersion::CURRENT,
         laggard_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -142,14 +144,14 @@ fn manifest(
     }
 }
 
-fn host(class: &str, number: u64, machine: usize) -> Host {
+fn host_of(class: &str, number: u64, machine: u32) -> Host {
     Host {
         name: format!("{class}-{number}"),
         architecture: "predicted".to_owned(),
         processor: "predicted".to_owned(),
         cpus: 1,
         emulated: false,
-        machine: machine as u32,
+        machine,
     }
 }
 
