@@ -148,6 +148,23 @@ fn two_halves_of_one_class_are_one_class() {
     assert!((halves / whole - 1.0).abs() < 1e-9, "{halves} {whole}");
 }
 
+/// Stages of alike classes are an even pipeline, whose step the cost model predicts as a whole.
+#[test]
+fn stages_of_alike_classes_take_as_long_as_an_even_pipeline() {
+    let fixture = Fixture::new();
+    let cluster = fixture.cluster(&MIXED.replace("a100-sxm4-80gb", "h100-sxm5-80gb"));
+    let training = fixture.training("llama3-70b", 4 << 20);
+    let problem = fixture.problem(&cluster, training, &Terms::default());
+    let problem = problem.expect("a problem");
+    let costs = Costs::new(&problem, &Factors::none(2));
+    let job = spans::best(&costs, &[64, 64]).expect("a pipeline");
+    let cut = costs.outcome(&job).expect("an outcome").step_s;
+    let whole = costs
+        .step(&job.degrees, 0, job.degrees.micro_batches)
+        .total_s;
+    assert!((cut / whole - 1.0).abs() < 0.05, "{cut} {whole} {job:?}");
+}
+
 #[test]
 fn a_power_limit_turns_off_whole_hosts_of_the_least_peak_per_watt() {
     let fixture = Fixture::new();
@@ -221,4 +238,48 @@ fn contradictions_are_named() {
     );
     let limited = |_: &mut Training<'_>, terms: &mut Terms| terms.power_limit_watts = Some(1e6);
     check(refused(&fixture.preset("orbital"), &limited), "2 sites");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    /// On any cluster every option accounts for every device and for the whole peak, keeps the
+    /// power limit and the batch, and planning twice gives the same.
+    #[test]
+    fn options_of_random_clusters_account_for_everything(
+        pools in proptest::collection::vec((0_usize..5, 1_u64..200), 1..4),
+        limit_kw in 30.0_f64..600.0,
+        batch_tokens in 4096_u64..(32 << 20),
+    ) {
+        let kinds = ["a100-sxm4-80gb", "h100-sxm5-80gb", "h200-sxm-141gb", "b200-sxm", "gb200"];
+        let (start, _) = MIXED.split_once("[[pool]]").expect("pools");
+        let mut text = start.replace("1.0e9", &format!("{:.1}", limit_kw * 1e3));
+        for (at, (kind, count)) in pools.iter().enumerate() {
+            text += &format!(
+                "[[pool]]\nid = \"p{at}\"\nsite = \"here\"\naccelerator = \"{}\"\n\
+                 count = {count}\npower_watts_per_device = 1000.0\n\
+                 failures_per_device_year = 0.2\n",
+                kinds[*kind]
+            );
+        }
+        let fixture = Fixture::new();
+        let cluster = fixture.cluster(&text);
+        let training = fixture.training("qwen3-0.6b", batch_tokens);
+        let problem = fixture.problem(&cluster, training, &Terms::default()).expect("a problem");
+        let found = options(&problem).expect("a small model fits everywhere");
+        for option in &found.list {
+            for (class, it) in problem.classes.iter().zip(&option.uses) {
+                assert_eq!(it.train + it.idle + it.lease + it.off, class.of.count, "{option:?}");
+            }
+            let figures = &option.figures;
+            let sum: f64 = figures.peak_use.terms().iter().map(|(_, share)| share).sum();
+            assert!((sum - 1.0).abs() < 1e-9, "{option:?}");
+            assert!(figures.power_mw <= Some(limit_kw * 1e-3 + 1e-9), "{option:?}");
+            for outcome in &figures.outcomes {
+                assert!(outcome.step_tokens <= 1.05 * batch_tokens as f64, "{option:?}");
+                assert!(outcome.classes.iter().all(|it| it.waiting_s > -1e-9), "{option:?}");
+            }
+        }
+        assert_eq!(options(&problem).expect("the same"), found);
+    }
 }
