@@ -171,8 +171,8 @@ pub enum Level {
     Utilisation,
     /// What is left where no peak is known: time in which ranks compute.
     Computing,
-    /// What is left of a sketch: the step with work in proportion to the speed of classes and nothing
-    /// random. Computing, communication and bubbles are not told apart.
+    /// What is left of a sketch: the step with work in proportion to the speed of classes and
+    /// nothing random. Computing, communication and bubbles are not told apart.
     EvenStep,
 }
 

@@ -194,8 +194,8 @@ fn bad_input_is_refused() {
     );
 }
 
-/// How near the prediction is, `benches/src/bin/calibrated_prediction.rs` measures; here the machine
-/// may be busy.
+/// How near the prediction is, `benches/src/bin/calibrated_prediction.rs` measures; here the
+/// machine may be busy.
 #[test]
 fn a_layout_is_predicted_by_runs_of_others() {
     let dir = tempfile::tempdir().expect("a directory");

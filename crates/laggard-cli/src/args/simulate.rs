@@ -13,7 +13,8 @@ use std::path::PathBuf;
   laggard simulate --calibrated-on run-dp4 --calibrated-on run-tp2 --layout dp2,tp2
   laggard simulate --model gpt3-175b --cluster mine.toml --global-batch 1536 --format json")]
 pub(crate) struct SimulateArgs {
-    /// Model; `laggard specs list models` names all [default: llama3.1-405b; with --calibrated-on that of the first record].
+    /// Model; `laggard specs list models` names all [default: llama3.1-405b; with --calibrated-on
+    /// that of the first record].
     #[arg(long, value_name = "NAME")]
     pub(crate) model: Option<String>,
     /// A cluster that laggard knows (`laggard specs list clusters`), or a file that describes one.
@@ -40,7 +41,8 @@ pub(crate) struct SimulateArgs {
     pub(crate) layout: Option<String>,
     /// Instead of a cluster: records of `laggard run` on the user's own machines, of other layouts;
     /// repeatable. Needs --layout, of which each kind of parallelism must have been run.
-    #[arg(long, value_name = "DIR", requires = "layout", conflicts_with_all = ["cluster", "accelerator"])]
+    #[arg(long, value_name = "DIR", requires = "layout")]
+    #[arg(conflicts_with_all = ["cluster", "accelerator"])]
     pub(crate) calibrated_on: Vec<PathBuf>,
     /// Sequences of a micro-batch, with --layout [default: 1; with --calibrated-on the record's].
     #[arg(long, value_name = "N", requires = "layout")]
