@@ -25,14 +25,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What costs are calibrated on.
-const CALIBRATED_ON: [&str; 6] = [
-    "dp4",
-    "dp2,tp2",
-    "tp4",
-    "dp2,pp2",
-    "dp2,cp2,zero1",
-    "cp4",
-];
+const CALIBRATED_ON: [&str; 6] = ["dp4", "dp2,tp2", "tp4", "dp2,pp2", "dp2,cp2,zero1", "cp4"];
 /// What is predicted: products that were not seen, wider groups, deeper pipelines.
 const PREDICTED: [&str; 10] = [
     "dp2,tp2,pp2",
