@@ -1,5 +1,6 @@
 //! The command line as it is typed.
 
+mod job;
 mod plan;
 mod simulate;
 mod tables;
@@ -7,11 +8,13 @@ mod validate;
 
 use crate::exit_code;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use job::{Arithmetic, JobArgs};
 pub(crate) use plan::PlanArgs;
-pub(crate) use simulate::{Arithmetic, SimulateArgs};
+pub(crate) use simulate::SimulateArgs;
 use std::path::PathBuf;
 pub(crate) use tables::{
-    ListedTable, MfuArgs, Precision, Recomputed, SpecsAction, SpecsArgs, TableArgs, TableFormat,
+    ListedTable, MfuArgs, Precision, Recomputed, ResultArgs, SpecsAction, SpecsArgs, TableArgs,
+    TableFormat,
 };
 pub(crate) use validate::{GroupBy, ValidateArgs};
 

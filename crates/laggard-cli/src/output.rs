@@ -1,8 +1,10 @@
 //! Where results and talk go: results to stdout or a file, talk to stderr.
 
+use crate::args::{ResultArgs, TableFormat};
 use crate::failure::Usage;
 use anyhow::{Context, Result};
 use laggard_report::text::{Glyphs, Style};
+use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 
@@ -29,6 +31,21 @@ pub(crate) fn result(text: &str, to: &Path) -> Result<()> {
         };
     }
     file(text, to)
+}
+
+/// Writes a result as the page of a terminal or as JSON, as was asked.
+pub(crate) fn either(
+    how: &ResultArgs,
+    value: &impl Serialize,
+    page: impl FnOnce() -> String,
+) -> Result<()> {
+    let text = match how.format {
+        TableFormat::Text => page(),
+        TableFormat::Json => {
+            serde_json::to_string_pretty(value).context("cannot write JSON")? + "\n"
+        }
+    };
+    result(&text, &how.output)
 }
 
 /// Writes a file whole or not at all.

@@ -139,7 +139,7 @@ pub fn memory_of_layout(
     degrees: &Degrees,
     machine: &Machine,
 ) -> Result<u64, NoLayout> {
-    let layout = memory_layout(degrees, demand.sequence_length);
+    let layout = degrees.memory_layout(demand.sequence_length);
     let need = memory_per_rank(&padded(demand.model, degrees), &layout)?;
     let (needed, available) = (need.total().0, usable(machine));
     let (what, largest) = need.largest();
@@ -236,7 +236,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn consider(&mut self, degrees: Degrees, ranks: u64) {
-        let layout = memory_layout(&degrees, self.demand.sequence_length);
+        let layout = degrees.memory_layout(self.demand.sequence_length);
         let pieces = u64::from(degrees.pipeline) * u64::from(degrees.virtual_stages);
         let model = self.demand.model;
         let padded = self
@@ -411,29 +411,6 @@ fn experts(model: &Model) -> Vec<u32> {
         Some(experts) => powers(64)
             .filter(|&it| experts.count.is_multiple_of(it.into()))
             .collect(),
-    }
-}
-
-/// The same layout as the memory count takes it.
-pub(crate) fn memory_layout(degrees: &Degrees, sequence_length: u32) -> MemoryLayout {
-    MemoryLayout {
-        tensor_parallel: degrees.tensor.into(),
-        sequence_parallel: degrees.sequence_parallel,
-        pipeline_parallel: degrees.pipeline.into(),
-        virtual_stages: degrees.virtual_stages.into(),
-        context_parallel: degrees.context.into(),
-        expert_parallel: degrees.expert.into(),
-        data_parallel: degrees.data.into(),
-        zero: match degrees.zero {
-            Zero::None => 0,
-            Zero::Optimizer => 1,
-            Zero::Gradients => 2,
-            Zero::Parameters => 3,
-        },
-        recompute: degrees.recompute,
-        micro_batch_sequences: degrees.micro_batch.into(),
-        micro_batches: degrees.micro_batches.into(),
-        ..MemoryLayout::single(sequence_length.into())
     }
 }
 

@@ -20,8 +20,8 @@ pub use figures::{Figures, PeakUse};
 pub use layouts::{Candidate, Demand, Found, NoLayout, Space, fastest_layouts, memory_of_layout};
 pub use number::NumberError;
 pub use options::{
-    ClassTime, Group, JobPlan, Kind, Options, Outcome, Parts, PlanOption, Span, Use, error_factor,
-    options,
+    ClassTime, Group, JobPlan, Kind, MixedPipeline, Options, Outcome, Parts, PlanOption, Use,
+    error_factor, options,
 };
 pub use problem::{Class, Factors, Known, Place, PlanError, Problem, Terms, Training};
 pub use shares::{Shares, SharesError, Worker, share_out};

@@ -11,7 +11,7 @@ use laggard_simulate::Precision;
 use serde::Serialize;
 
 pub use job::{ClassTime, Group, JobPlan, Outcome, Parts};
-pub use spans::Span;
+pub use spans::MixedPipeline;
 
 use crate::figures::{Figures, figures};
 use crate::problem::{Factors, PlanError, Problem};

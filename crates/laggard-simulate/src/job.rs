@@ -126,6 +126,7 @@ impl Degrees {
     }
 }
 
+/// As `--layout` has it; micro-batches are no part of it.
 impl std::fmt::Display for Degrees {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let degrees = [
@@ -154,11 +155,10 @@ impl std::fmt::Display for Degrees {
         }
         match self.recompute {
             Recompute::None => {}
-            Recompute::Attention => write!(f, ",recompute attention")?,
+            Recompute::Attention => write!(f, ",recompute (attention)")?,
             Recompute::Layers => write!(f, ",recompute")?,
         }
-        let (count, size) = (self.micro_batches, self.micro_batch);
-        write!(f, "; {count} micro-batches of {size}")
+        Ok(())
     }
 }
 

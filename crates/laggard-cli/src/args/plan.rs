@@ -1,9 +1,8 @@
 //! What is typed to partition a cluster: `plan`.
 
-use super::{Arithmetic, TableArgs, TableFormat};
+use super::{JobArgs, ResultArgs, TableArgs};
 use clap::{Args, ValueEnum};
 use laggard_plan::Objective;
-use std::path::PathBuf;
 
 /// Options of `plan`.
 #[derive(Debug, Args)]
@@ -39,29 +38,12 @@ pub(crate) struct PlanArgs {
     /// Price of a kilowatt-hour at the meter, dollars [default: power costs nothing].
     #[arg(long, value_name = "PRICE")]
     pub(crate) electricity: Option<f64>,
-    /// Tokens of one sequence [default: 8192, or the model's if it is shorter].
-    #[arg(long, value_name = "N")]
-    pub(crate) sequence_length: Option<u32>,
-    /// Arithmetic of the large products.
-    #[arg(long, value_enum, default_value_t = Arithmetic::Half)]
-    pub(crate) precision: Arithmetic,
-    /// Framework, whose habits are known; a wrong name lists all [default: megatron-lm].
-    #[arg(long, value_name = "NAME")]
-    pub(crate) framework: Option<String>,
-    /// What one checkpoint stops a job for, seconds.
-    #[arg(long, default_value_t = 30.0, value_name = "S")]
-    pub(crate) checkpoint_time: f64,
-    /// From a failure until a job works again, seconds.
-    #[arg(long, default_value_t = 600.0, value_name = "S")]
-    pub(crate) restart_time: f64,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
     #[command(flatten)]
     pub(crate) tables: TableArgs,
-    /// Output format.
-    #[arg(long, value_enum, default_value_t = TableFormat::Text)]
-    pub(crate) format: TableFormat,
-    /// Where the result goes; `-` is stdout.
-    #[arg(short, long, default_value = "-", value_name = "FILE")]
-    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) result: ResultArgs,
 }
 
 /// What an answer is best by.

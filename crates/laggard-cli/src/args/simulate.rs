@@ -1,7 +1,7 @@
 //! What is typed to predict a job: `simulate`.
 
-use super::{TableArgs, TableFormat};
-use clap::{Args, ValueEnum};
+use super::{JobArgs, ResultArgs, TableArgs};
+use clap::Args;
 use std::path::PathBuf;
 
 /// Options of `simulate`.
@@ -51,21 +51,8 @@ pub(crate) struct SimulateArgs {
     /// largest batch of Llama 3 405B; beyond its 16,384 accelerators 1,024 tokens for each].
     #[arg(long, value_name = "N")]
     pub(crate) global_batch: Option<u64>,
-    /// Tokens of one sequence [default: 8192, or the model's if it is shorter].
-    #[arg(long, value_name = "N")]
-    pub(crate) sequence_length: Option<u32>,
-    /// Arithmetic of the large products.
-    #[arg(long, value_enum, default_value_t = Arithmetic::Half)]
-    pub(crate) precision: Arithmetic,
-    /// Framework, whose habits are known; a wrong name lists all [default: megatron-lm].
-    #[arg(long, value_name = "NAME")]
-    pub(crate) framework: Option<String>,
-    /// What one checkpoint stops the job for, seconds.
-    #[arg(long, default_value_t = 30.0, value_name = "S")]
-    pub(crate) checkpoint_time: f64,
-    /// From a failure until the job works again, seconds.
-    #[arg(long, default_value_t = 600.0, value_name = "S")]
-    pub(crate) restart_time: f64,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
     /// MFU of the slowest class by itself, for what the mix alone makes of it.
     #[arg(long, default_value_t = 0.40, value_name = "SHARE")]
     pub(crate) assumed_mfu: f64,
@@ -90,21 +77,6 @@ pub(crate) struct SimulateArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) tables: TableArgs,
-    /// Output format.
-    #[arg(long, value_enum, default_value_t = TableFormat::Text)]
-    pub(crate) format: TableFormat,
-    /// Where the result goes; `-` is stdout.
-    #[arg(short, long, default_value = "-", value_name = "FILE")]
-    pub(crate) output: PathBuf,
-}
-
-/// Arithmetic of the large products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Arithmetic {
-    /// bf16 or fp16.
-    Half,
-    /// fp8, half precision elsewhere.
-    Fp8,
-    /// fp4, half precision elsewhere.
-    Fp4,
+    #[command(flatten)]
+    pub(crate) result: ResultArgs,
 }

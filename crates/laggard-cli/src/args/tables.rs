@@ -14,6 +14,17 @@ pub(crate) struct TableArgs {
     pub(crate) accelerators: Option<PathBuf>,
 }
 
+/// Form and place of a result.
+#[derive(Debug, Args)]
+pub(crate) struct ResultArgs {
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = TableFormat::Text)]
+    pub(crate) format: TableFormat,
+    /// Where the result goes; `-` is stdout.
+    #[arg(short, long, default_value = "-", value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
 /// Options of `mfu`.
 #[derive(Debug, Args)]
 #[command(before_help = "Examples:
@@ -53,12 +64,8 @@ pub(crate) struct MfuArgs {
     pub(crate) precision: Precision,
     #[command(flatten)]
     pub(crate) tables: TableArgs,
-    /// Output format.
-    #[arg(long, value_enum, default_value_t = TableFormat::Text)]
-    pub(crate) format: TableFormat,
-    /// Where the result goes; `-` is stdout.
-    #[arg(short, long, default_value = "-", value_name = "FILE")]
-    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) result: ResultArgs,
 }
 
 /// What backward computes again.

@@ -1,6 +1,6 @@
 //! What is typed to compare predictions with published runs.
 
-use super::{TableArgs, TableFormat};
+use super::{ResultArgs, TableArgs};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 
@@ -22,12 +22,8 @@ pub(crate) struct ValidateArgs {
     pub(crate) framework_scalars: bool,
     #[command(flatten)]
     pub(crate) tables: TableArgs,
-    /// Output format.
-    #[arg(long, value_enum, default_value_t = TableFormat::Text)]
-    pub(crate) format: TableFormat,
-    /// Where the result goes; `-` is stdout.
-    #[arg(short, long, default_value = "-", value_name = "FILE")]
-    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) result: ResultArgs,
 }
 
 /// What rows of a group have in common.

@@ -1,9 +1,9 @@
 //! `laggard mfu`: MFU and HFU of a step under every convention.
 
-use crate::args::{MfuArgs, Precision, Recomputed, TableFormat};
+use crate::args::{MfuArgs, Precision, Recomputed};
 use crate::failure::Usage;
 use crate::{exit_code, input, output};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use laggard_specs::{
     Accelerator, ConventionFigures, Model, ObservedStep, Recompute, Share, Utilization, utilization,
 };
@@ -16,14 +16,9 @@ pub(crate) fn run(args: &MfuArgs) -> Result<u8> {
     let accelerator = tables.accelerator(&args.accelerator)?;
     let step = step(args, model, accelerator)?;
     let found = utilization(model, &step)?;
-    let text = match args.format {
-        TableFormat::Text => page(args, model, accelerator, &found),
-        TableFormat::Json => {
-            let text = serde_json::to_string_pretty(&found).context("cannot write JSON")?;
-            text + "\n"
-        }
-    };
-    output::result(&text, &args.output)?;
+    output::either(&args.result, &found, || {
+        page(args, model, accelerator, &found)
+    })?;
     Ok(exit_code::DONE)
 }
 

@@ -4,10 +4,10 @@ mod page;
 mod words;
 
 use super::usual;
-use crate::args::{PlanArgs, TableFormat};
+use crate::args::PlanArgs;
 use crate::failure::Usage;
 use crate::{exit_code, input, output};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use laggard_plan::money::Prices;
 use laggard_plan::{
     Difference, Figures, Flip, Known, Objective, PlanOption, Problem, Ranking, Terms, Training,
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<u8> {
     let model = tables.model(&args.model)?;
     let cluster = input::cluster(&args.cluster, &tables)?;
     let frameworks = Frameworks::builtin()?;
-    let framework = usual::framework(args.framework.as_deref(), &frameworks)?;
+    let framework = usual::framework(args.job.framework.as_deref(), &frameworks)?;
     let known = Known {
         tables: &tables,
         prices: &Prices::builtin()?,
@@ -116,23 +116,17 @@ pub(crate) fn run(args: &PlanArgs) -> Result<u8> {
         batch_tokens: args
             .batch_tokens
             .unwrap_or_else(|| usual::batch_tokens(cluster.devices())),
-        sequence_length: usual::sequence_length(args.sequence_length, model),
-        precision: usual::precision(args.precision),
+        sequence_length: usual::sequence_length(args.job.sequence_length, model),
+        precision: usual::precision(args.job.precision),
         software: framework.software,
         around: Surroundings {
-            checkpoint: Seconds(args.checkpoint_time),
-            restart: Seconds(args.restart_time),
+            checkpoint: Seconds(args.job.checkpoint_time),
+            restart: Seconds(args.job.restart_time),
         },
     };
     let problem = Problem::new(&cluster, training, &terms(args)?, &known)?;
     let plan = plan(&problem, &cluster, &framework.id, args)?;
-    let text = match args.format {
-        TableFormat::Text => page::page(&plan, &problem),
-        TableFormat::Json => {
-            serde_json::to_string_pretty(&plan).context("cannot write JSON")? + "\n"
-        }
-    };
-    output::result(&text, &args.output)?;
+    output::either(&args.result, &plan, || page::page(&plan, &problem))?;
     Ok(exit_code::DONE)
 }
 

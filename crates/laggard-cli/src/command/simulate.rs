@@ -5,7 +5,7 @@ mod page;
 mod record;
 
 use super::usual;
-use crate::args::{SimulateArgs, TableFormat};
+use crate::args::SimulateArgs;
 use crate::{exit_code, input, output};
 use anyhow::{Context, Result};
 use laggard_plan::{Demand, Space, fastest_layouts, memory_of_layout};
@@ -55,13 +55,13 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
     let (cluster, classes) = classes(args, &tables)?;
     let constants = Constants::builtin()?;
     let frameworks = Frameworks::builtin()?;
-    let framework = usual::framework(args.framework.as_deref(), &frameworks)?;
+    let framework = usual::framework(args.job.framework.as_deref(), &frameworks)?;
     let job = job(args, model, &classes, framework, &constants)?;
     let length = u64::from(job.sequence_length);
     let flop = training_flop_per_token(model, length, Attention::Causal).0;
     let around = Surroundings {
-        checkpoint: Seconds(args.checkpoint_time),
-        restart: Seconds(args.restart_time),
+        checkpoint: Seconds(args.job.checkpoint_time),
+        restart: Seconds(args.job.restart_time),
     };
     let forecast = forecast(&job, flop, &classes, around, &constants)?;
     let mixed = classes.len() > 1;
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
     let simulation = Simulation {
         model: model.name.clone(),
         cluster,
-        layout: usual::layout_text(&job.degrees),
+        layout: job.degrees.to_string(),
         framework: framework.id.clone(),
         sequence_length: job.sequence_length,
         global_batch: job.degrees.global_batch(),
@@ -83,13 +83,9 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
             .transpose()?,
         forecast,
     };
-    let text = match args.format {
-        TableFormat::Text => page::page(&simulation, args.assumed_mfu),
-        TableFormat::Json => {
-            serde_json::to_string_pretty(&simulation).context("cannot write JSON")? + "\n"
-        }
-    };
-    output::result(&text, &args.output)?;
+    output::either(&args.result, &simulation, || {
+        page::page(&simulation, args.assumed_mfu)
+    })?;
     if let Some(dir) = &args.record {
         let used = simulation.forecast.classes.iter().map(|class| class.ranks);
         let used: Vec<(&ForecastClass, u64)> = classes.iter().zip(used).collect();
@@ -142,11 +138,11 @@ fn job(
     framework: &Framework,
     constants: &Constants,
 ) -> Result<Job> {
-    let sequence_length = usual::sequence_length(args.sequence_length, model).max(1);
+    let sequence_length = usual::sequence_length(args.job.sequence_length, model).max(1);
     let devices: u64 = classes.iter().map(|class| class.count).sum();
     let usual = usual::batch_tokens(devices) / u64::from(sequence_length);
     let batch = args.global_batch.unwrap_or(usual.max(1));
-    let precision = usual::precision(args.precision);
+    let precision = usual::precision(args.job.precision);
     let tolerance = match args.global_batch {
         Some(_) => 0.0,
         None => BATCH_TOLERANCE,

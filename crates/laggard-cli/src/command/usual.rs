@@ -1,12 +1,10 @@
-//! The job to predict where little is said of it, and how its layout is written: for `simulate`
-//! and `plan`.
+//! The job to predict where little is said of it, for `simulate` and `plan`.
 
 use crate::args::Arithmetic;
 use crate::failure::Usage;
 use anyhow::Result;
-use laggard_schedule::Zero;
-use laggard_simulate::{Degrees, Framework, Frameworks, Precision};
-use laggard_specs::{Model, Recompute};
+use laggard_simulate::{Framework, Frameworks, Precision};
+use laggard_specs::Model;
 
 /// Tokens of a step, and from what they are for each accelerator: the largest batch of Llama 3
 /// 405B, on 16,384 of them. Source: arXiv 2407.21783, sections 3.3.2 and 3.4.1.
@@ -45,31 +43,4 @@ pub(super) fn precision(said: Arithmetic) -> Precision {
         Arithmetic::Fp8 => Precision::Fp8,
         Arithmetic::Fp4 => Precision::Fp4,
     }
-}
-
-/// A layout in the text form of `--layout`.
-pub(super) fn layout_text(degrees: &Degrees) -> String {
-    let degree = |name: &str, value: u32| (value > 1).then(|| format!("{name}{value}"));
-    let parts = [
-        Some(format!("dp{}", degrees.data)),
-        degree("tp", degrees.tensor),
-        degree("pp", degrees.pipeline),
-        degree("vp", degrees.virtual_stages),
-        degree("cp", degrees.context),
-        degree("ep", degrees.expert),
-        match degrees.zero {
-            Zero::None => None,
-            Zero::Optimizer => Some("zero1".to_owned()),
-            Zero::Gradients => Some("zero2".to_owned()),
-            Zero::Parameters => Some("zero3".to_owned()),
-        },
-        degrees.sequence_parallel.then(|| "sp".to_owned()),
-        match degrees.recompute {
-            Recompute::None => None,
-            Recompute::Attention => Some("recompute (attention)".to_owned()),
-            Recompute::Layers => Some("recompute".to_owned()),
-        },
-    ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    parts.join(",")
 }

@@ -1,6 +1,6 @@
 //! `laggard validate`: published runs, predicted beside measured.
 
-use crate::args::{GroupBy, TableFormat, ValidateArgs};
+use crate::args::{GroupBy, ValidateArgs};
 use crate::{exit_code, input, output};
 use anyhow::{Context, Result};
 use laggard_simulate::{
@@ -21,14 +21,7 @@ pub(crate) fn run(args: &ValidateArgs) -> Result<u8> {
             .with_context(|| format!("cannot read the rows of {}", path.display()))?,
     };
     let found = Validation::of(published, &constants, args);
-    let text = match args.format {
-        TableFormat::Text => page(&found),
-        TableFormat::Json => {
-            let text = serde_json::to_string_pretty(&json(&found)).context("cannot write JSON")?;
-            text + "\n"
-        }
-    };
-    output::result(&text, &args.output)?;
+    output::either(&args.result, &json(&found), || page(&found))?;
     Ok(exit_code::DONE)
 }
 

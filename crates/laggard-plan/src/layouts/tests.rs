@@ -139,7 +139,7 @@ fn the_stage_that_needs_most_is_the_first_or_the_last() {
         };
         let mut count = 0;
         for_each(&demand, space, &mut |degrees| {
-            let layout = memory_layout(&degrees, 4096);
+            let layout = degrees.memory_layout(4096);
             let padded = padded(model, &degrees);
             let Ok(need) = memory_per_rank(&padded, &layout) else {
                 return;

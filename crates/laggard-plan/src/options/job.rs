@@ -7,7 +7,7 @@ use laggard_simulate::{
 use laggard_types::Seconds;
 use serde::Serialize;
 
-use super::spans::{self, Span};
+use super::spans::{self, MixedPipeline};
 use crate::problem::{Factors, PlanError, Problem};
 
 /// Seconds of a year of 365.25 days.
@@ -31,7 +31,7 @@ pub enum Parts {
     /// Whole replicas.
     Replicas(Vec<Group>),
     /// Stages of every replica.
-    Stages(Span),
+    Stages(MixedPipeline),
 }
 
 /// A job.

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::job::{ClassTime, Costs, JobPlan, Outcome, Parts};
-use crate::layouts::{USABLE_MEMORY, memory_layout, powers};
+use crate::layouts::{USABLE_MEMORY, powers};
 use crate::stages::{Chain, Cut, Stage, cut_chain, order_stages};
 
 /// Longest pipeline that is tried.
@@ -24,9 +24,9 @@ const TRIED: usize = 6;
 /// looked through for.
 const MOST_ORDERS: usize = 1_000_000;
 
-/// The stages of every replica.
+/// The pipeline of every replica, whose stages are of several classes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Span {
+pub struct MixedPipeline {
     /// Class, by position, and layers of each stage in order.
     pub stages: Vec<(usize, usize)>,
 }
@@ -200,7 +200,7 @@ fn cut(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize], given: &[u64]) ->
     let left = given.iter().zip(counts);
     Some(JobPlan {
         degrees: *degrees,
-        parts: Parts::Stages(Span {
+        parts: Parts::Stages(MixedPipeline {
             stages: cut
                 .stages
                 .into_iter()
@@ -231,7 +231,7 @@ fn ordered(costs: &Costs<'_>, chain: &Chain<'_>, counts: &[usize]) -> Option<Cut
 
 /// Memory of each stage with each number of layers, bytes; infinite where it cannot be.
 fn needs(model: &Model, degrees: &Degrees, sequence_length: u32) -> Vec<Vec<f64>> {
-    let layout = memory_layout(degrees, sequence_length);
+    let layout = degrees.memory_layout(sequence_length);
     let stages = u64::from(degrees.pipeline);
     let models: Vec<Model> = (0..=model.layers)
         .map(|layers| Model {
@@ -261,7 +261,7 @@ fn whole(costs: &Costs<'_>, degrees: &Degrees, class: usize) -> StepTime {
 
 /// What a job of such replicas does: `sum(t) + (m - 1) max(t)` over the stages of a pipeline, and
 /// once a step what the slowest class takes for gradients and the optimizer.
-pub(super) fn outcome(costs: &Costs<'_>, degrees: &Degrees, span: &Span) -> Outcome {
+pub(super) fn outcome(costs: &Costs<'_>, degrees: &Degrees, span: &MixedPipeline) -> Outcome {
     let classes = costs.machines.len();
     let mut counts = vec![0; classes];
     span.stages

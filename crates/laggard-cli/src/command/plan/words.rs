@@ -73,7 +73,7 @@ pub(super) fn job(problem: &Problem<'_>, job: &JobPlan, outcome: &Outcome) -> Jo
         }
     };
     JobLine {
-        layout: usual::layout_text(&job.degrees),
+        layout: job.degrees.to_string(),
         step_s: outcome.step_s,
         step_tokens: outcome.step_tokens,
         tokens_per_s: outcome.tokens_per_s(),

@@ -1,6 +1,6 @@
 //! The step of a layout by what runs of other layouts cost on the user's own machines.
 
-use crate::args::{SimulateArgs, TableFormat};
+use crate::args::SimulateArgs;
 use crate::failure::Usage;
 use crate::output;
 use anyhow::{Context, Result};
@@ -56,13 +56,7 @@ pub(super) fn run(args: &SimulateArgs, tables: &Tables) -> Result<()> {
     let calibration = Calibration::fit(&observations);
     let manifests: Vec<&Manifest> = records.iter().map(|(manifest, _)| manifest).collect();
     let found = predict(args, tables, &manifests, &calibration)?;
-    let text = match args.format {
-        TableFormat::Text => page(&found, records.len()),
-        TableFormat::Json => {
-            serde_json::to_string_pretty(&found).context("cannot write JSON")? + "\n"
-        }
-    };
-    output::result(&text, &args.output)
+    output::either(&args.result, &found, || page(&found, records.len()))
 }
 
 fn predict(
@@ -83,7 +77,7 @@ fn predict(
     };
     let workload = &manifests[0].workload;
     let model = tables.model(args.model.as_deref().unwrap_or(&workload.model))?;
-    let length = args.sequence_length.unwrap_or(workload.sequence_length);
+    let length = args.job.sequence_length.unwrap_or(workload.sequence_length);
     let sequences = args.micro_batch.unwrap_or(workload.micro_batch_sequences);
     let text = args.layout.as_deref().unwrap_or_default();
     let layout = with_batch(Layout::parse(text)?, sequences, args.global_batch)?;

@@ -1,37 +1,7 @@
 //! The real binary on `simulate`: identities, predicted records that other commands read, and bad
 //! input.
 
-use std::process::{Command, Output};
-
-fn laggard(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_laggard"));
-    command.args(args).env_remove("LAGGARD_LOG");
-    command.output().expect("the binary starts")
-}
-
-#[track_caller]
-fn works(args: &[&str]) -> String {
-    let output = laggard(args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{args:?}\n{stderr}");
-    String::from_utf8(output.stdout).expect("output is UTF-8")
-}
-
-#[track_caller]
-fn json(args: &[&str]) -> serde_json::Value {
-    serde_json::from_str(&works(&[args, &["--format", "json"]].concat())).expect("JSON")
-}
-
-#[track_caller]
-fn refused(args: &[&str], code: i32, says: &[&str]) {
-    let output = laggard(args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}\n{stderr}");
-    assert!(output.stdout.is_empty(), "{args:?}");
-    for part in says {
-        assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
-    }
-}
+use crate::{json, laggard, refused, works};
 
 #[test]
 fn the_mix_of_colossus_1_by_itself_and_what_eleven_per_cent_may_mean() {

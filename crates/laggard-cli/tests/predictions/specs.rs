@@ -2,35 +2,19 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
-fn laggard(args: &[&str]) -> Output {
-    let binary = env!("CARGO_BIN_EXE_laggard");
-    let mut command = Command::new(binary);
-    command.args(args).env_remove("LAGGARD_LOG");
-    command.output().expect("the binary starts")
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
 }
 
 #[track_caller]
 fn works(line: &str) -> String {
-    let args: Vec<&str> = line.split_whitespace().collect();
-    let output = laggard(&args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{line}\n{stderr}");
-    String::from_utf8(output.stdout).expect("output is UTF-8")
+    crate::works(&words(line))
 }
 
 #[track_caller]
 fn refused(line: &str, code: i32, says: &[&str]) {
-    let args: Vec<&str> = line.split_whitespace().collect();
-    let output = laggard(&args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{line}\n{stderr}");
-    assert!(output.stdout.is_empty(), "{line}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
-    for part in says {
-        assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
-    }
+    crate::refused(&words(line), code, says);
 }
 
 fn json(line: &str) -> serde_json::Value {

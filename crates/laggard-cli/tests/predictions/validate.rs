@@ -1,17 +1,14 @@
 //! `laggard validate` on the rows that laggard ships and on files of a user's own.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 fn laggard(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_laggard"));
-    command.arg("validate").args(arguments);
-    command.output().expect("laggard starts")
+    crate::laggard(&[&["validate"], arguments].concat())
 }
 
+#[track_caller]
 fn json(arguments: &[&str]) -> serde_json::Value {
-    let out = laggard(&[arguments, &["--format", "json"]].concat());
-    assert!(out.status.success(), "{out:?}");
-    serde_json::from_slice(&out.stdout).expect("JSON")
+    crate::json(&[&["validate"], arguments].concat())
 }
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -20,7 +17,7 @@ fn file(text: &str) -> tempfile::NamedTempFile {
     file
 }
 
-/// The bounds of the issue that a user sees; the ones without each source are `fit_cost_model`'s.
+/// The bounds that a user sees; those without each source are `fit_cost_model`'s.
 #[test]
 fn the_headline_is_printed_and_small() {
     let number = |of: &serde_json::Value, key: &str| of[key].as_f64().expect("a number");

@@ -1,40 +1,10 @@
 //! The real binary on `plan`: options that add up, the same page for the same input, and bad input.
 
+use crate::{json, refused, works};
 use serde_json::Value;
 use std::fs;
-use std::process::{Command, Output};
 
 const COLOSSUS: [&str; 5] = ["plan", "--cluster", "colossus-1", "--model", "grok-1"];
-
-fn laggard(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_laggard"));
-    command.args(args).env_remove("LAGGARD_LOG");
-    command.output().expect("the binary starts")
-}
-
-#[track_caller]
-fn works(args: &[&str]) -> String {
-    let output = laggard(args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{args:?}\n{stderr}");
-    String::from_utf8(output.stdout).expect("output is UTF-8")
-}
-
-#[track_caller]
-fn json(args: &[&str]) -> Value {
-    serde_json::from_str(&works(&[args, &["--format", "json"]].concat())).expect("JSON")
-}
-
-#[track_caller]
-fn refused(args: &[&str], code: i32, says: &[&str]) {
-    let output = laggard(args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}\n{stderr}");
-    assert!(output.stdout.is_empty(), "{args:?}");
-    for part in says {
-        assert!(stderr.contains(part), "`{part}` is not in: {stderr}");
-    }
-}
 
 fn options(plan: &Value) -> &Vec<Value> {
     plan["options"].as_array().expect("options")
