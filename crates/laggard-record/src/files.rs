@@ -13,13 +13,13 @@ pub(crate) const TEMPORARY_PREFIX: &str = ".tmp-";
 /// removed.
 pub(crate) fn write_whole(
     path: &Path,
-    fill: impl FnOnce(File) -> Result<File, RecordError>,
+    fill: impl FnOnce(&File) -> Result<(), RecordError>,
 ) -> Result<(), RecordError> {
     let temporary = temporary_of(path);
     let written = File::create(&temporary)
         .map_err(|error| RecordError::io("create", &temporary, &error))
-        .and_then(fill)
         .and_then(|file| {
+            fill(&file)?;
             file.sync_all()
                 .map_err(|error| RecordError::io("write", path, &error))
         })
@@ -45,17 +45,14 @@ pub(crate) fn write_dense_json(path: &Path, value: &impl Serialize) -> Result<()
 
 fn write_with(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> serde_json::Result<()>,
+    write: impl FnOnce(&mut BufWriter<&File>) -> serde_json::Result<()>,
 ) -> Result<(), RecordError> {
     write_whole(path, |file| {
         let mut out = BufWriter::new(file);
         write(&mut out)
             .map_err(std::io::Error::from)
             .and_then(|()| out.write_all(b"\n"))
-            .and_then(|()| {
-                out.into_inner()
-                    .map_err(std::io::IntoInnerError::into_error)
-            })
+            .and_then(|()| out.flush())
             .map_err(|error| RecordError::io("write", path, &error))
     })
 }
@@ -90,10 +87,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let path = dir.path().join("a.json");
         let result = write_whole(&path, |_| {
-            let mut out = full;
-            out.write_all(b"x")
-                .map_err(|error| RecordError::io("write", &path, &error))?;
-            Ok(out)
+            (&full)
+                .write_all(b"x")
+                .map_err(|error| RecordError::io("write", &path, &error))
         });
         let message = result.expect_err("a full disk").to_string();
         assert!(message.contains("hint: free some space"), "{message}");

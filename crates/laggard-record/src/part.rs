@@ -113,7 +113,7 @@ pub fn accept_file(
     write_whole(&path, |mut file| {
         size = io::copy(&mut bytes, &mut file)
             .map_err(|error| RecordError::io("write", &path, &error))?;
-        Ok(file)
+        Ok(())
     })?;
     Ok(size)
 }

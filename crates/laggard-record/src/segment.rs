@@ -39,22 +39,30 @@ pub(crate) fn write_rows<R: Row>(
     let mut rows = std::iter::once(first).chain(rows.take((limit - 1) as usize));
     let mut total = 0;
     write_whole(path, |file| {
-        let failed = |error: ParquetError| failure(path, &error);
-        let mut writer = open_writer(&R::TABLE, file).map_err(failed)?;
-        let mut columns = Columns::new(&R::TABLE);
-        loop {
-            columns.clear();
-            rows.by_ref()
-                .take(GROUP_ROWS)
-                .for_each(|row| row.put(&mut columns));
-            if columns.rows() == 0 {
-                break;
-            }
-            write_group(&mut writer, &columns).map_err(failed)?;
-            total += columns.rows() as u64;
-        }
-        writer.into_inner().map_err(failed)
+        total = write_groups(file, &mut rows).map_err(|error| failure(path, &error))?;
+        Ok(())
     })?;
+    Ok(total)
+}
+
+fn write_groups<R: Row>(
+    file: &File,
+    rows: &mut impl Iterator<Item = R>,
+) -> Result<u64, ParquetError> {
+    let mut writer = open_writer(&R::TABLE, file)?;
+    let mut columns = Columns::new(&R::TABLE);
+    let mut total = 0;
+    loop {
+        columns.clear();
+        rows.take(GROUP_ROWS).for_each(|row| row.put(&mut columns));
+        if columns.rows() == 0 {
+            break;
+        }
+        write_group(&mut writer, &columns)?;
+        total += columns.rows() as u64;
+    }
+    // Not `into_inner`, which keeps only the words of what the operating system refuses.
+    writer.close()?;
     Ok(total)
 }
 
@@ -82,8 +90,8 @@ pub(crate) fn merge_segments(
         if group.rows() > 0 && written.is_ok() {
             written = write_group(&mut writer, &group);
         }
-        written.map_err(failed)?;
-        writer.into_inner().map_err(failed)
+        written.and_then(|()| writer.close()).map_err(failed)?;
+        Ok(())
     })
 }
 
@@ -120,7 +128,10 @@ pub(crate) fn read_batches(
     Ok(())
 }
 
-fn open_writer(table: &Table, file: File) -> Result<SerializedFileWriter<File>, ParquetError> {
+fn open_writer<'a>(
+    table: &Table,
+    file: &'a File,
+) -> Result<SerializedFileWriter<&'a File>, ParquetError> {
     let properties = WriterProperties::builder()
         .set_dictionary_enabled(false)
         .set_encoding(Encoding::DELTA_BINARY_PACKED)
@@ -148,7 +159,7 @@ fn schema_of(table: &Table) -> Result<Type, ParquetError> {
 }
 
 fn write_group(
-    writer: &mut SerializedFileWriter<File>,
+    writer: &mut SerializedFileWriter<&File>,
     columns: &Columns,
 ) -> Result<(), ParquetError> {
     let mut group = writer.next_row_group()?;
@@ -277,4 +288,32 @@ fn failure(path: &Path, error: &ParquetError) -> RecordError {
         return RecordError::io("write", path, system);
     }
     RecordError::segment(path, error)
+}
+
+#[cfg(test)]
+#[expect(clippy::print_stderr, reason = "a test that skips says so")]
+mod tests {
+    use super::*;
+    use crate::table::StepWork;
+
+    #[test]
+    fn a_disk_that_fills_up_is_named_however_much_was_written() {
+        // Linux refuses every write to this device for want of space.
+        let Ok(full) = File::create("/dev/full") else {
+            eprintln!("skipped: this system has no /dev/full");
+            return;
+        };
+        // A few rows are written when the file is closed, many of them before.
+        for rows in [1, 1 << 20] {
+            let mut work = (0..rows).map(|step| StepWork {
+                step,
+                rank: step.wrapping_mul(2_654_435_761) >> 1,
+                tokens: 0,
+                tokens_squared: 0,
+            });
+            let refused = write_groups(&full, &mut work).expect_err("a full disk");
+            let message = failure(Path::new("a.parquet"), &refused).to_string();
+            assert!(message.contains("hint: free some space"), "{message}");
+        }
+    }
 }
