@@ -133,10 +133,7 @@ fn site(
         sequence_length: 8192,
         precision: Precision::Half,
         software: framework.software,
-        around: Surroundings {
-            checkpoint: Seconds(30.0),
-            restart: Seconds(600.0),
-        },
+        around: Surroundings::new(Seconds(30.0), Seconds(600.0))?,
     };
     let start = Instant::now();
     let problem = Problem::new(&cluster, training, &Terms::default(), &known)?;

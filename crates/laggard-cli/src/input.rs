@@ -27,10 +27,10 @@ pub(crate) fn tables(args: &TableArgs) -> Result<Tables> {
 /// A cluster that laggard knows, or that a file describes.
 pub(crate) fn cluster(name: &str, tables: &Tables) -> Result<Cluster> {
     let path = Path::new(name);
-    let is_file = path.extension().is_some() || path.exists();
+    let is_file = path.extension().is_some() || path.is_file();
     match is_file {
-        true => Ok(Cluster::from_toml_str(&text(path)?, tables)
-            .map_err(|error| BadInput(format!("{name}: {error}")))?),
+        true => Cluster::from_toml_str(&text(path)?, tables)
+            .with_context(|| format!("cannot use {name}")),
         false => Ok(Cluster::preset(name, tables)?),
     }
 }

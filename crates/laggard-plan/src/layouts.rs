@@ -7,7 +7,7 @@
 
 use laggard_schedule::Zero;
 use laggard_simulate::{
-    Constants, Degrees, Job, Machine, Precision, Shape, Software, StepTime, predict,
+    Constants, Degrees, ForecastClass, Job, Machine, Precision, Shape, Software, StepTime, predict,
 };
 use laggard_specs::{MemoryLayout, Model, Recompute, SpecsError, memory_of_stage, memory_per_rank};
 use laggard_types::format_bytes;
@@ -21,6 +21,13 @@ pub(crate) const USABLE_MEMORY: f64 = 0.92;
 const MOST_STAGES: u32 = 64;
 /// Largest micro-batch that is tried, in sequences.
 const MOST_SEQUENCES: u32 = 16;
+
+/// By how much a layout may miss the batch. An assumption: replicas rarely divide it.
+pub const BATCH_TOLERANCE: f64 = 0.05;
+/// Widest tensor parallelism that is tried: wider than a box of eight is not in use.
+const MOST_TENSOR: u32 = 8;
+/// Devices of a host where nobody says.
+const USUAL_NODE: u32 = 8;
 
 /// What a job asks for.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +55,34 @@ pub struct Space {
     pub ranks: u64,
     /// Widest tensor parallelism: the devices that the fabric of a box or rack joins.
     pub most_tensor: u32,
+}
+
+impl Space {
+    /// The layouts of so many ranks on devices of some classes: tensor parallelism stays within the
+    /// fabric of a box or rack, or within a host.
+    #[must_use]
+    pub fn of<'c>(ranks: u64, classes: impl Iterator<Item = &'c ForecastClass>) -> Self {
+        let widths = classes.map(|class| {
+            let node = class.devices_per_node.map(u32::try_from);
+            let node = node.and_then(Result::ok).unwrap_or(USUAL_NODE);
+            class.machine.fabric.domain_ranks().max(node)
+        });
+        Self {
+            ranks,
+            most_tensor: widths.fold(MOST_TENSOR, u32::min).max(1),
+        }
+    }
+}
+
+/// The slowest machine of some classes with the least memory of all: what fits there fits on each.
+pub fn weakest<'c>(classes: impl Iterator<Item = &'c ForecastClass> + Clone) -> Option<Machine> {
+    let machines = || classes.clone().map(|class| &class.machine);
+    let slowest = machines().min_by(|a, b| a.half_peak.total_cmp(&b.half_peak))?;
+    let memory = machines().map(|it| it.memory_bytes);
+    Some(Machine {
+        memory_bytes: memory.fold(f64::MAX, f64::min),
+        ..slowest.clone()
+    })
 }
 
 /// A layout with what it is predicted to do.

@@ -17,7 +17,10 @@ mod stages;
 pub use compare::{Objective, Ranking, rank};
 pub use explain::{Difference, Flip, Knob, binding, differences, flips};
 pub use figures::{Figures, PeakUse};
-pub use layouts::{Candidate, Demand, Found, NoLayout, Space, fastest_layouts, memory_of_layout};
+pub use layouts::{
+    BATCH_TOLERANCE, Candidate, Demand, Found, NoLayout, Space, fastest_layouts, memory_of_layout,
+    weakest,
+};
 pub use number::NumberError;
 pub use options::{
     ClassTime, Group, JobPlan, Kind, MixedPipeline, Options, Outcome, Parts, PlanOption, Use,

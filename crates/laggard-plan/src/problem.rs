@@ -9,13 +9,11 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use thiserror::Error;
 
-use crate::layouts::Demand;
+use crate::layouts::{BATCH_TOLERANCE, Demand, Space, weakest};
 use crate::money::{DrawBasis, Prices};
 
-/// By how much a layout may miss the batch. An assumption: replicas rarely divide it.
-const BATCH_TOLERANCE: f64 = 0.05;
-/// Widest tensor parallelism that is tried: wider than a box of eight is not in use.
-const MOST_TENSOR: u32 = 8;
+/// Larger batches are refused: they are a slip of the hand.
+const MOST_SEQUENCES: u64 = 1 << 31;
 /// More classes are refused: every set of them is evaluated.
 const MOST_CLASSES: usize = 8;
 
@@ -117,6 +115,17 @@ pub enum PlanError {
         what: &'static str,
         /// The refused number.
         value: f64,
+    },
+    /// A batch that is meant otherwise.
+    #[error(
+        "a step of {batch} tokens is more than the {most} that can be counted\nhint: give the \
+         tokens of one step"
+    )]
+    BatchTooLarge {
+        /// Tokens of a step.
+        batch: u64,
+        /// Most that there can be.
+        most: u64,
     },
     /// The batch and the sequence contradict each other.
     #[error(
@@ -325,29 +334,15 @@ impl<'a> Problem<'a> {
         Shape::of(self.training.model)
     }
 
-    /// Widest tensor parallelism of devices of some classes.
-    pub(crate) fn most_tensor(&self, classes: &[usize]) -> u32 {
-        let widths = classes.iter().map(|&at| {
-            let class = &self.classes[at];
-            let node = u32::try_from(class.node_devices).unwrap_or(MOST_TENSOR);
-            class.of.machine.fabric.domain_ranks().max(node)
-        });
-        widths.fold(MOST_TENSOR, u32::min).max(1)
+    /// The layouts of so many ranks of some classes.
+    pub(crate) fn space(&self, ranks: u64, classes: &[usize]) -> Space {
+        Space::of(ranks, classes.iter().map(|&at| &self.classes[at].of))
     }
 
-    /// The slowest machine of some classes with the least memory of all: what fits there fits on
-    /// each.
+    /// The weakest machine of some classes.
     pub(crate) fn weakest(&self, classes: &[usize]) -> Machine {
-        let machines = || classes.iter().map(|&at| &self.classes[at].of.machine);
-        let slower = |a: &&Machine, b: &&Machine| a.half_peak.total_cmp(&b.half_peak);
-        let memory = machines()
-            .map(|it| it.memory_bytes)
-            .fold(f64::MAX, f64::min);
-        let slowest = machines().min_by(slower);
-        Machine {
-            memory_bytes: memory,
-            ..slowest.unwrap_or(&self.classes[0].of.machine).clone()
-        }
+        let machine = weakest(classes.iter().map(|&at| &self.classes[at].of));
+        machine.unwrap_or_else(|| self.classes[0].of.machine.clone())
     }
 }
 
@@ -370,6 +365,12 @@ fn check(training: &Training<'_>, terms: &Terms) -> Result<(), PlanError> {
     if sequence == 0 {
         let (what, value) = ("sequence length in tokens", 0.0);
         return Err(PlanError::NotPositive { what, value });
+    }
+    if batch / u64::from(sequence) > MOST_SEQUENCES {
+        return Err(PlanError::BatchTooLarge {
+            batch,
+            most: MOST_SEQUENCES * u64::from(sequence),
+        });
     }
     if batch < u64::from(sequence) {
         return Err(PlanError::BatchBelowSequence { batch, sequence });

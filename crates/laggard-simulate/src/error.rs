@@ -95,6 +95,18 @@ pub enum SimulateError {
         /// The class of its device.
         class: String,
     },
+    /// A batch that replicas cannot share evenly.
+    #[error(
+        "a step of {sequences} sequences cannot be shared out over replicas and micro-batches that \
+         take {at_once} at once\nhint: give a multiple of {at_once}, and at most 4294967295 times \
+         that"
+    )]
+    BatchNotShared {
+        /// Sequences of a step.
+        sequences: u64,
+        /// Sequences of one micro-batch of every replica.
+        at_once: u64,
+    },
     /// A layout that does not fit the model.
     #[error(transparent)]
     Layout(#[from] laggard_schedule::LayoutError),

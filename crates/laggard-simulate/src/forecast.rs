@@ -5,19 +5,16 @@
 //! the whole world were of it; the one that takes longest sets the pace of all.
 
 use laggard_specs::{Cluster, Pool, Tables};
-use laggard_types::{BytesPerSecond, FlopPerSecond, Seconds};
+use laggard_types::{BytesPerSecond, FlopPerSecond};
 use serde::Serialize;
 
 use crate::compute::Constants;
 use crate::error::SimulateError;
-use crate::goodput::{Goodput, Interruptions};
+use crate::goodput::{Goodput, Surroundings, time_between_failures};
 use crate::job::{Job, Machine};
-use crate::lockstep::{Cause, FleetClass, FleetWaterfall, Lockstep, lockstep};
+use crate::lockstep::{Cause, FleetClass, FleetWaterfall, Lockstep, lockstep, share};
 use crate::network::FabricOptions;
 use crate::step::{StepTime, predict};
-
-/// Seconds of a year of 365.25 days.
-const SECONDS_PER_YEAR: f64 = 365.25 * 86_400.0;
 
 /// Accelerators of one class, as a cluster has them.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,15 +31,6 @@ pub struct ForecastClass {
     pub machine: Machine,
     /// Failures that end a job, per device and year.
     pub failures_per_device_year: Option<f64>,
-}
-
-/// What happens around the steps.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Surroundings {
-    /// What one checkpoint stops the job for.
-    pub checkpoint: Seconds,
-    /// From a failure until the job works again.
-    pub restart: Seconds,
 }
 
 /// One class by itself.
@@ -83,6 +71,15 @@ pub struct Forecast {
     pub goodput: Option<Goodput>,
     /// From the MFU of kernels to that of the fleet.
     pub waterfall: FleetWaterfall,
+}
+
+impl Forecast {
+    /// The class that sets the pace: of those with ranks in the job, the one of the longest step.
+    #[must_use]
+    pub fn pace(&self) -> Option<&ClassForecast> {
+        let there = self.classes.iter().filter(|class| class.ranks > 0);
+        there.max_by(|a, b| a.step.total_s.total_cmp(&b.step.total_s))
+    }
 }
 
 impl ForecastClass {
@@ -151,8 +148,9 @@ pub fn forecast(
     let taken = |time: fn(&StepTime) -> f64| fleet(&list, flop_per_rank, time);
     let together = lockstep(&taken(without_jitter))?;
     let step_s = slowest(&list, |step| step.total_s);
-    let mtbf_s = mean_time_between_failures(classes, &used);
-    let goodput = mtbf_s.map(|mtbf| saved(mtbf, around)).transpose()?;
+    let rates = classes.iter().map(|class| class.failures_per_device_year);
+    let mtbf = time_between_failures(rates.zip(used.iter().copied()));
+    let goodput = mtbf.map(|mtbf| around.goodput(mtbf)).transpose()?;
     let apart = |time| lockstep(&taken(time)).map(|it| it.mfu_divided);
     let (compute, with_links, with_bubble) = (
         apart(compute)?,
@@ -179,7 +177,7 @@ pub fn forecast(
         lockstep: together,
         step_s,
         tokens_per_s: job.tokens_per_step() / step_s,
-        mtbf_s,
+        mtbf_s: mtbf.map(|mtbf| mtbf.0),
         goodput,
         waterfall: FleetWaterfall::new(compute, &factors)?,
     })
@@ -196,6 +194,7 @@ pub fn mix_alone(
     mfu: f64,
     rates: Option<&[f64]>,
 ) -> Result<Lockstep, SimulateError> {
+    share("MFU of the slowest class by itself", mfu)?;
     let peaks = || classes.iter().map(|class| class.machine.half_peak);
     let rates: Vec<f64> = match rates {
         Some(rates) => rates.to_vec(),
@@ -261,35 +260,7 @@ fn without_jitter(step: &StepTime) -> f64 {
 
 /// Kernels and the host alone.
 fn compute(step: &StepTime) -> f64 {
-    let links = [
-        step.tensor_s,
-        step.context_s,
-        step.expert_s,
-        step.transfer_s,
-        step.gradients_s,
-    ];
-    without_jitter(step) - step.bubble_s - links.iter().sum::<f64>()
-}
-
-fn mean_time_between_failures(classes: &[ForecastClass], used: &[u64]) -> Option<f64> {
-    let of = |(class, &used): (&ForecastClass, &u64)| match used {
-        0 => Some(0.0),
-        _ => Some(class.failures_per_device_year? * used as f64),
-    };
-    let per_year: Option<f64> = classes.iter().zip(used).map(of).sum();
-    per_year
-        .filter(|rate| *rate > 0.0)
-        .map(|rate| SECONDS_PER_YEAR / rate)
-}
-
-/// What is left at the best interval between checkpoints.
-fn saved(mtbf_s: f64, around: Surroundings) -> Result<Goodput, SimulateError> {
-    let interruptions = Interruptions {
-        mtbf: Seconds(mtbf_s),
-        checkpoint: around.checkpoint,
-        restart: around.restart,
-    };
-    interruptions.goodput(interruptions.best_interval()?)
+    without_jitter(step) - step.bubble_s - step.communication_s()
 }
 
 #[cfg(test)]

@@ -30,6 +30,60 @@ pub struct Interruptions {
     pub restart: Seconds,
 }
 
+/// Seconds of a year of 365.25 days.
+const SECONDS_PER_YEAR: f64 = 365.25 * 86_400.0;
+
+/// What a checkpoint and a failure cost a job.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Surroundings {
+    checkpoint: Seconds,
+    restart: Seconds,
+}
+
+impl Surroundings {
+    /// A checkpoint stops the job for the one, a failure until it works again for the other.
+    ///
+    /// # Errors
+    /// A checkpoint that is not above zero, a restart below zero, or either not finite.
+    pub fn new(checkpoint: Seconds, restart: Seconds) -> Result<Self, SimulateError> {
+        positive("time of a checkpoint in seconds", checkpoint.0)?;
+        in_range(
+            "time of a restart in seconds",
+            restart.0,
+            restart.0 >= 0.0 && restart.0.is_finite(),
+            "at least 0 and finite",
+        )?;
+        Ok(Self {
+            checkpoint,
+            restart,
+        })
+    }
+
+    /// What failures leave of the time, with the best interval between checkpoints.
+    ///
+    /// # Errors
+    /// A time between failures that is not above zero.
+    pub fn goodput(&self, mtbf: Seconds) -> Result<Goodput, SimulateError> {
+        let interruptions = Interruptions {
+            mtbf,
+            checkpoint: self.checkpoint,
+            restart: self.restart,
+        };
+        interruptions.goodput(interruptions.best_interval()?)
+    }
+}
+
+/// Mean time between failures of devices that each fail so often in a year; `None` where nothing
+/// fails, or a rate is not known.
+pub fn time_between_failures(devices: impl Iterator<Item = (Option<f64>, u64)>) -> Option<Seconds> {
+    let of = |(rate, count): (Option<f64>, u64)| match count {
+        0 => Some(0.0),
+        _ => Some(rate? * count as f64),
+    };
+    let per_year: f64 = devices.map(of).sum::<Option<f64>>()?;
+    (per_year > 0.0).then(|| Seconds(SECONDS_PER_YEAR / per_year))
+}
+
 /// Shares of a job's time by cause; they sum to 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Goodput {

@@ -8,6 +8,8 @@ mod software;
 use laggard_schedule::{Layout, Zero};
 use laggard_specs::{MemoryLayout, Recompute};
 
+use crate::error::SimulateError;
+
 pub use machine::{Family, Machine};
 pub use shape::{ExpertShape, Product, Shape, Split};
 pub use software::{
@@ -116,6 +118,25 @@ impl Degrees {
             micro_batch_sequences: self.micro_batch.into(),
             micro_batches: self.micro_batches.into(),
             ..MemoryLayout::single(sequence_length.into())
+        }
+    }
+
+    /// The same degrees with as many micro-batches as make a step of so many sequences.
+    ///
+    /// # Errors
+    /// A batch that these replicas cannot share evenly, or too large to count.
+    pub fn with_global_batch(self, sequences: u64) -> Result<Self, SimulateError> {
+        let at_once = u64::from(self.data) * u64::from(self.micro_batch);
+        let refused = SimulateError::BatchNotShared { sequences, at_once };
+        if at_once == 0 || sequences == 0 || !sequences.is_multiple_of(at_once) {
+            return Err(refused);
+        }
+        match u32::try_from(sequences / at_once) {
+            Ok(micro_batches) => Ok(Self {
+                micro_batches,
+                ..self
+            }),
+            Err(_) => Err(refused),
         }
     }
 

@@ -21,8 +21,11 @@ pub use calibration::{
 };
 pub use compute::{Constant, ConstantEntry, Constants, ConstantsError};
 pub use error::SimulateError;
-pub use forecast::{ClassForecast, Forecast, ForecastClass, Surroundings, forecast, mix_alone};
-pub use goodput::{FailureRate, Goodput, Interruptions, SparePool, failure_rates, spares_for};
+pub use forecast::{ClassForecast, Forecast, ForecastClass, forecast, mix_alone};
+pub use goodput::{
+    FailureRate, Goodput, Interruptions, SparePool, Surroundings, failure_rates, spares_for,
+    time_between_failures,
+};
 pub use graph::{
     EvenPipeline, EvenStep, GraphError, PredictedTimeline, RankTimes, Reduction, StepPrediction,
     predict_step, predicted_work,

@@ -128,7 +128,7 @@ fn totals(classes: &[FleetClass]) -> (f64, f64) {
 }
 
 /// Refuses a share outside (0, 1].
-fn share(name: &'static str, value: f64) -> Result<f64, SimulateError> {
+pub(crate) fn share(name: &'static str, value: f64) -> Result<f64, SimulateError> {
     in_range(
         name,
         value,

@@ -128,6 +128,19 @@ impl StepTime {
         self.causes().iter().map(|(_, seconds)| seconds).sum()
     }
 
+    /// Exposed communication of every kind.
+    #[must_use]
+    pub fn communication_s(&self) -> f64 {
+        let links = [
+            self.tensor_s,
+            self.context_s,
+            self.expert_s,
+            self.transfer_s,
+            self.gradients_s,
+        ];
+        links.iter().sum()
+    }
+
     /// Every cause with its name, in the order of a report.
     #[must_use]
     pub fn causes(&self) -> [(&'static str, f64); 15] {

@@ -5,8 +5,9 @@ use clap::{Args, ValueEnum};
 /// A training job beside its model.
 #[derive(Debug, Args)]
 pub(crate) struct JobArgs {
-    /// Tokens of one sequence [default: 8192, or the model's if it is shorter].
-    #[arg(long, value_name = "N")]
+    /// Tokens of one sequence [default: 8192, or the model's if it is shorter; with
+    /// --calibrated-on the record's].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) sequence_length: Option<u32>,
     /// Arithmetic of the large products.
     #[arg(long, value_enum, default_value_t = Arithmetic::Half)]
@@ -14,7 +15,7 @@ pub(crate) struct JobArgs {
     /// Framework, whose habits are known; a wrong name lists all [default: megatron-lm].
     #[arg(long, value_name = "NAME")]
     pub(crate) framework: Option<String>,
-    /// What one checkpoint stops the job for, seconds.
+    /// What one checkpoint stops the job for, seconds; above 0.
     #[arg(long, default_value_t = 30.0, value_name = "S")]
     pub(crate) checkpoint_time: f64,
     /// From a failure until the job works again, seconds.

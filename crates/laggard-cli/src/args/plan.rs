@@ -32,7 +32,7 @@ pub(crate) struct PlanArgs {
     #[arg(long, value_name = "MW")]
     pub(crate) power_limit_mw: Option<f64>,
     /// Rent that a class brings, dollars per device and hour, repeatable: `h100=2.60` [default:
-    /// what the cluster's file says is typical].
+    /// what is typical by the cluster's file, else by laggard's table].
     #[arg(long, value_name = "CLASS=PRICE")]
     pub(crate) lease: Vec<String>,
     /// Price of a kilowatt-hour at the meter, dollars [default: power costs nothing].

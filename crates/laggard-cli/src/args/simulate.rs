@@ -34,6 +34,7 @@ pub(crate) struct SimulateArgs {
     pub(crate) accelerator: Option<String>,
     /// How many of them.
     #[arg(long, value_name = "N", requires = "accelerator")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) gpus: Option<u64>,
     /// Parallel layout as for `laggard run`, with zero1 to zero3, sp and recompute [default: the
     /// fastest that fits in memory].
@@ -42,14 +43,17 @@ pub(crate) struct SimulateArgs {
     /// Instead of a cluster: records of `laggard run` on the user's own machines, of other layouts;
     /// repeatable. Needs --layout, of which each kind of parallelism must have been run.
     #[arg(long, value_name = "DIR", requires = "layout")]
-    #[arg(conflicts_with_all = ["cluster", "accelerator"])]
+    #[arg(conflicts_with_all = ["cluster", "accelerator", "record", "fleet_mfu", "assumed_mfu",
+        "precision", "framework", "checkpoint_time", "restart_time"])]
     pub(crate) calibrated_on: Vec<PathBuf>,
     /// Sequences of a micro-batch, with --layout [default: 1; with --calibrated-on the record's].
     #[arg(long, value_name = "N", requires = "layout")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) micro_batch: Option<u32>,
     /// Sequences of a step, all replicas together [default: as many as make 16 Mi tokens, the
-    /// largest batch of Llama 3 405B; beyond its 16,384 accelerators 1,024 tokens for each].
-    #[arg(long, value_name = "N")]
+    /// largest batch of Llama 3 405B; beyond its 16,384 accelerators 1,024 tokens for each; with
+    /// --calibrated-on one micro-batch for each replica, in a pipeline two for each stage].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 31))]
     pub(crate) global_batch: Option<u64>,
     #[command(flatten)]
     pub(crate) job: JobArgs,
@@ -65,6 +69,7 @@ pub(crate) struct SimulateArgs {
     pub(crate) record: Option<PathBuf>,
     /// Steps of the record.
     #[arg(long, default_value_t = 100, value_name = "N", requires = "record")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: u32,
     /// How the times of a rank's kernels vary from step to step: sigma of a lognormal factor.
     #[arg(long, default_value_t = 0.0, value_name = "SIGMA", requires = "record")]

@@ -13,9 +13,8 @@ use laggard_plan::{
     Difference, Figures, Flip, Known, Objective, PlanOption, Problem, Ranking, Terms, Training,
     Use, binding, differences, error_factor, flips, options, rank,
 };
-use laggard_simulate::{Constants, Frameworks, Surroundings};
+use laggard_simulate::{Constants, Frameworks};
 use laggard_specs::{Cluster, Model};
-use laggard_types::Seconds;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -119,10 +118,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<u8> {
         sequence_length: usual::sequence_length(args.job.sequence_length, model),
         precision: usual::precision(args.job.precision),
         software: framework.software,
-        around: Surroundings {
-            checkpoint: Seconds(args.job.checkpoint_time),
-            restart: Seconds(args.job.restart_time),
-        },
+        around: usual::surroundings(&args.job)?,
     };
     let problem = Problem::new(&cluster, training, &terms(args)?, &known)?;
     let plan = plan(&problem, &cluster, &framework.id, args)?;

@@ -8,24 +8,19 @@ use super::usual;
 use crate::args::SimulateArgs;
 use crate::{exit_code, input, output};
 use anyhow::{Context, Result};
-use laggard_plan::{Demand, Space, fastest_layouts, memory_of_layout};
+use laggard_plan::{BATCH_TOLERANCE, Demand, Space, fastest_layouts, memory_of_layout, weakest};
 use laggard_schedule::Layout;
 use laggard_simulate::{
     Constants, Degrees, FabricOptions, FleetAssumptions, Forecast, ForecastClass, Framework,
-    Frameworks, Identification, Job, Lockstep, Machine, Peak, Range, Shape, Surroundings, forecast,
-    identify_mfu, mix_alone,
+    Frameworks, Identification, Job, Lockstep, Machine, Peak, Range, Shape, forecast, identify_mfu,
+    mix_alone,
 };
 use laggard_specs::{Attention, Model, RateBasis, Tables, training_flop_per_token};
-use laggard_types::{FlopPerSecond, Seconds};
+use laggard_types::FlopPerSecond;
 use serde::Serialize;
 
 /// The model where none is said.
 const USUAL_MODEL: &str = "llama3.1-405b";
-/// By how much a layout that laggard chooses may miss the batch.
-const BATCH_TOLERANCE: f64 = 0.05;
-/// Widest tensor parallelism that is tried: wider than a box of eight is not in use.
-const MOST_TENSOR: u32 = 8;
-
 /// Everything that is printed.
 #[derive(Debug, Serialize)]
 struct Simulation {
@@ -59,10 +54,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
     let job = job(args, model, &classes, framework, &constants)?;
     let length = u64::from(job.sequence_length);
     let flop = training_flop_per_token(model, length, Attention::Causal).0;
-    let around = Surroundings {
-        checkpoint: Seconds(args.job.checkpoint_time),
-        restart: Seconds(args.job.restart_time),
-    };
+    let around = usual::surroundings(&args.job)?;
     let forecast = forecast(&job, flop, &classes, around, &constants)?;
     let mixed = classes.len() > 1;
     let alone = |rates: Option<&[f64]>| mix_alone(&classes, args.assumed_mfu, rates);
@@ -138,7 +130,7 @@ fn job(
     framework: &Framework,
     constants: &Constants,
 ) -> Result<Job> {
-    let sequence_length = usual::sequence_length(args.job.sequence_length, model).max(1);
+    let sequence_length = usual::sequence_length(args.job.sequence_length, model);
     let devices: u64 = classes.iter().map(|class| class.count).sum();
     let usual = usual::batch_tokens(devices) / u64::from(sequence_length);
     let batch = args.global_batch.unwrap_or(usual.max(1));
@@ -156,18 +148,15 @@ fn job(
         precision,
         software: framework.software,
     };
-    let machine = weakest(classes)?;
+    let machine = weakest(classes.iter()).context("a cluster without pools")?;
     let degrees = match &args.layout {
         Some(text) => {
-            let degrees = given(text, args.micro_batch.unwrap_or(1), batch)?;
+            let degrees = given(text, args, batch)?;
             memory_of_layout(&demand, &degrees, &machine)?;
             degrees
         }
         None => {
-            let space = Space {
-                ranks: devices,
-                most_tensor: MOST_TENSOR,
-            };
+            let space = Space::of(devices, classes.iter());
             fastest_layouts(&demand, space, &machine, constants, 1)?.best[0].degrees
         }
     };
@@ -180,26 +169,14 @@ fn job(
     })
 }
 
-/// The degrees of a layout in text form, with as many micro-batches as the batch needs.
-fn given(text: &str, micro_batch: u32, batch: u64) -> Result<Degrees> {
+/// The degrees of a layout in text form, for the batch that was said or, as nearly as replicas can
+/// share it, the usual one.
+fn given(text: &str, args: &SimulateArgs, usual: u64) -> Result<Degrees> {
     let layout = Layout::parse(text)?;
-    let mut degrees = Degrees::of_layout(&layout, micro_batch.max(1));
+    let degrees = Degrees::of_layout(&layout, args.micro_batch.unwrap_or(1));
     let at_once = u64::from(degrees.data) * u64::from(degrees.micro_batch);
-    degrees.micro_batches = (batch / at_once).max(1) as u32;
-    Ok(degrees)
-}
-
-/// The machine that sets the pace, with the least memory of all: what fits there fits everywhere.
-fn weakest(classes: &[ForecastClass]) -> Result<Machine> {
-    let machines = || classes.iter().map(|class| &class.machine);
-    let slowest = machines().min_by(|a, b| a.half_peak.total_cmp(&b.half_peak));
-    let slowest = slowest.context("a cluster without pools")?;
-    Ok(Machine {
-        memory_bytes: machines()
-            .map(|it| it.memory_bytes)
-            .fold(f64::MAX, f64::min),
-        ..slowest.clone()
-    })
+    let nearest = (usual / at_once).max(1) * at_once;
+    Ok(degrees.with_global_batch(args.global_batch.unwrap_or(nearest))?)
 }
 
 /// Training rates of the classes on one workload, where one has all of them.
@@ -211,7 +188,7 @@ fn measured_rates(classes: &[ForecastClass], tables: &Tables) -> Option<Vec<f64>
 
 /// What a company-wide figure may mean, over the ranges that are usual.
 fn fleet_figure(figure: f64, classes: &[ForecastClass]) -> Result<Identification> {
-    let machine = weakest(classes)?;
+    let machine = weakest(classes.iter()).context("a cluster without pools")?;
     let peak = |name: &str, rate: f64| Peak {
         name: name.to_owned(),
         rate: FlopPerSecond(rate),

@@ -1,10 +1,11 @@
 //! The job to predict where little is said of it, for `simulate` and `plan`.
 
-use crate::args::Arithmetic;
+use crate::args::{Arithmetic, JobArgs};
 use crate::failure::Usage;
 use anyhow::Result;
-use laggard_simulate::{Framework, Frameworks, Precision};
+use laggard_simulate::{Framework, Frameworks, Precision, Surroundings};
 use laggard_specs::Model;
+use laggard_types::Seconds;
 
 /// Tokens of a step, and from what they are for each accelerator: the largest batch of Llama 3
 /// 405B, on 16,384 of them. Source: arXiv 2407.21783, sections 3.3.2 and 3.4.1.
@@ -43,4 +44,10 @@ pub(super) fn precision(said: Arithmetic) -> Precision {
         Arithmetic::Fp8 => Precision::Fp8,
         Arithmetic::Fp4 => Precision::Fp4,
     }
+}
+
+/// What a checkpoint and a failure cost.
+pub(super) fn surroundings(said: &JobArgs) -> Result<Surroundings> {
+    let (checkpoint, restart) = (Seconds(said.checkpoint_time), Seconds(said.restart_time));
+    Ok(Surroundings::new(checkpoint, restart)?)
 }

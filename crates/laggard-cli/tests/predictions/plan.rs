@@ -176,6 +176,11 @@ fn what_cannot_be_is_refused_with_what_would_do() {
         2,
         &["no sequence of 8192", "--batch-tokens"],
     );
+    check(
+        &["--batch-tokens", "18446744073709551615"],
+        2,
+        &["more than the 17592186044416", "tokens of one step"],
+    );
     check(&["--tokens", "NaN"], 2, &["tokens is NaN"]);
     check(
         &["--power-limit-mw=-3"],

@@ -162,6 +162,22 @@ fn bad_input_is_refused() {
         2,
         &["127872 ranks", "16384 accelerators"],
     );
+    let site = ["simulate", "--cluster", "colossus-1"];
+    let check = |more: &[&str], says: &[&str]| refused(&[&site[..], more].concat(), 2, says);
+    check(&["--global-batch", "0"], &["--global-batch", "1.."]);
+    check(&["--sequence-length", "0"], &["--sequence-length", "1.."]);
+    check(&["--checkpoint-time", "0"], &["checkpoint", "above"]);
+    check(&["--restart-time=-1"], &["restart", "at least 0"]);
+    check(&["--assumed-mfu", "1.5"], &["MFU", "1.5"]);
+    let layout = ["--layout", "dp64,tp8,pp16,zero1,recompute"];
+    check(
+        &[&layout[..], &["--global-batch", "100"]].concat(),
+        &["100 sequences", "a multiple of 64"],
+    );
+    check(
+        &[&layout[..], &["--calibrated-on", "record"]].concat(),
+        &["--calibrated-on", "cannot be used with"],
+    );
 }
 
 /// How near the prediction is, `benches/src/bin/calibrated_prediction.rs` measures; here the

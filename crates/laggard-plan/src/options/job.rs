@@ -2,16 +2,13 @@
 //! of each class's devices by cause.
 
 use laggard_simulate::{
-    Constant, Constants, Degrees, Goodput, Interruptions, Job, Machine, StepTime, predict,
+    Constant, Constants, Degrees, Goodput, Job, Machine, StepTime, predict, time_between_failures,
 };
 use laggard_types::Seconds;
 use serde::Serialize;
 
 use super::spans::{self, MixedPipeline};
 use crate::problem::{Factors, PlanError, Problem};
-
-/// Seconds of a year of 365.25 days.
-const SECONDS_PER_YEAR: f64 = 365.25 * 86_400.0;
 
 /// Replicas of one class with equally many micro-batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -227,36 +224,21 @@ impl<'p> Costs<'p> {
     }
 
     fn mtbf(&self, classes: &[ClassTime]) -> Option<f64> {
-        let of = |(time, class): (&ClassTime, &crate::problem::Class)| match time.devices {
-            0 => Some(0.0),
-            devices => Some(class.of.failures_per_device_year? * devices as f64),
-        };
-        let per_year: Option<f64> = classes.iter().zip(&self.problem.classes).map(of).sum();
-        let per_year = per_year? * self.failures;
-        (per_year > 0.0).then(|| SECONDS_PER_YEAR / per_year)
+        let rates = self.problem.classes.iter();
+        let rates = rates.map(|class| class.of.failures_per_device_year);
+        let counts = classes.iter().map(|time| time.devices);
+        let mtbf = time_between_failures(rates.zip(counts))?.0 / self.failures;
+        mtbf.is_finite().then_some(mtbf)
     }
 
     fn goodput(&self, mtbf_s: f64) -> Result<Goodput, PlanError> {
-        let around = &self.problem.training.around;
-        let interruptions = Interruptions {
-            mtbf: Seconds(mtbf_s),
-            checkpoint: around.checkpoint,
-            restart: around.restart,
-        };
-        Ok(interruptions.goodput(interruptions.best_interval()?)?)
+        Ok(self.problem.training.around.goodput(Seconds(mtbf_s))?)
     }
 }
 
 /// A device's time in a step that lasts `step_s` in all.
 fn times(step: &StepTime, step_s: f64) -> ClassTime {
-    let links = [
-        step.tensor_s,
-        step.context_s,
-        step.expert_s,
-        step.transfer_s,
-        step.gradients_s,
-    ];
-    let communication_s: f64 = links.iter().sum();
+    let communication_s = step.communication_s();
     ClassTime {
         devices: 0,
         kernels_s: step.total_s - step.jitter_s - step.bubble_s - communication_s,

@@ -3,7 +3,7 @@
 use laggard_types::format_bytes;
 
 use super::search::Search;
-use crate::layouts::{NoLayout, Space, fastest_layouts};
+use crate::layouts::{NoLayout, fastest_layouts};
 use crate::problem::{PlanError, Problem};
 
 /// More devices than this are not looked for.
@@ -79,10 +79,7 @@ fn power(problem: &Problem<'_>) -> String {
 /// halves.
 fn devices(problem: &Problem<'_>) -> String {
     let fits = |class: usize, ranks: u64| {
-        let space = Space {
-            ranks,
-            most_tensor: problem.most_tensor(&[class]),
-        };
+        let space = problem.space(ranks, &[class]);
         let machine = &problem.classes[class].of.machine;
         fastest_layouts(&problem.demand(), space, machine, &problem.constants, 1).is_ok()
     };

@@ -4,7 +4,7 @@ use laggard_simulate::{Degrees, Machine};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::job::{Costs, Group, JobPlan, Parts};
-use crate::layouts::{Candidate, NoLayout, Space, fastest_layouts};
+use crate::layouts::{Candidate, NoLayout, fastest_layouts};
 use crate::shares::{Shares, Worker, share_out};
 
 /// Layouts that are kept of a search for classes together.
@@ -68,10 +68,7 @@ impl<'p> Search<'p> {
         }
         let problem = self.costs.problem;
         let classes: Vec<usize> = (0..counts.len()).filter(|&at| counts[at] > 0).collect();
-        let space = Space {
-            ranks: counts.iter().sum(),
-            most_tensor: problem.most_tensor(&classes),
-        };
+        let space = problem.space(counts.iter().sum(), &classes);
         let machine: Machine = problem.weakest(&classes);
         let constants = &self.costs.constants;
         let found = match space.ranks {

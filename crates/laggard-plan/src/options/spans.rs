@@ -71,7 +71,7 @@ fn ways(costs: &Costs<'_>, counts: &[u64]) -> Vec<(f64, Degrees, Vec<usize>)> {
     let classes: Vec<usize> = (0..counts.len()).filter(|&at| counts[at] > 0).collect();
     let divides = |tensor: &u32| model.heads.is_multiple_of(u64::from(*tensor));
     let mut ways = Vec::new();
-    for tensor in powers(problem.most_tensor(&classes)).filter(divides) {
+    for tensor in powers(problem.space(0, &classes).most_tensor).filter(divides) {
         let mut replicas = BTreeSet::new();
         for &class in &classes {
             let per_stage = |stages: u64| counts[class] / (u64::from(tensor) * stages);

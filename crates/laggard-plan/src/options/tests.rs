@@ -41,10 +41,7 @@ impl Fixture {
             sequence_length: 4096,
             precision: Precision::Half,
             software: framework.software,
-            around: Surroundings {
-                checkpoint: Seconds(30.0),
-                restart: Seconds(600.0),
-            },
+            around: Surroundings::new(Seconds(30.0), Seconds(600.0)).expect("times"),
         }
     }
 

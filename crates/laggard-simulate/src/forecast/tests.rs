@@ -2,6 +2,7 @@ use super::*;
 use crate::job::{Degrees, Frameworks, Precision, Shape};
 use laggard_schedule::Layout;
 use laggard_specs::{Attention, training_flop_per_token};
+use laggard_types::Seconds;
 
 fn job(tables: &Tables, text: &str, micro_batches: u32) -> (Job, f64) {
     let model = tables.model("llama3.1-405b").expect("a model");
@@ -19,10 +20,9 @@ fn job(tables: &Tables, text: &str, micro_batches: u32) -> (Job, f64) {
     (job, flop)
 }
 
-const AROUND: Surroundings = Surroundings {
-    checkpoint: Seconds(30.0),
-    restart: Seconds(600.0),
-};
+fn around() -> Surroundings {
+    Surroundings::new(Seconds(30.0), Seconds(600.0)).expect("times")
+}
 
 fn of(cluster: &str, layout: &str) -> Forecast {
     let tables = Tables::builtin().expect("tables");
@@ -30,7 +30,7 @@ fn of(cluster: &str, layout: &str) -> Forecast {
     let classes = ForecastClass::of_cluster(&cluster, &tables).expect("classes");
     let (job, flop) = job(&tables, layout, 32);
     let constants = Constants::builtin().expect("constants");
-    forecast(&job, flop, &classes, AROUND, &constants).expect("a forecast")
+    forecast(&job, flop, &classes, around(), &constants).expect("a forecast")
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_job_with_more_ranks_than_devices_is_refused() {
     let classes = ForecastClass::of_cluster(&cluster, &tables).expect("classes");
     let (job, flop) = job(&tables, "tp8,pp16,dp128", 1);
     let constants = Constants::builtin().expect("constants");
-    let refused = forecast(&job, flop, &classes, AROUND, &constants);
+    let refused = forecast(&job, flop, &classes, around(), &constants);
     assert!(matches!(
         refused,
         Err(SimulateError::TooFewDevices { ranks: 16_384, .. })

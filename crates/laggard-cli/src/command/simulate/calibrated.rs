@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use laggard_analyze::operation_times;
 use laggard_record::{Manifest, Record};
 use laggard_schedule::{Layout, generate};
-use laggard_simulate::{CalibratedStep, Calibration, Does, KindCost, Observation, Places};
+use laggard_simulate::{CalibratedStep, Calibration, Degrees, Does, KindCost, Observation, Places};
 use laggard_specs::{Tables, model_work};
 use laggard_types::format_seconds;
 use serde::Serialize;
@@ -97,23 +97,18 @@ fn predict(
     })
 }
 
-/// A layout with as many micro-batches as the batch needs, as `laggard run` has them by default.
+/// A layout with as many micro-batches as the batch needs, or as `laggard run` has by default.
 fn with_batch(layout: Layout, sequences: u32, batch: Option<u64>) -> Result<Layout> {
-    let replicas = u64::from(layout.data_parallel);
     let each = match batch {
-        Some(batch) => batch / (replicas * u64::from(sequences)).max(1),
-        None if layout.pipeline_parallel > 1 => 2 * u64::from(layout.pipeline_parallel),
+        Some(batch) => {
+            let degrees = Degrees::of_layout(&layout, sequences);
+            degrees.with_global_batch(batch)?.micro_batches
+        }
+        None if layout.pipeline_parallel > 1 => 2 * layout.pipeline_parallel,
         None => 1,
     };
-    let each = u32::try_from(each)
-        .ok()
-        .filter(|each| *each > 0)
-        .ok_or_else(|| {
-            let hint = "hint: --global-batch must be at least one micro-batch for each replica";
-            Usage(format!("no number of micro-batches fits the batch\n{hint}"))
-        })?;
     Ok(Layout {
-        micro_batches: vec![each; replicas as usize],
+        micro_batches: vec![each; layout.data_parallel as usize],
         ..layout
     })
 }

@@ -1,7 +1,7 @@
 //! The prediction as text.
 
 use super::Simulation;
-use laggard_simulate::{Forecast, Identification, Lockstep, Range, StepTime};
+use laggard_simulate::{Forecast, Identification, Lockstep, Range};
 use laggard_types::format_seconds;
 use std::fmt::Write;
 
@@ -80,11 +80,9 @@ fn classes(page: &mut Page, forecast: &Forecast) {
 }
 
 fn causes(page: &mut Page, forecast: &Forecast) {
-    let slowest = forecast.classes.iter().max_by(|a, b| {
-        let time = |step: &StepTime| step.total_s;
-        time(&a.step).total_cmp(&time(&b.step))
-    });
-    let Some(slowest) = slowest else { return };
+    let Some(slowest) = forecast.pace() else {
+        return;
+    };
     page.heading(&format!(
         "where the step goes, on the class that sets the pace ({})",
         slowest.name

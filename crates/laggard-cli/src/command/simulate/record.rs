@@ -30,9 +30,9 @@ pub(super) fn write(
     let world = World::new((job, model), used, constants)?;
     let variation = Variation {
         jitter: Jitter {
-            distribution: match args.jitter > 0.0 {
-                true => JitterDistribution::Lognormal { sigma: args.jitter },
-                false => JitterDistribution::None,
+            distribution: match args.jitter {
+                0.0 => JitterDistribution::None,
+                sigma => JitterDistribution::Lognormal { sigma },
             },
             autocorrelation: args.autocorrelation,
         },
