@@ -205,6 +205,10 @@ fn what_cannot_be_is_refused_with_what_would_do() {
         2,
         &["no power", "power_watts_per_device"],
     );
+}
+
+#[test]
+fn sites_that_cannot_be_planned_are_refused() {
     refused(
         &[&COLOSSUS[..], &["--power-limit-mw", "0.001"]].concat(),
         2,
