@@ -36,7 +36,9 @@ pub use causes::Thresholds;
 pub use compare::{COMPARISON_VERSION, compare};
 pub use error::AnalyzeError;
 pub use links::{SlowLinkHost, slow_hosts};
-pub use operation_times::{OperationTime, RATIOS, operation_times};
+pub use operation_times::{
+    OperationSeries, OperationTime, RATIOS, operation_series, operation_times,
+};
 
 pub use comparison::{Comparison, ComparisonRow};
 pub use finding::{
