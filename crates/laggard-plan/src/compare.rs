@@ -1,14 +1,14 @@
 //! Which option is best by an objective, which is next, and which none of the others beats in
 //! everything.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::figures::Figures;
 use crate::options::PlanOption;
 use crate::problem::PlanError;
 
 /// What is to be large, or small.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objective {
     /// Tokens per second of all jobs.

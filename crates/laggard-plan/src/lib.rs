@@ -3,6 +3,7 @@
 
 mod compare;
 mod explain;
+mod file;
 mod figures;
 mod layouts;
 pub mod money;
@@ -10,6 +11,7 @@ mod number;
 mod options;
 pub mod pools;
 mod problem;
+mod rehearsal;
 pub mod serving;
 mod shares;
 mod stages;
@@ -17,6 +19,10 @@ mod stages;
 pub use compare::{Objective, Ranking, rank};
 pub use explain::{Difference, Flip, Knob, binding, differences, flips};
 pub use figures::{Figures, PeakUse};
+pub use file::{
+    Answer, Expected, ExpectedStep, PLAN_VERSION, PlanFile, PlanFileError, PlannedClass, PlannedJob,
+    PlannedOption, PlannedParts, PlannedReplicas, PlannedStage,
+};
 pub use layouts::{
     BATCH_TOLERANCE, Candidate, Demand, Found, NoLayout, Space, fastest_layouts, memory_of_layout,
     weakest,
@@ -27,5 +33,6 @@ pub use options::{
     error_factor, options,
 };
 pub use problem::{Class, Factors, Known, Place, PlanError, Problem, Terms, Training};
+pub use rehearsal::{Gain, Rehearsal, RehearsalRow, RehearsedJob};
 pub use shares::{Shares, SharesError, Worker, share_out};
 pub use stages::{Chain, ChainError, Cut, Stage, cut_chain, order_stages};

@@ -8,7 +8,7 @@ mod search;
 mod spans;
 
 use laggard_simulate::Precision;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use job::{ClassTime, Group, JobPlan, Outcome, Parts};
 pub use spans::MixedPipeline;
@@ -19,7 +19,7 @@ use job::Costs;
 use search::Search;
 
 /// Kinds of options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// One job on everything, equal shares.
@@ -41,7 +41,8 @@ pub enum Kind {
 }
 
 /// What the devices of a class do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Use {
     /// Work in a job.
     pub train: u64,
@@ -51,6 +52,15 @@ pub struct Use {
     pub lease: u64,
     /// Are off.
     pub off: u64,
+}
+
+impl Use {
+    /// All devices of the class; `None` where there are more than can be counted.
+    #[must_use]
+    pub fn all(&self) -> Option<u64> {
+        let parts = [self.train, self.idle, self.lease, self.off];
+        parts.into_iter().try_fold(0, u64::checked_add)
+    }
 }
 
 /// A way to use the cluster.

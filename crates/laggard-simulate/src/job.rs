@@ -7,6 +7,7 @@ mod software;
 
 use laggard_schedule::{Layout, Zero};
 use laggard_specs::{MemoryLayout, Recompute};
+use serde::{Deserialize, Serialize};
 
 use crate::error::SimulateError;
 
@@ -18,7 +19,8 @@ pub use software::{
 };
 
 /// The arithmetic of the large matrix products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// bf16 or fp16.
     Half,
@@ -30,7 +32,8 @@ pub enum Precision {
 
 /// How a job is laid out: degrees alone, at least 1 each, without a list of anything, so that
 /// evaluating it allocates nothing.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Degrees {
     /// Ranks that share each matrix.
     pub tensor: u32,

@@ -5,7 +5,7 @@ use laggard_simulate::{
     Constant, Constants, Degrees, Goodput, Job, Machine, StepTime, predict, time_between_failures,
 };
 use laggard_types::Seconds;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::spans::{self, MixedPipeline};
 use crate::problem::{Factors, PlanError, Problem};
@@ -60,10 +60,29 @@ impl JobPlan {
             }
         }
     }
+
+    /// What the mean gradient of one replica of a group counts for in that of the step: its share of
+    /// the micro-batches. Equal weights would favour the sequences of slow replicas.
+    #[must_use]
+    pub fn gradient_weight(&self, group: &Group) -> f64 {
+        f64::from(group.micro_batches) / self.micro_batches()
+    }
+
+    /// Micro-batches of all replicas in a step.
+    fn micro_batches(&self) -> f64 {
+        match &self.parts {
+            Parts::Replicas(groups) => {
+                let of = |group: &Group| group.replicas as f64 * f64::from(group.micro_batches);
+                groups.iter().map(of).sum()
+            }
+            Parts::Stages(_) => f64::from(self.degrees.data) * f64::from(self.degrees.micro_batches),
+        }
+    }
 }
 
 /// Seconds of a step of a class's devices, on average over them.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ClassTime {
     /// Devices that work.
     pub devices: u64,

@@ -60,7 +60,7 @@ impl Fixture {
     }
 }
 
-const MIXED: &str = r#"
+pub(crate) const MIXED: &str = r#"
 id = "mixed"
 [[site]]
 id = "here"
