@@ -7,6 +7,12 @@ use crate::figures::Figures;
 use crate::options::PlanOption;
 use crate::problem::PlanError;
 
+/// What is missing where there are no prices, and what to do.
+const NO_PRICE: (&str, &str) = (
+    "no class has a price",
+    "state prices with --lease CLASS=PRICE",
+);
+
 /// What is to be large, or small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -52,12 +58,22 @@ impl Objective {
         }
     }
 
-    fn missing(self) -> PlanError {
+    /// Whether prices of classes are part of the score.
+    pub(crate) fn needs_prices(self) -> bool {
+        matches!(self, Self::DollarsPerToken | Self::NetDollars)
+    }
+
+    /// What keeps every option from being compared.
+    fn missing(self, options: &[PlanOption]) -> PlanError {
+        let trains = |option: &PlanOption| option.can_win && option.figures.tokens_per_s > 0.0;
         let (missing, hint) = match self {
-            Self::DollarsPerToken | Self::NetDollars => (
-                "no class has a price",
-                "state prices with --lease CLASS=PRICE",
+            Self::NetDollars => NO_PRICE,
+            _ if !options.iter().any(trains) => (
+                "no job keeps a token: failures come faster than checkpoints",
+                "lower --checkpoint-time and --restart-time, or failures_per_device_year in a \
+                 cluster file",
             ),
+            Self::DollarsPerToken => NO_PRICE,
             _ => (
                 "no power is known of the devices",
                 "state power_watts_per_device and power_usage_effectiveness in a cluster file",
@@ -88,11 +104,12 @@ pub struct Ranking {
 /// # Errors
 /// Where the objective needs numbers that no option has.
 pub fn rank(options: &[PlanOption], objective: Objective) -> Result<Ranking, PlanError> {
-    let order = order(options, objective);
+    let figures = || options.iter().map(|it| it.can_win.then_some(&it.figures));
+    let order = order(figures(), objective);
     if order.is_empty() {
-        return Err(objective.missing());
+        return Err(objective.missing(options));
     }
-    let one_model = self::order(options, Objective::Time).first().copied();
+    let one_model = self::order(figures(), Objective::Time).first().copied();
     let is_on_front = |&at: &usize| {
         let others = options.iter().filter(|other| other.can_win);
         let beaten = |other: &PlanOption| dominates(&other.figures, &options[at].figures);
@@ -105,15 +122,21 @@ pub fn rank(options: &[PlanOption], objective: Objective) -> Result<Ranking, Pla
     })
 }
 
-fn order(options: &[PlanOption], objective: Objective) -> Vec<usize> {
-    let score = |at: usize| objective.score(&options[at].figures);
+/// Positions of figures by an objective, the best first and of equals the earlier; those that are
+/// absent cannot be the answer.
+pub(crate) fn order<'f>(
+    figures: impl Iterator<Item = Option<&'f Figures>>,
+    objective: Objective,
+) -> Vec<usize> {
     // What does nothing of what is wanted is no answer; dollars can be earned or paid.
-    let is_one = |score: f64| objective == Objective::NetDollars || score > 0.0;
-    let known = |at: &usize| options[*at].can_win && score(*at).is_some_and(is_one);
-    let mut order: Vec<usize> = (0..options.len()).filter(known).collect();
-    let key = |at: usize| score(at).unwrap_or(f64::NEG_INFINITY);
-    order.sort_by(|&a, &b| key(b).total_cmp(&key(a)));
-    order
+    let is_one = |score: &f64| objective == Objective::NetDollars || *score > 0.0;
+    let scores = figures.map(|it| it.and_then(|it| objective.score(it)).filter(is_one));
+    let known = scores
+        .enumerate()
+        .filter_map(|(at, score)| Some((at, score?)));
+    let mut order: Vec<(usize, f64)> = known.collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1));
+    order.into_iter().map(|(at, _)| at).collect()
 }
 
 /// Whether `a` is at least as good as `b` in everything and better in something. What is unknown of

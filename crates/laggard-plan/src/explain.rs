@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::compare::Objective;
-use crate::figures::{Figures, figures};
+use crate::compare::{Objective, order};
+use crate::figures::{Figures, figures, figures_of};
 use crate::options::PlanOption;
 use crate::problem::{Factors, PlanError, Problem};
 
@@ -33,11 +33,16 @@ pub fn differences(a: &Figures, b: &Figures) -> Vec<Difference> {
     list
 }
 
-/// What of an option costs most of the peak and could be otherwise: all but kernels and leases.
+/// What of an option costs most of the peak and could be otherwise: all but kernels and what is of use elsewhere.
 #[must_use]
 pub fn binding(figures: &Figures) -> Option<Difference> {
     let terms = figures.peak_use.terms();
-    let could = |name: &str| !matches!(name, "trains" | "kernels below peak" | "leased");
+    let could = |name: &str| {
+        !matches!(
+            name,
+            "trains" | "kernels below peak" | "leased" | "serves" | "reserve"
+        )
+    };
     let lost = terms
         .into_iter()
         .filter(|(name, share)| could(name) && *share > 0.0);
@@ -83,9 +88,11 @@ pub fn flips(
     objective: Objective,
 ) -> Result<Vec<Flip>, PlanError> {
     let classes = problem.classes.len();
+    // Prices are no part of other objectives.
+    let priced = if objective.needs_prices() { classes } else { 0 };
     let knobs = (0..classes)
         .map(Knob::Speed)
-        .chain((0..classes).map(Knob::Price))
+        .chain((0..priced).map(Knob::Price))
         .chain([Knob::Failures, Knob::Jitter]);
     let mut flips = Vec::new();
     for knob in knobs {
@@ -102,7 +109,7 @@ fn flip(
     objective: Objective,
     (knob, most): (Knob, f64),
 ) -> Result<Option<Flip>, PlanError> {
-    let best = |factor: f64| best(problem, options, objective, &factors(problem, knob, factor));
+    let best = |factor: f64| best(problem, options, objective, (knob, factor));
     let now = best(1.0)?;
     let mut near = 1.0;
     for step in 1..=SCAN {
@@ -140,23 +147,28 @@ fn factors(problem: &Problem<'_>, knob: Knob, factor: f64) -> Factors {
     factors
 }
 
-/// The best option under some factors; of equals the earliest.
+/// The best option with a knob turned; of equals the earliest.
 fn best(
     problem: &Problem<'_>,
     options: &[PlanOption],
     objective: Objective,
-    factors: &Factors,
+    (knob, factor): (Knob, f64),
 ) -> Result<Option<usize>, PlanError> {
-    let mut best: Option<(f64, usize)> = None;
-    for (at, option) in options.iter().enumerate().filter(|it| it.1.can_win) {
-        let score = objective.score(&figures(problem, option, factors)?);
-        if let Some(score) = score
-            && best.is_none_or(|(most, _)| score > most)
-        {
-            best = Some((score, at));
-        }
-    }
-    Ok(best.map(|(_, at)| at))
+    let factors = factors(problem, knob, factor);
+    let turned = |option: &PlanOption| -> Result<Option<Figures>, PlanError> {
+        let figures = match (option.can_win, knob) {
+            (false, _) => return Ok(None),
+            // What jobs do does not depend on prices.
+            (true, Knob::Price(_)) => {
+                figures_of(problem, option, &factors, option.figures.outcomes.clone())
+            }
+            (true, _) => figures(problem, option, &factors)?,
+        };
+        Ok(Some(figures))
+    };
+    let figures: Vec<Option<Figures>> = options.iter().map(turned).collect::<Result<_, _>>()?;
+    let order = order(figures.iter().map(Option::as_ref), objective);
+    Ok(order.first().copied())
 }
 
 #[cfg(test)]

@@ -38,6 +38,10 @@ pub struct PeakUse {
     pub idle: f64,
     /// Devices that are leased.
     pub leased: f64,
+    /// Devices that serve.
+    pub served: f64,
+    /// Devices that are kept for experiments and peaks.
+    pub reserved: f64,
     /// Devices that are off.
     pub off: f64,
 }
@@ -45,7 +49,7 @@ pub struct PeakUse {
 impl PeakUse {
     /// Each share with its name, in the order of a report.
     #[must_use]
-    pub fn terms(&self) -> [(&'static str, f64); 10] {
+    pub fn terms(&self) -> [(&'static str, f64); 12] {
         [
             ("trains", self.trained),
             ("kernels below peak", self.kernels),
@@ -56,6 +60,8 @@ impl PeakUse {
             ("failures", self.failures),
             ("no work", self.idle),
             ("leased", self.leased),
+            ("serves", self.served),
+            ("reserve", self.reserved),
             ("off", self.off),
         ]
     }
@@ -81,20 +87,21 @@ pub struct Figures {
     pub idle_share: f64,
     /// Power with cooling, megawatts, of all that is on.
     pub power_mw: Option<f64>,
-    /// The same of what is on and not leased.
+    /// The same of what jobs were given.
     pub training_mw: Option<f64>,
     /// Rent that leased devices bring.
     pub lease_dollars_per_hour: Option<f64>,
+    /// What those that serve earn at the price of their tokens; of no price nothing.
+    pub serving_dollars_per_hour: f64,
     /// What power costs; of no price nothing.
     pub power_dollars_per_hour: Option<f64>,
-    /// Rent that is earned less what power costs.
+    /// Rent and what serving earns, less what power costs.
     pub net_dollars_per_hour: Option<f64>,
-    /// Rent that the devices which are on and not leased would bring: what training costs at the
-    /// market.
+    /// Rent that the devices of jobs would bring: what training costs at the market.
     pub training_dollars_per_hour: Option<f64>,
     /// The latter over a million tokens that all jobs keep.
     pub dollars_per_million_tokens: Option<f64>,
-    /// Tokens that are kept over the energy of what is on and not leased.
+    /// Tokens that are kept over the energy of what jobs were given.
     pub tokens_per_mwh: Option<f64>,
     /// Where the peak goes.
     pub peak_use: PeakUse,
@@ -109,6 +116,16 @@ pub(crate) fn figures(
     factors: &Factors,
 ) -> Result<Figures, PlanError> {
     let outcomes = outcomes(problem, option, factors)?;
+    Ok(figures_of(problem, option, factors, outcomes))
+}
+
+/// The figures of an option whose jobs do what is given.
+pub(crate) fn figures_of(
+    problem: &Problem<'_>,
+    option: &PlanOption,
+    factors: &Factors,
+    outcomes: Vec<Outcome>,
+) -> Figures {
     let one_model = option.is_one_model();
     let tokens_per_s = outcomes
         .iter()
@@ -121,7 +138,8 @@ pub(crate) fn figures(
     let model_tokens_per_s = if one_model { tokens_per_s } else { fastest };
     let peak_use = peak_use(problem, &option.uses, &outcomes);
     let stepping: f64 = outcomes.iter().map(Outcome::stepping_tokens_per_s).sum();
-    let given = 1.0 - peak_use.leased - peak_use.off;
+    let elsewhere = peak_use.leased + peak_use.served + peak_use.reserved + peak_use.off;
+    let given = 1.0 - elsewhere;
     let share = |value: f64, of: f64| if of > 0.0 { value / of } else { 0.0 };
     let working = given - peak_use.idle;
     let power = |of: fn(&Use) -> u64| power_mw(problem, &option.uses, of);
@@ -131,14 +149,18 @@ pub(crate) fn figures(
     let per_hour = tokens_per_s * SECONDS_PER_HOUR;
     let trains = |value: f64| (per_hour > 0.0).then_some(value);
     let idle: u64 = option.uses.iter().map(|it| it.idle).sum();
-    let power_mw = power(|it| it.train + it.idle + it.lease);
+    let power_mw = power(|it| it.train + it.idle + it.lease + it.serve + it.reserve);
     let power_dollars_per_hour = match problem.dollars_per_kwh {
         Some(price) => power_mw.map(|mw| mw * KILOWATTS_PER_MEGAWATT * price),
         None => Some(0.0),
     };
     let lease_dollars_per_hour = rent(|it| it.lease);
-    let net = |income: f64| Some(income - power_dollars_per_hour?);
-    Ok(Figures {
+    let serves = |(class, it): (&Class, &Use)| {
+        it.serve as f64 * class.serving_dollars_per_hour.unwrap_or(0.0)
+    };
+    let serving_dollars_per_hour = problem.classes.iter().zip(&option.uses).map(serves).sum();
+    let net = |income: f64| Some(income + serving_dollars_per_hour - power_dollars_per_hour?);
+    Figures {
         tokens_per_s,
         model_tokens_per_s,
         days: (model_tokens_per_s > 0.0)
@@ -150,6 +172,7 @@ pub(crate) fn figures(
         power_mw,
         training_mw,
         lease_dollars_per_hour,
+        serving_dollars_per_hour,
         power_dollars_per_hour,
         net_dollars_per_hour: lease_dollars_per_hour.and_then(net),
         training_dollars_per_hour,
@@ -159,7 +182,7 @@ pub(crate) fn figures(
         tokens_per_mwh: training_mw.and_then(trains).map(|mw| per_hour / mw),
         peak_use,
         outcomes,
-    })
+    }
 }
 
 fn peak_use(problem: &Problem<'_>, uses: &[Use], outcomes: &[Outcome]) -> PeakUse {
@@ -169,6 +192,8 @@ fn peak_use(problem: &Problem<'_>, uses: &[Use], outcomes: &[Outcome]) -> PeakUs
     for (class, it) in problem.classes.iter().zip(uses) {
         sum.idle += share(class, it.idle);
         sum.leased += share(class, it.lease);
+        sum.served += share(class, it.serve);
+        sum.reserved += share(class, it.reserve);
         sum.off += share(class, it.off);
     }
     for outcome in outcomes {
@@ -193,10 +218,7 @@ fn peak_use(problem: &Problem<'_>, uses: &[Use], outcomes: &[Outcome]) -> PeakUs
 fn power_mw(problem: &Problem<'_>, uses: &[Use], count: fn(&Use) -> u64) -> Option<f64> {
     let of = |(class, it): (&Class, &Use)| match count(it) {
         0 => Some(0.0),
-        count => {
-            let usage = problem.places[class.site].usage_effectiveness?;
-            Some(count as f64 * class.watts? * usage / MEGAWATT)
-        }
+        count => Some(count as f64 * problem.watts_at_meter(class)? / MEGAWATT),
     };
     problem.classes.iter().zip(uses).map(of).sum()
 }

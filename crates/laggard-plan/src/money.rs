@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::number::NumberError;
 
-pub use bill::{Activity, Bill, Costs, Depreciation, LeftOut, Line, PoolMoney, SitePower, bill};
+pub use bill::{Activity, Bill, Costs, LeftOut, Line, PoolMoney, Purchase, SitePower, bill};
 pub use break_even::{
     ClassRates, Elsewhere, LeaseOrder, break_even_lease, break_even_token_price, lease_order,
 };
@@ -164,6 +164,15 @@ pub enum MoneyError {
     /// Text that is no price table.
     #[error("cannot read the price table: {source}")]
     Parse {
+        /// What the TOML reader says, with line and column.
+        source: Box<toml::de::Error>,
+    },
+    /// Text that does not say what an owner pays.
+    #[error(
+        "cannot read what the owner pays: {source}\nhint: for example `[bought.h100]` with \
+         dollars_per_device and years"
+    )]
+    Costs {
         /// What the TOML reader says, with line and column.
         source: Box<toml::de::Error>,
     },

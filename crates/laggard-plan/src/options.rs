@@ -1,6 +1,7 @@
 //! Every way to use a mixed cluster for a training job, side by side: what runs where, and what it
 //! gives. Which of them is best is for [`crate::compare`] to say.
 
+mod devices;
 mod job;
 mod loosely;
 mod relaxation;
@@ -10,13 +11,15 @@ mod spans;
 use laggard_simulate::Precision;
 use serde::{Deserialize, Serialize};
 
+pub use devices::Use;
 pub use job::{ClassTime, Group, JobPlan, Outcome, Parts};
 pub use spans::MixedPipeline;
 
 use crate::figures::{Figures, figures};
-use crate::problem::{Factors, PlanError, Problem};
+use crate::problem::{Class, Factors, PlanError, Problem};
+use devices::{Rest, on_within_power, uses};
 use job::Costs;
-use search::Search;
+pub(crate) use search::Search;
 
 /// Kinds of options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -32,35 +35,20 @@ pub enum Kind {
     Pools,
     /// Some classes train one job, the rest is leased.
     TrainAndLease,
+    /// Some classes train one job, the rest serves.
+    TrainAndServe,
+    /// Just enough of some classes trains to end in time, the rest is leased or serves.
+    InTime,
     /// One class trains, the rest is off.
     Alone,
+    /// The jobs of another option without the slowest hosts.
+    WithoutSlowest,
     /// One job on pools that meet every so many steps.
     LooselyCoupled,
     /// Everything is leased.
     LeaseAll,
-}
-
-/// What the devices of a class do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Use {
-    /// Work in a job.
-    pub train: u64,
-    /// Belong to a job that has nothing for them.
-    pub idle: u64,
-    /// Are leased.
-    pub lease: u64,
-    /// Are off.
-    pub off: u64,
-}
-
-impl Use {
-    /// All devices of the class; `None` where there are more than can be counted.
-    #[must_use]
-    pub fn all(&self) -> Option<u64> {
-        let parts = [self.train, self.idle, self.lease, self.off];
-        parts.into_iter().try_fold(0, u64::checked_add)
-    }
+    /// Everything serves.
+    ServeAll,
 }
 
 /// A way to use the cluster.
@@ -79,6 +67,8 @@ pub struct PlanOption {
     /// Whether it can be the answer: not where the algorithm is another and convergence is not
     /// modelled.
     pub can_win: bool,
+    /// The pace of each class, as [`Class::pace`], where it has other hosts than other options.
+    pub paces: Option<Vec<f64>>,
 }
 
 impl PlanOption {
@@ -86,6 +76,16 @@ impl PlanOption {
     #[must_use]
     pub fn is_one_model(&self) -> bool {
         self.kind == Kind::LooselyCoupled
+    }
+
+    /// Factors with the option's own paces.
+    fn factors(&self, problem: &Problem<'_>, factors: &Factors) -> Factors {
+        let mut own = factors.clone();
+        let paces = self.paces.iter().flatten().zip(&problem.classes);
+        for (speed, (pace, class)) in own.speed.iter_mut().zip(paces) {
+            *speed *= pace / class.pace;
+        }
+        own
     }
 }
 
@@ -107,17 +107,16 @@ pub struct Options {
 /// # Errors
 /// Where nothing can train the model, with the smallest change that would help.
 pub fn options(problem: &Problem<'_>) -> Result<Options, PlanError> {
-    let factors = Factors::none(problem.classes.len());
     let mut maker = Maker {
         problem,
-        search: Search::new(Costs::new(problem, &factors)),
-        on: on_within_power(problem),
+        search: Search::of(problem),
+        on: on(problem),
         list: Vec::new(),
         left_out: Vec::new(),
     };
     maker.together()?;
     maker.pools()?;
-    maker.train_and_lease()?;
+    maker.train_and_give_away()?;
     maker.alone()?;
     maker.loosely_coupled()?;
     let Maker {
@@ -130,12 +129,15 @@ pub fn options(problem: &Problem<'_>) -> Result<Options, PlanError> {
     if list.is_empty() {
         return Err(relaxation::infeasible(problem, &search, &on));
     }
-    if problem
-        .classes
-        .iter()
-        .any(|class| class.dollars_per_hour.is_some())
-    {
-        list.push(lease_all(problem, &on)?);
+    let has = |price: fn(&Class) -> Option<f64>| {
+        let mut classes = problem.classes.iter();
+        classes.any(|class| price(class).is_some())
+    };
+    if has(|class| class.dollars_per_hour) {
+        list.push(without_jobs(problem, &on, Kind::LeaseAll)?);
+    }
+    if has(|class| class.serving_dollars_per_hour) {
+        list.push(without_jobs(problem, &on, Kind::ServeAll)?);
     }
     list.sort_by_key(|option| option.kind);
     Ok(Options {
@@ -160,47 +162,6 @@ pub fn error_factor(problem: &Problem<'_>) -> f64 {
         (None, Precision::Half) => 1.0 / (1.0 - 0.21),
         (None, _) => 1.0 / (1.0 - 0.26),
     }
-}
-
-/// Devices of each class that the power of its site lets run: where it does not suffice for all,
-/// those with the least peak per watt are off, then those with less memory; whole hosts.
-fn on_within_power(problem: &Problem<'_>) -> Vec<u64> {
-    let mut on: Vec<u64> = problem.classes.iter().map(|class| class.of.count).collect();
-    for (at, place) in problem.places.iter().enumerate() {
-        let (Some(limit), Some(usage)) = (place.limit_watts, place.usage_effectiveness) else {
-            continue;
-        };
-        let here = || (0..on.len()).filter(|&class| problem.classes[class].site == at);
-        let known: Option<Vec<(usize, f64)>> = here()
-            .map(|class| Some((class, problem.classes[class].watts? * usage)))
-            .collect();
-        let Some(mut known) = known else { continue };
-        let per_watt = |&(class, watts): &(usize, f64)| {
-            let machine = &problem.classes[class].of.machine;
-            (machine.half_peak / watts, machine.memory_bytes)
-        };
-        known.sort_by(|a, b| {
-            let (a, b) = (per_watt(a), per_watt(b));
-            a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1))
-        });
-        let drawn: f64 = known
-            .iter()
-            .map(|&(class, watts)| on[class] as f64 * watts)
-            .sum();
-        let mut excess = drawn - limit;
-        for (class, watts) in known {
-            if excess <= 0.0 {
-                break;
-            }
-            let node = problem.classes[class].node_devices;
-            let off = ((excess / watts).ceil() as u64)
-                .next_multiple_of(node)
-                .min(on[class]);
-            on[class] -= off;
-            excess -= off as f64 * watts;
-        }
-    }
-    on
 }
 
 struct Maker<'p> {
@@ -237,11 +198,7 @@ impl Maker<'_> {
         if jobs.is_empty() {
             return Ok(());
         }
-        let rest = match kind {
-            Kind::Alone => Rest::Off,
-            Kind::TrainAndLease => Rest::Leased,
-            _ => Rest::Idle,
-        };
+        let rest = rest(kind);
         let uses = uses(self.problem, &self.on, &jobs, rest);
         let factors = Factors::none(self.on.len());
         let mut option = PlanOption {
@@ -251,6 +208,7 @@ impl Maker<'_> {
             uses,
             figures: Figures::default(),
             can_win: kind != Kind::LooselyCoupled,
+            paces: None,
         };
         option.figures = figures(self.problem, &option, &factors)?;
         self.list.push(option);
@@ -341,25 +299,22 @@ impl Maker<'_> {
         }
     }
 
-    /// Every proper set of the classes at a site.
-    fn train_and_lease(&mut self) -> Result<(), PlanError> {
+    /// Every proper set of the classes at a site; the rest is leased, or serves where tokens have
+    /// a price.
+    fn train_and_give_away(&mut self) -> Result<(), PlanError> {
         let there: Vec<usize> = (0..self.on.len()).filter(|&it| self.on[it] > 0).collect();
         if there.len() < 2 {
             return Ok(());
         }
+        let classes = &self.problem.classes;
+        let serves = |class: &Class| class.serving_dollars_per_hour.is_some();
+        let can_serve = classes.iter().any(serves);
         for set in 1..(1_u32 << there.len()) - 1 {
-            let is_in = |&(bit, _): &(usize, &usize)| set & (1 << bit) != 0;
-            let chosen: Vec<usize> = there
-                .iter()
-                .enumerate()
-                .filter(is_in)
-                .map(|it| *it.1)
-                .collect();
-            let site = self.problem.classes[chosen[0]].site;
-            if chosen
-                .iter()
-                .any(|&it| self.problem.classes[it].site != site)
-            {
+            let is_in = |bit: usize| set & (1 << bit) != 0;
+            let chosen = (0..there.len()).filter(|&bit| is_in(bit));
+            let chosen: Vec<usize> = chosen.map(|bit| there[bit]).collect();
+            let site = classes[chosen[0]].site;
+            if chosen.iter().any(|&it| classes[it].site != site) {
                 continue;
             }
             let job = match chosen[..] {
@@ -369,8 +324,17 @@ impl Maker<'_> {
                     self.search.either(&counts)
                 }
             };
-            let name = format!("train on {}, lease the rest", self.names(&chosen));
-            self.add(Kind::TrainAndLease, &name, job.into_iter().collect())?;
+            let jobs: Vec<JobPlan> = job.into_iter().collect();
+            let name = format!("train on {}", self.names(&chosen));
+            if can_serve {
+                let name = format!("{name}, serve on the rest");
+                self.add(Kind::TrainAndServe, &name, jobs.clone())?;
+            }
+            self.add(
+                Kind::TrainAndLease,
+                &format!("{name}, lease the rest"),
+                jobs,
+            )?;
         }
         Ok(())
     }
@@ -387,13 +351,7 @@ impl Maker<'_> {
         }
         let on = self.on.clone();
         for class in 0..on.len() {
-            let mut problem = self.problem.clone();
-            problem.classes.iter_mut().enumerate().for_each(|(at, it)| {
-                if at != class {
-                    it.of.count = 0;
-                }
-            });
-            self.on = on_within_power(&problem);
+            self.on = on_within_power(self.problem, |at| at == class);
             let name = format!("{} alone, the rest off", self.names(&[class]));
             let job = self.uniform(class);
             self.add(Kind::Alone, &name, job.into_iter().collect())?;
@@ -419,49 +377,52 @@ impl Maker<'_> {
     }
 }
 
-fn lease_all(problem: &Problem<'_>, on: &[u64]) -> Result<PlanOption, PlanError> {
+/// An option in which nothing trains.
+fn without_jobs(problem: &Problem<'_>, on: &[u64], kind: Kind) -> Result<PlanOption, PlanError> {
     let mut option = PlanOption {
-        kind: Kind::LeaseAll,
-        name: "lease everything".to_owned(),
+        kind,
+        name: match kind {
+            Kind::ServeAll => "serve on everything".to_owned(),
+            _ => "lease everything".to_owned(),
+        },
         jobs: Vec::new(),
-        uses: uses(problem, on, &[], Rest::Leased),
+        uses: uses(problem, on, &[], rest(kind)),
         figures: Figures::default(),
         can_win: true,
+        paces: None,
     };
     option.figures = figures(problem, &option, &Factors::none(on.len()))?;
     Ok(option)
 }
 
-/// What becomes of devices that are in no job.
-#[derive(Clone, Copy, PartialEq)]
-enum Rest {
-    Idle,
-    Leased,
-    Off,
+/// What becomes of devices that are in no job of such an option.
+fn rest(kind: Kind) -> Rest {
+    match kind {
+        Kind::Alone => Rest::Off,
+        Kind::TrainAndLease | Kind::LeaseAll => Rest::Leased,
+        Kind::TrainAndServe | Kind::ServeAll => Rest::Served,
+        _ => Rest::Idle,
+    }
 }
 
-fn uses(problem: &Problem<'_>, on: &[u64], jobs: &[JobPlan], rest: Rest) -> Vec<Use> {
-    let of = |(at, class): (usize, &crate::problem::Class)| {
-        let (mut train, mut idle) = (0, 0);
-        for job in jobs {
-            idle += job.idle[at];
-            train += job.devices(at);
-        }
-        let others = on[at].saturating_sub(train + idle);
-        let (lease, left) = match rest {
-            Rest::Leased => (others, 0),
-            Rest::Idle => (0, others),
-            Rest::Off => (0, 0),
-        };
-        let idle = idle + left;
-        Use {
-            train,
-            idle,
-            lease,
-            off: class.of.count - train - idle - lease,
-        }
+/// Devices of each class that options may use and that the power lets run.
+pub(crate) fn on(problem: &Problem<'_>) -> Vec<u64> {
+    on_within_power(problem, |_| true)
+}
+
+/// Tokens per second and device that each class trains in a job of its own; `None` where it has no
+/// layout.
+pub(crate) fn rates_alone(problem: &Problem<'_>) -> Vec<Option<f64>> {
+    let classes = problem.classes.len();
+    let mut search = Search::of(problem);
+    let rate = |class: usize| {
+        let devices = problem.classes[class].of.count;
+        let mut counts = vec![0; classes];
+        counts[class] = devices;
+        let job = search.equal(&counts)?;
+        Some(search.rate(&job) / devices as f64)
     };
-    problem.classes.iter().enumerate().map(of).collect()
+    (0..classes).map(rate).collect()
 }
 
 /// What the jobs of an option do under some factors.
@@ -470,7 +431,7 @@ pub(crate) fn outcomes(
     option: &PlanOption,
     factors: &Factors,
 ) -> Result<Vec<Outcome>, PlanError> {
-    let costs = Costs::new(problem, factors);
+    let costs = Costs::new(problem, &option.factors(problem, factors));
     let outcomes = option.jobs.iter().map(|job| costs.outcome(job));
     let mut outcomes: Vec<Outcome> = outcomes.collect::<Result<_, _>>()?;
     if option.kind == Kind::LooselyCoupled {

@@ -1,16 +1,19 @@
 //! What is asked: a cluster as classes of equal accelerators with their limits and prices, and the
 //! job that is to be trained on it. Knows nothing of options.
 
+mod error;
+
 use laggard_simulate::{
     Constants, ForecastClass, Machine, Precision, Shape, Software, Surroundings,
 };
 use laggard_specs::{Attention, Cluster, Model, Pool, Tables, training_flop_per_token};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use thiserror::Error;
 
 use crate::layouts::{BATCH_TOLERANCE, Demand, Space, weakest};
 use crate::money::{DrawBasis, Prices};
+
+pub use error::PlanError;
 
 /// Larger batches are refused: they are a slip of the hand.
 const MOST_SEQUENCES: u64 = 1 << 31;
@@ -46,6 +49,18 @@ pub struct Terms {
     pub lease_dollars_per_hour: BTreeMap<String, f64>,
     /// Price of a kilowatt-hour at the meter.
     pub dollars_per_kwh: Option<f64>,
+    /// What is kept of a class for experiments and peaks, by pool id or accelerator; rounded up to
+    /// whole hosts.
+    pub reserve: BTreeMap<String, Reserve>,
+}
+
+/// How much of a class is kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reserve {
+    /// So many devices.
+    Devices(u64),
+    /// A share of them, from 0 to 1.
+    Share(f64),
 }
 
 /// What is known before any cluster.
@@ -74,6 +89,29 @@ pub struct Class {
     pub is_nameplate: bool,
     /// Rent of a device, dollars per hour.
     pub dollars_per_hour: Option<f64>,
+    /// Devices that are kept for experiments and peaks: they are on, and no job has them.
+    pub reserve: u64,
+    /// Devices that serve whatever else is done.
+    pub serve: u64,
+    /// What a device earns that serves at the price of its tokens, dollars per hour.
+    pub serving_dollars_per_hour: Option<f64>,
+    /// Speed of the kernels of the slowest device in use over that of the class; 1 where nothing is
+    /// known of single devices.
+    pub pace: f64,
+}
+
+impl Class {
+    /// Devices that options may use.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.of.count - self.reserve - self.serve
+    }
+
+    /// Whether it is called so: by its pool or by its accelerator.
+    #[must_use]
+    pub fn is_called(&self, name: &str) -> bool {
+        self.of.name == name || self.of.accelerator == name
+    }
 }
 
 /// The power of a place.
@@ -85,6 +123,10 @@ pub struct Place {
     pub limit_watts: Option<f64>,
     /// Power drawn over power of computers.
     pub usage_effectiveness: Option<f64>,
+    /// Whether the limit can be kept: the power of every class there is known.
+    pub is_kept: bool,
+    /// What everything there is said to be leased at, dollars per device and hour.
+    pub lease_dollars_per_hour: Option<f64>,
 }
 
 /// Everything that options are made from.
@@ -98,108 +140,12 @@ pub struct Problem<'a> {
     pub places: Vec<Place>,
     /// Price of a kilowatt-hour at the meter.
     pub dollars_per_kwh: Option<f64>,
+    /// Power that was measured under load over nameplate, of the accelerators that have both.
+    pub measured_share_of_nameplate: Option<f64>,
     /// Constants of the cost model.
     pub constants: Constants,
     /// What was left out or taken for granted, in sentences.
     pub caveats: Vec<String>,
-}
-
-/// Why there is no plan.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// A number that cannot be.
-    #[error("{what} is {value}, but must be above zero and finite")]
-    NotPositive {
-        /// What the number is, with its unit.
-        what: &'static str,
-        /// The refused number.
-        value: f64,
-    },
-    /// A batch that is meant otherwise.
-    #[error(
-        "a step of {batch} tokens is more than the {most} that can be counted\nhint: give the \
-         tokens of one step"
-    )]
-    BatchTooLarge {
-        /// Tokens of a step.
-        batch: u64,
-        /// Most that there can be.
-        most: u64,
-    },
-    /// The batch and the sequence contradict each other.
-    #[error(
-        "a batch of at most {batch} tokens holds no sequence of {sequence} tokens\nhint: raise \
-         --batch-tokens to {sequence}, or shorten --sequence-length"
-    )]
-    BatchBelowSequence {
-        /// The batch.
-        batch: u64,
-        /// The sequence.
-        sequence: u32,
-    },
-    /// One limit for several places.
-    #[error(
-        "one power limit for the {sites} sites of the cluster\nhint: state power_limit_watts of \
-         each site in a cluster file (`laggard specs show {cluster} > mine.toml`)"
-    )]
-    LimitOfSeveralSites {
-        /// Number of sites.
-        sites: usize,
-        /// The cluster.
-        cluster: String,
-    },
-    /// A price for what is not there.
-    #[error("a lease price for `{name}`, which the cluster has not\nhint: it has {known}")]
-    UnknownClass {
-        /// What was named.
-        name: String,
-        /// The pools of the cluster.
-        known: String,
-    },
-    /// Every class lacks something.
-    #[error("no class of the cluster can be planned with: {reasons}")]
-    NoClass {
-        /// What each lacks.
-        reasons: String,
-    },
-    /// Too many sets of classes.
-    #[error(
-        "{classes} classes, but every set of them is evaluated and at most {most} can be\nhint: \
-         put pools that are nearly alike into one in a cluster file"
-    )]
-    TooManyClasses {
-        /// Classes of the cluster.
-        classes: usize,
-        /// Most that are accepted.
-        most: usize,
-    },
-    /// Nothing fits.
-    #[error("nothing can train {model} here: {reason}\nhint: {relaxation}")]
-    Infeasible {
-        /// The model.
-        model: String,
-        /// Why not, of the class that comes nearest.
-        reason: String,
-        /// The smallest change that makes a plan possible.
-        relaxation: String,
-    },
-    /// The objective needs what no option has.
-    #[error("no option can be compared by {objective}: {missing}\nhint: {hint}")]
-    NothingToCompare {
-        /// The objective.
-        objective: &'static str,
-        /// What is missing.
-        missing: &'static str,
-        /// What to state.
-        hint: &'static str,
-    },
-    /// A prediction failed.
-    #[error(transparent)]
-    Simulate(#[from] laggard_simulate::SimulateError),
-    /// A name that is in no table.
-    #[error(transparent)]
-    Specs(#[from] laggard_specs::SpecsError),
 }
 
 impl<'a> Problem<'a> {
@@ -220,10 +166,12 @@ impl<'a> Problem<'a> {
             classes: Vec::new(),
             places: places(cluster, terms)?,
             dollars_per_kwh: terms.dollars_per_kwh,
+            measured_share_of_nameplate: known.prices.measured_share_of_nameplate(),
             constants: known.constants.clone(),
             caveats: Vec::new(),
         };
-        check_leases(cluster, terms)?;
+        check_names(cluster, "lease price", terms.lease_dollars_per_hour.keys())?;
+        check_names(cluster, "reserve", terms.reserve.keys())?;
         let mut reasons = Vec::new();
         for pool in &cluster.pools {
             let alone = Cluster {
@@ -254,8 +202,69 @@ impl<'a> Problem<'a> {
         }
         let left_out = |reason: &String| format!("left out of everything: {reason}");
         problem.caveats.extend(reasons.iter().map(left_out));
+        problem.reserve(terms)?;
+        problem.see_which_limits_are_kept(cluster, terms)?;
         problem.note_what_is_missing();
         Ok(problem)
+    }
+
+    /// Keeps what is to be kept of each class, in whole hosts.
+    fn reserve(&mut self, terms: &Terms) -> Result<(), PlanError> {
+        for class in &mut self.classes {
+            let named = |name: &str| terms.reserve.get(name);
+            let Some(reserve) = named(&class.of.name).or_else(|| named(&class.of.accelerator))
+            else {
+                continue;
+            };
+            let (name, count) = (class.of.name.clone(), class.of.count);
+            let devices = match *reserve {
+                Reserve::Devices(devices) => devices,
+                Reserve::Share(share) if (0.0..=1.0).contains(&share) => {
+                    (share * count as f64).ceil() as u64
+                }
+                Reserve::Share(share) => {
+                    let (class, percent) = (name, share * 100.0);
+                    return Err(PlanError::ReserveShare { class, percent });
+                }
+            };
+            if devices > count {
+                return Err(PlanError::ReserveTooLarge {
+                    class: name,
+                    reserve: devices,
+                    count,
+                });
+            }
+            class.reserve = devices.next_multiple_of(class.node_devices).min(count);
+        }
+        Ok(())
+    }
+
+    /// Refuses a stated power limit that cannot be kept; one of the cluster's file is only noted.
+    fn see_which_limits_are_kept(
+        &mut self,
+        cluster: &Cluster,
+        terms: &Terms,
+    ) -> Result<(), PlanError> {
+        for at in 0..self.places.len() {
+            let here = self.classes.iter().filter(|class| class.site == at);
+            let unknown = here.filter(|class| self.watts_at_meter(class).is_none());
+            let unknown: Vec<&str> = unknown.map(|class| class.of.name.as_str()).collect();
+            if let (Some(limit), false) = (terms.power_limit_watts, unknown.is_empty()) {
+                return Err(PlanError::UnknownPower {
+                    limit_mw: limit / 1e6,
+                    classes: unknown.join(", "),
+                    cluster: cluster.id.clone(),
+                });
+            }
+            self.places[at].is_kept = unknown.is_empty();
+        }
+        Ok(())
+    }
+
+    /// Power of a device of a class with its share of host and cooling.
+    #[must_use]
+    pub fn watts_at_meter(&self, class: &Class) -> Option<f64> {
+        Some(class.watts? * self.places[class.site].usage_effectiveness?)
     }
 
     fn note_what_is_missing(&mut self) {
@@ -264,9 +273,7 @@ impl<'a> Problem<'a> {
             let names: Vec<&str> = names.map(|class| class.of.name.as_str()).collect();
             (!names.is_empty()).then(|| names.join(", "))
         };
-        let has_watts = |class: &Class| {
-            class.watts.is_some() && self.places[class.site].usage_effectiveness.is_some()
-        };
+        let has_watts = |class: &Class| self.watts_at_meter(class).is_some();
         let mut notes = Vec::new();
         if let Some(names) = lacking(&has_watts) {
             notes.push(format!(
@@ -389,21 +396,31 @@ fn places(cluster: &Cluster, terms: &Terms) -> Result<Vec<Place>, PlanError> {
         id: site.id.clone(),
         limit_watts: terms.power_limit_watts.or(site.power_limit_watts),
         usage_effectiveness: site.power_usage_effectiveness,
+        is_kept: false,
+        lease_dollars_per_hour: site
+            .lease_dollars_per_device_hour
+            .as_ref()
+            .map(|price| price.typical),
     };
     Ok(cluster.sites.iter().map(place).collect())
 }
 
-fn check_leases(cluster: &Cluster, terms: &Terms) -> Result<(), PlanError> {
+/// Refuses a name that no pool has.
+fn check_names<'n>(
+    cluster: &Cluster,
+    what: &'static str,
+    mut names: impl Iterator<Item = &'n String>,
+) -> Result<(), PlanError> {
     let is_there = |name: &&String| {
         let is = |pool: &Pool| pool.id == **name || pool.accelerator == **name;
         cluster.pools.iter().any(is)
     };
-    let mut names = terms.lease_dollars_per_hour.keys();
     let Some(name) = names.find(|name| !is_there(name)) else {
         return Ok(());
     };
     let ids: Vec<&str> = cluster.pools.iter().map(|pool| pool.id.as_str()).collect();
     Err(PlanError::UnknownClass {
+        what,
         name: name.clone(),
         known: ids.join(", "),
     })
@@ -424,6 +441,10 @@ fn class(of: ForecastClass, pool: &Pool, site: usize, (terms, prices): (&Terms, 
         dollars_per_hour: stated(&pool.id)
             .or_else(|| stated(&pool.accelerator))
             .or_else(|| prices.rent(pool).map(|price| price.typical)),
+        reserve: 0,
+        serve: 0,
+        serving_dollars_per_hour: None,
+        pace: 1.0,
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Site {
     pub power_limit_watts: Option<f64>,
     /// Power drawn over power used by computers (PUE), at least 1.
     pub power_usage_effectiveness: Option<f64>,
+    /// What all of it is said to be leased at, whatever the class.
+    pub lease_dollars_per_device_hour: Option<Price>,
     /// How far the numbers are to be trusted.
     pub confidence: Option<Confidence>,
     /// Where they come from.

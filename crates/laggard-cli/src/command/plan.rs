@@ -151,6 +151,7 @@ fn terms(args: &PlanArgs) -> Result<Terms> {
         power_limit_watts: args.power_limit_mw.map(|limit| limit * 1e6),
         lease_dollars_per_hour: lease,
         dollars_per_kwh: args.electricity,
+        ..Terms::default()
     })
 }
 

@@ -15,6 +15,7 @@ fn option(tokens_per_s: f64, net: Option<f64>, mw: Option<f64>) -> PlanOption {
             ..Figures::default()
         },
         can_win: true,
+        paces: None,
     }
 }
 
@@ -57,4 +58,28 @@ fn what_cannot_win_or_has_no_number_is_not_ranked() {
         refused.to_string().contains("power_watts_per_device"),
         "{refused}"
     );
+}
+
+#[test]
+fn what_is_missing_is_what_is_blamed() {
+    let refused = |list: &[PlanOption], objective: Objective| {
+        rank(list, objective)
+            .expect_err("nothing to compare")
+            .to_string()
+    };
+    let nothing_kept = [option(0.0, None, Some(3.0))];
+    for objective in [
+        Objective::Tokens,
+        Objective::Mfu,
+        Objective::Time,
+        Objective::TokensPerMwh,
+    ] {
+        let text = refused(&nothing_kept, objective);
+        assert!(text.contains("no job keeps a token"), "{text}");
+    }
+    let no_price = [option(10.0, None, Some(3.0))];
+    for objective in [Objective::NetDollars, Objective::DollarsPerToken] {
+        let text = refused(&no_price, objective);
+        assert!(text.contains("no class has a price"), "{text}");
+    }
 }

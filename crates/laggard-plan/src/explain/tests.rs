@@ -35,8 +35,7 @@ fn the_answer_changes_at_the_factor_that_is_given() {
         for flip in flips(&problem, &found.list, objective).expect("flips") {
             let best = |nudge: f64| {
                 let factor = flip.factor.powf(nudge);
-                let factors = factors(&problem, flip.knob, factor);
-                best(&problem, &found.list, objective, &factors).expect("a prediction")
+                best(&problem, &found.list, objective, (flip.knob, factor)).expect("a prediction")
             };
             assert_eq!(best(1.0 - 1e-6), Some(now), "{flip:?}");
             assert_eq!(best(1.0 + 1e-6), Some(flip.becomes), "{flip:?}");
@@ -45,4 +44,37 @@ fn the_answer_changes_at_the_factor_that_is_given() {
         }
     }
     assert!(count > 0);
+}
+
+/// What jobs do does not depend on prices: a turned price and a stated one give the same figures.
+#[test]
+fn a_turned_price_is_a_stated_price() {
+    let fixture = Fixture::new();
+    let cluster = fixture.preset("colossus-1");
+    let of = |price: f64| {
+        let training = fixture.training("llama3-70b", 16 << 20);
+        let terms = Terms {
+            lease_dollars_per_hour: [("gb200".to_owned(), price)].into(),
+            ..Terms::default()
+        };
+        let problem = fixture
+            .problem(&cluster, training, &terms)
+            .expect("a problem");
+        let found = options(&problem).expect("options");
+        (problem, found)
+    };
+    let (problem, found) = of(4.0);
+    let stated = of(10.0).1;
+    let gb200 = problem
+        .classes
+        .iter()
+        .position(|class| class.of.name == "gb200");
+    let factors = factors(&problem, Knob::Price(gb200.expect("a class")), 2.5);
+    for (option, stated) in found.list.iter().zip(&stated.list) {
+        let outcomes = option.figures.outcomes.clone();
+        assert_eq!(
+            figures_of(&problem, option, &factors, outcomes),
+            stated.figures
+        );
+    }
 }

@@ -2,11 +2,15 @@
 
 use laggard_specs::{Cluster, Pool};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 use super::{MoneyError, Prices, Span};
-use crate::number::{above_zero, at_least_zero};
+use crate::number::{
+    above_zero, at_least_zero, read_above_zero, read_at_least_zero, read_maybe, read_share,
+};
 
 const HOURS_PER_YEAR: f64 = 8766.0;
+const WATTS_PER_KILOWATT: f64 = 1000.0;
 
 /// What devices do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,27 +43,92 @@ pub struct Line {
 }
 
 /// What the owner or tenant pays. What is absent is not counted, and listed as left out.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Costs {
     /// A kilowatt-hour at the site's meter.
+    #[serde(default, deserialize_with = "read_maybe")]
     pub electricity_dollars_per_kwh: Option<f64>,
-    /// What the devices lose in worth, for an owner.
-    pub depreciation: Option<Depreciation>,
-    /// Staff, maintenance, network and buildings for one device and hour.
-    pub other_dollars_per_device_hour: Option<f64>,
+    /// What an owner paid, by the id of the pool or the accelerator.
+    #[serde(default)]
+    pub bought: BTreeMap<String, Purchase>,
+    /// Staff, and what else is paid for all devices together, in a year.
+    #[serde(default, deserialize_with = "read_maybe")]
+    pub staff_dollars_per_year: Option<f64>,
+    /// Share of the hours in which devices are of use, above 0 and at most 1; 1 where it is absent.
+    #[serde(default, deserialize_with = "read_share")]
+    pub utilization: Option<f64>,
     /// Whether the devices are rented: then the pool's rent is paid for all of them.
+    #[serde(default)]
     pub is_tenant: bool,
 }
 
-/// A straight-line depreciation.
+/// What a device cost its owner, and what keeping it costs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Depreciation {
-    /// What a device with its share of host and network cost.
+pub struct Purchase {
+    /// What a device with its share of the host cost.
+    #[serde(deserialize_with = "read_at_least_zero")]
     pub dollars_per_device: f64,
-    /// Years until it is worth nothing.
+    /// What its share of network and building cost.
+    #[serde(default, deserialize_with = "read_at_least_zero")]
+    pub network_dollars_per_device: f64,
+    /// Years until all of that is worth nothing, in equal parts.
+    #[serde(deserialize_with = "read_above_zero")]
     pub years: f64,
+    /// What maintenance costs in a year, as a share of all of that.
+    #[serde(default, deserialize_with = "read_at_least_zero")]
+    pub maintenance_share_per_year: f64,
+}
+
+impl Purchase {
+    /// Depreciation and maintenance of a device, dollars per hour, in use or not.
+    #[must_use]
+    pub fn dollars_per_hour(&self) -> f64 {
+        let paid = self.dollars_per_device + self.network_dollars_per_device;
+        paid * (1.0 / self.years + self.maintenance_share_per_year) / HOURS_PER_YEAR
+    }
+}
+
+impl Costs {
+    /// The costs of an owner, from TOML text.
+    ///
+    /// # Errors
+    /// Text that is no such file, or a number that cannot be: with line and column.
+    pub fn from_toml_str(text: &str) -> Result<Self, MoneyError> {
+        toml::from_str(text).map_err(|source| MoneyError::Costs {
+            source: Box::new(source),
+        })
+    }
+
+    /// What an hour of a device costs its owner in which it is of use, dollars: depreciation,
+    /// maintenance, its share of the staff, and power at the meter. `None` where it is not said what
+    /// the device cost.
+    #[must_use]
+    pub fn dollars_per_used_hour(
+        &self,
+        cluster: &Cluster,
+        pool: &Pool,
+        watts_at_meter: Option<f64>,
+    ) -> Option<f64> {
+        let power = self.electricity_dollars_per_kwh.zip(watts_at_meter);
+        let power = power.map_or(0.0, |(price, watts)| price * watts / WATTS_PER_KILOWATT);
+        let kept = self.of(pool)?.dollars_per_hour() + self.staff_of_device(cluster);
+        Some((kept + power) / self.utilization.unwrap_or(1.0))
+    }
+
+    /// A device's share of what staff costs in an hour.
+    fn staff_of_device(&self, cluster: &Cluster) -> f64 {
+        let staff = self.staff_dollars_per_year.unwrap_or(0.0) / HOURS_PER_YEAR;
+        staff / cluster.devices() as f64
+    }
+
+    /// What was paid for the devices of a pool.
+    #[must_use]
+    pub fn of(&self, pool: &Pool) -> Option<&Purchase> {
+        let of_pool = self.bought.get(&pool.id);
+        of_pool.or_else(|| self.bought.get(&pool.accelerator))
+    }
 }
 
 /// Money and power of an allocation.
@@ -208,7 +277,12 @@ impl Bill {
             _ => terms.watts_per_device.map(|watts| watts * on as f64),
         };
         let meter = self.add_power(terms, watts);
-        let mut cost = Span::exactly(fixed_cost(pool, costs));
+        let staff = costs.staff_of_device(terms.cluster);
+        let kept = costs.of(pool).map_or(0.0, Purchase::dollars_per_hour) + staff;
+        let mut cost = Span::exactly(kept * all);
+        if costs.of(pool).is_none() && !costs.is_tenant {
+            self.leave_out(pool, "what its devices cost");
+        }
         if costs.is_tenant {
             match terms.rent {
                 Some(rent) => cost = cost.plus(rent.times(all)),
@@ -216,7 +290,7 @@ impl Bill {
             }
         }
         if let (Some(meter), Some(price)) = (meter, costs.electricity_dollars_per_kwh) {
-            cost = cost.plus(Span::exactly(meter / 1000.0 * price));
+            cost = cost.plus(Span::exactly(meter / WATTS_PER_KILOWATT * price));
         }
         self.income_dollars_per_hour = self.income_dollars_per_hour.plus(income);
         self.cost_dollars_per_hour = self.cost_dollars_per_hour.plus(cost);
@@ -279,13 +353,6 @@ impl Bill {
     }
 }
 
-/// What a pool's devices cost whether they work or not.
-fn fixed_cost(pool: &Pool, costs: &Costs) -> f64 {
-    let lost = |it: Depreciation| it.dollars_per_device / (it.years * HOURS_PER_YEAR);
-    let other = costs.other_dollars_per_device_hour.unwrap_or(0.0);
-    (costs.depreciation.map_or(0.0, lost) + other) * pool.count as f64
-}
-
 fn missing_costs(costs: &Costs) -> Vec<LeftOut> {
     let is_owner = !costs.is_tenant;
     let parts = [
@@ -293,14 +360,7 @@ fn missing_costs(costs: &Costs) -> Vec<LeftOut> {
             costs.electricity_dollars_per_kwh.is_none() && is_owner,
             "the price of electricity",
         ),
-        (
-            costs.depreciation.is_none() && is_owner,
-            "depreciation of the devices",
-        ),
-        (
-            costs.other_dollars_per_device_hour.is_none() && is_owner,
-            "staff, maintenance, network and buildings",
-        ),
+        (costs.staff_dollars_per_year.is_none() && is_owner, "staff"),
     ];
     let missing = parts.into_iter().filter(|(is_missing, _)| *is_missing);
     missing
@@ -339,12 +399,19 @@ fn check(cluster: &Cluster, lines: &[Line], costs: &Costs) -> Result<(), MoneyEr
     if let Some(price) = costs.electricity_dollars_per_kwh {
         at_least_zero("the price of electricity", price)?;
     }
-    if let Some(other) = costs.other_dollars_per_device_hour {
-        at_least_zero("the other cost of a device", other)?;
+    if let Some(staff) = costs.staff_dollars_per_year {
+        at_least_zero("what staff costs in a year", staff)?;
     }
-    if let Some(depreciation) = costs.depreciation {
-        at_least_zero("the price of a device", depreciation.dollars_per_device)?;
-        above_zero("the years of depreciation", depreciation.years)?;
+    for (name, paid) in &costs.bought {
+        let is_there = |pool: &Pool| pool.id == *name || pool.accelerator == *name;
+        if !cluster.pools.iter().any(is_there) {
+            let pool = name.clone();
+            return Err(MoneyError::NoPool { pool });
+        }
+        at_least_zero("the price of a device", paid.dollars_per_device)?;
+        at_least_zero("the price of its network", paid.network_dollars_per_device)?;
+        above_zero("the years of depreciation", paid.years)?;
+        at_least_zero("the share for maintenance", paid.maintenance_share_per_year)?;
     }
     Ok(())
 }

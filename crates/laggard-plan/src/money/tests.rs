@@ -75,6 +75,14 @@ fn a_clusters_own_numbers_go_first() {
     assert!((share - 10.4 / 14.3).abs() < 1e-12);
 }
 
+/// A dollar an hour for the device, a quarter to maintain it.
+const PAID: Purchase = Purchase {
+    dollars_per_device: 35_064.0,
+    network_dollars_per_device: 0.0,
+    years: 4.0,
+    maintenance_share_per_year: 0.0625,
+};
+
 #[test]
 fn a_bill_adds_up() {
     let prices = Prices::builtin().expect("the table that is shipped");
@@ -88,11 +96,9 @@ fn a_bill_adds_up() {
     ];
     let costs = Costs {
         electricity_dollars_per_kwh: Some(0.1),
-        depreciation: Some(Depreciation {
-            dollars_per_device: 35_064.0,
-            years: 4.0,
-        }),
-        other_dollars_per_device_hour: Some(0.5),
+        bought: ["own", "b200-sxm"].map(|it| (it.to_owned(), PAID)).into(),
+        staff_dollars_per_year: Some(8766.0 * 3.0),
+        utilization: None,
         is_tenant: false,
     };
     let bill = bill(&cluster, &lines, &prices, &costs).expect("a bill");
@@ -103,7 +109,8 @@ fn a_bill_adds_up() {
         (income.low, income.typical, income.high),
         (11.0, 16.0, 26.0)
     );
-    // 7 of 1000 W and 2 of 1300 W with a quarter for cooling; each of 12 devices loses a dollar.
+    // 7 of 1000 W and 2 of 1300 W with a quarter for cooling; each of 12 devices loses a dollar and
+    // costs a quarter to maintain and a quarter of staff.
     let site = &bill.sites[0];
     assert!((site.computers_watts - 9600.0).abs() < 1e-9);
     assert_eq!(site.meter_watts, Some(12_000.0));
@@ -163,11 +170,12 @@ fn what_is_unknown_is_named_and_not_zero() {
             .filter(move |it| it.pool.as_deref() == Some(pool));
         of_pool.map(|it| it.what.as_str()).collect::<Vec<_>>()
     };
-    assert_eq!(of("plain"), ["what its devices earn", "its power"]);
-    assert_eq!(of("own"), ["what its devices earn"]);
+    let paid = "what its devices cost";
+    assert_eq!(of("plain"), ["what its devices earn", "its power", paid]);
+    assert_eq!(of("own"), ["what its devices earn", paid]);
     assert_eq!(
         bill.left_out.iter().filter(|it| it.pool.is_none()).count(),
-        3
+        2
     );
     assert_eq!(bill.pools[1].watts, None);
 }
@@ -270,4 +278,41 @@ fn the_token_price_of_a_lease_earns_the_lease() {
     assert!((price.typical * 7.2 - 2.60).abs() < 1e-12);
     assert!(break_even_token_price(Span::exactly(2.60), 4000.0, 1.5).is_err());
     assert!(break_even_token_price(Span::exactly(2.60), 0.0, 0.5).is_err());
+}
+
+#[test]
+fn an_owner_pays_by_the_hour_whether_devices_are_used_or_not() {
+    let text = r#"
+electricity_dollars_per_kwh = 0.1
+staff_dollars_per_year = 105192.0
+utilization = 0.5
+[bought.own]
+dollars_per_device = 35064.0
+network_dollars_per_device = 35064.0
+years = 4
+maintenance_share_per_year = 0.0625
+"#;
+    let costs = Costs::from_toml_str(text).expect("costs");
+    let cluster = cluster(TWO_POOLS);
+    let hour = |at: usize| costs.dollars_per_used_hour(&cluster, &cluster.pools[at], Some(1250.0));
+    // Two dollars lost, half a dollar of maintenance, one of staff, and an eighth of power; of two
+    // hours one is of use.
+    assert!((hour(0).expect("its price is known") - 2.0 * 3.625).abs() < 1e-12);
+    assert_eq!(hour(1), None);
+    let refused = |from: &str, to: &str| {
+        let error = Costs::from_toml_str(&text.replace(from, to)).expect_err("must be refused");
+        error.to_string()
+    };
+    for (from, to, part) in [
+        ("= 35064.0", "= -1.0", "at least zero"),
+        ("years = 4", "years = 0", "above zero"),
+        ("utilization = 0.5", "utilization = 1.5", "at most 1"),
+        ("staff", "stuff", "unknown field"),
+    ] {
+        let message = refused(from, to);
+        assert!(
+            message.contains("line ") && message.contains(part),
+            "{message}"
+        );
+    }
 }

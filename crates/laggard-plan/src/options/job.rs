@@ -7,8 +7,13 @@ use laggard_simulate::{
 use laggard_types::Seconds;
 use serde::{Deserialize, Serialize};
 
+use super::search::round;
 use super::spans::{self, MixedPipeline};
 use crate::problem::{Factors, PlanError, Problem};
+
+/// Micro-batches of the slowest from which on rounding to whole ones costs less than 2 %: one of
+/// them at most is lost.
+const FINE_MICRO_BATCHES: f64 = 50.0;
 
 /// Replicas of one class with equally many micro-batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,6 +73,24 @@ impl JobPlan {
         f64::from(group.micro_batches) / self.micro_batches()
     }
 
+    /// Tokens of a step from which on whole micro-batches cost less than 2 %, of sequences of a
+    /// length; `None` where all replicas have equally many.
+    #[must_use]
+    pub fn fine_step_tokens(&self, sequence_length: u32) -> Option<f64> {
+        let Parts::Replicas(groups) = &self.parts else {
+            return None;
+        };
+        let least = groups.iter().map(|group| group.micro_batches).min()?;
+        let most = groups.iter().map(|group| group.micro_batches).max()?;
+        if least == most {
+            return None;
+        }
+        let sequences = self.micro_batches() * f64::from(self.degrees.micro_batch);
+        let tokens = sequences * f64::from(sequence_length);
+        let larger = FINE_MICRO_BATCHES * f64::from(round(&self.degrees)) / f64::from(least);
+        Some(tokens * larger.max(1.0))
+    }
+
     /// Micro-batches of all replicas in a step.
     fn micro_batches(&self) -> f64 {
         match &self.parts {
@@ -75,7 +98,9 @@ impl JobPlan {
                 let of = |group: &Group| group.replicas as f64 * f64::from(group.micro_batches);
                 groups.iter().map(of).sum()
             }
-            Parts::Stages(_) => f64::from(self.degrees.data) * f64::from(self.degrees.micro_batches),
+            Parts::Stages(_) => {
+                f64::from(self.degrees.data) * f64::from(self.degrees.micro_batches)
+            }
         }
     }
 }
@@ -115,7 +140,7 @@ pub struct Outcome {
 
 impl ClassTime {
     /// Adds devices to the average.
-    pub(super) fn include(&mut self, more: &Self) {
+    pub(crate) fn include(&mut self, more: &Self) {
         let devices = self.devices + more.devices;
         let weight = more.devices as f64 / (devices as f64).max(1.0);
         let mix = |old: f64, new: f64| old + weight * (new - old);
@@ -151,18 +176,19 @@ impl Outcome {
 }
 
 /// A class's machine and the constants under some factors.
-pub(super) struct Costs<'p> {
-    pub(super) problem: &'p Problem<'p>,
+pub(crate) struct Costs<'p> {
+    pub(crate) problem: &'p Problem<'p>,
     pub(super) machines: Vec<Machine>,
     pub(super) constants: Constants,
     failures: f64,
 }
 
 impl<'p> Costs<'p> {
-    pub(super) fn new(problem: &'p Problem<'p>, factors: &Factors) -> Self {
+    pub(crate) fn new(problem: &'p Problem<'p>, factors: &Factors) -> Self {
         let classes = problem.classes.iter().zip(&factors.speed);
         let machine = |(class, speed): (&crate::problem::Class, &f64)| {
             let machine = class.of.machine.clone();
+            let speed = speed * class.pace;
             Machine {
                 half_peak: machine.half_peak * speed,
                 fp8_peak: machine.fp8_peak * speed,
@@ -204,7 +230,7 @@ impl<'p> Costs<'p> {
     }
 
     /// What a job does.
-    pub(super) fn outcome(&self, job: &JobPlan) -> Result<Outcome, PlanError> {
+    pub(crate) fn outcome(&self, job: &JobPlan) -> Result<Outcome, PlanError> {
         let mut outcome = match &job.parts {
             Parts::Replicas(groups) => self.of_replicas(&job.degrees, groups),
             Parts::Stages(span) => spans::outcome(self, &job.degrees, span),

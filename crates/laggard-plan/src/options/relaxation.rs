@@ -12,6 +12,13 @@ const MOST_DEVICES: u64 = 1 << 24;
 /// Why nothing trains, and what would have to change.
 pub(super) fn infeasible(problem: &Problem<'_>, search: &Search<'_>, on: &[u64]) -> PlanError {
     let model = problem.training.model.name.clone();
+    if problem.classes.iter().all(|class| class.free() == 0) {
+        return PlanError::Infeasible {
+            model,
+            reason: "what is in reserve or serves leaves nothing".to_owned(),
+            relaxation: "a smaller --reserve, or less to serve".to_owned(),
+        };
+    }
     if on.iter().all(|&count| count == 0) {
         return PlanError::Infeasible {
             model,
@@ -64,8 +71,7 @@ fn excess(refusal: &NoLayout) -> f64 {
 /// The least power at which a host of some class is on.
 fn power(problem: &Problem<'_>) -> String {
     let of = |class: &crate::problem::Class| {
-        let usage = problem.places[class.site].usage_effectiveness?;
-        Some(class.node_devices as f64 * class.watts? * usage)
+        Some(class.node_devices as f64 * problem.watts_at_meter(class)?)
     };
     let least = problem
         .classes

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::job::{Costs, Group, JobPlan, Parts};
 use crate::layouts::{Candidate, NoLayout, fastest_layouts};
+use crate::problem::{Factors, Problem};
 use crate::shares::{Shares, Worker, share_out};
 
 /// Layouts that are kept of a search for classes together.
@@ -16,8 +17,8 @@ const FEW: u32 = 2;
 const MANY: u32 = 10;
 
 /// Finds jobs, and remembers them: options share many.
-pub(super) struct Search<'p> {
-    pub(super) costs: Costs<'p>,
+pub(crate) struct Search<'p> {
+    pub(crate) costs: Costs<'p>,
     /// Whatever was refused.
     pub(super) refusals: Vec<NoLayout>,
     /// Layouts whose step was predicted, and those that do not fit in memory.
@@ -35,8 +36,13 @@ impl<'p> Search<'p> {
         }
     }
 
+    /// Finds jobs of a problem as it is.
+    pub(crate) fn of(problem: &'p Problem<'p>) -> Self {
+        Self::new(Costs::new(problem, &Factors::none(problem.classes.len())))
+    }
+
     /// The best job whose replicas all have equal shares, on so many devices of each class.
-    pub(super) fn equal(&mut self, counts: &[u64]) -> Option<JobPlan> {
+    pub(crate) fn equal(&mut self, counts: &[u64]) -> Option<JobPlan> {
         let candidates = self.candidates(counts);
         let jobs = candidates[..candidates.len().min(TRIED_EQUAL)].iter();
         let jobs = jobs.filter_map(|candidate| self.equal_shares(&candidate.degrees, counts));
@@ -56,7 +62,7 @@ impl<'p> Search<'p> {
     }
 
     /// The better of equal and different shares.
-    pub(super) fn either(&mut self, counts: &[u64]) -> Option<JobPlan> {
+    pub(crate) fn either(&mut self, counts: &[u64]) -> Option<JobPlan> {
         let jobs = [self.equal(counts), self.uneven(counts)];
         self.fastest(jobs.into_iter().flatten().collect())
     }
@@ -89,13 +95,15 @@ impl<'p> Search<'p> {
         found
     }
 
+    /// Tokens per second that a job keeps.
+    pub(crate) fn rate(&self, job: &JobPlan) -> f64 {
+        let outcome = self.costs.outcome(job).ok();
+        outcome.map_or(0.0, |outcome| outcome.tokens_per_s())
+    }
+
     fn fastest(&self, jobs: Vec<JobPlan>) -> Option<JobPlan> {
-        let rate = |job: &JobPlan| {
-            let outcome = self.costs.outcome(job).ok();
-            outcome.map_or(0.0, |outcome| outcome.tokens_per_s())
-        };
         // The first of equals stays.
-        let rated = jobs.into_iter().map(|job| (rate(&job), job));
+        let rated = jobs.into_iter().map(|job| (self.rate(&job), job));
         let best = rated.reduce(|best, next| if next.0 > best.0 { next } else { best });
         best.map(|(_, job)| job)
     }
@@ -108,25 +116,16 @@ impl<'p> Search<'p> {
         counts.iter().map(of).collect()
     }
 
-    /// Micro-batches that are shared out at a time: interleaved pipelines take rounds of as many as
-    /// they have stages.
-    fn round(degrees: &Degrees) -> u32 {
-        match degrees.virtual_stages {
-            1 => 1,
-            _ => degrees.pipeline,
-        }
-    }
-
     fn equal_shares(&self, degrees: &Degrees, counts: &[u64]) -> Option<JobPlan> {
         let mut replicas = self.replicas(degrees, counts);
-        let at_once = f64::from(degrees.micro_batch) * f64::from(Self::round(degrees));
+        let at_once = f64::from(degrees.micro_batch) * f64::from(round(degrees));
         let rounds = self.costs.problem.most_sequences() / at_once;
         drop_surplus(&mut replicas, rounds as u64, degrees.expert.into());
         let all: u64 = replicas.iter().sum();
         if all == 0 {
             return None;
         }
-        let each = (rounds / all as f64) as u32 * Self::round(degrees);
+        let each = (rounds / all as f64) as u32 * round(degrees);
         let group = |(class, &replicas): (usize, &u64)| Group {
             class,
             replicas,
@@ -140,7 +139,7 @@ impl<'p> Search<'p> {
     /// each class. Those that come out equal are left out.
     fn uneven_shares(&self, degrees: &Degrees, counts: &[u64]) -> Vec<JobPlan> {
         let replicas = self.replicas(degrees, counts);
-        let (experts, round) = (u64::from(degrees.expert), Self::round(degrees));
+        let (experts, round) = (u64::from(degrees.expert), round(degrees));
         let degrees = Degrees {
             data: replicas.iter().sum::<u64>() as u32,
             ..*degrees
@@ -178,6 +177,15 @@ impl<'p> Search<'p> {
             .filter(differ)
             .map(|groups| job(&degrees, groups, counts))
             .collect()
+    }
+}
+
+/// Micro-batches that are shared out at a time: interleaved pipelines take rounds of as many as they
+/// have stages.
+pub(super) fn round(degrees: &Degrees) -> u32 {
+    match degrees.virtual_stages {
+        1 => 1,
+        _ => degrees.pipeline,
     }
 }
 

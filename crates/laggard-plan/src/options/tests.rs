@@ -23,6 +23,10 @@ impl Fixture {
         }
     }
 
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
     pub(crate) fn cluster(&self, text: &str) -> Cluster {
         Cluster::from_toml_str(text, &self.tables).expect("a cluster")
     }
@@ -175,7 +179,7 @@ fn a_power_limit_turns_off_whole_hosts_of_the_least_peak_per_watt() {
         let training = fixture.training("llama3-8b", 4 << 20);
         let problem = fixture.problem(&cluster, training, &terms);
         assert_eq!(
-            on_within_power(&problem.expect("a problem")),
+            on_within_power(&problem.expect("a problem"), |_| true),
             expect,
             "{limit}"
         );

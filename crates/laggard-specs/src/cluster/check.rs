@@ -21,6 +21,9 @@ pub(super) fn check(cluster: &mut Cluster, text: &str, tables: &Tables) -> Resul
         }
         entry.positive("power_limit_watts", site.power_limit_watts)?;
         entry.at_least_1("power_usage_effectiveness", site.power_usage_effectiveness)?;
+        if let Some(price) = &site.lease_dollars_per_device_hour {
+            check_price("lease_dollars_per_device_hour", price, &entry)?;
+        }
     }
     let mut pools = BTreeSet::new();
     for (at, pool) in cluster.pools.iter_mut().enumerate() {
@@ -71,7 +74,7 @@ fn check_pool(pool: &Pool, entry: &Entry<'_>) -> Result<(), SpecsError> {
     }
     entry.at_least_1("oversubscription", pool.oversubscription)?;
     if let Some(price) = &pool.price_dollars_per_device_hour {
-        check_price(price, entry)?;
+        check_price("price_dollars_per_device_hour", price, entry)?;
     }
     if let Some(day) = &pool.available_from {
         entry.day("available_from", day)?;
@@ -91,8 +94,11 @@ fn check_pool(pool: &Pool, entry: &Entry<'_>) -> Result<(), SpecsError> {
     Ok(())
 }
 
-fn check_price(price: &Price, entry: &Entry<'_>) -> Result<(), SpecsError> {
-    let key = "price_dollars_per_device_hour";
+fn check_price(
+    key: &'static str,
+    price: &Price,
+    entry: &Entry<'_>,
+) -> Result<(), SpecsError> {
     for number in [price.low, price.typical, price.high] {
         entry.positive(key, Some(number))?;
     }

@@ -1,0 +1,113 @@
+//! What a job trains on so many hosts of a class alone, and the curves drawn through that.
+
+use crate::hosts::Unit;
+use crate::options::Search;
+use crate::pools::{Curve, Piece, PoolsError};
+
+/// Up to so many hosts every number of them is predicted, above it halves of halves.
+const FEW_HOSTS: u64 = 4;
+
+/// How a curve is drawn between the sizes that were predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drawn {
+    /// Straight from one to the next.
+    Through,
+    /// As high as it may be: no size trains more than the next larger one that was predicted, nor
+    /// more of each host than the better of its neighbours.
+    Above,
+}
+
+/// Predicted rates of one job.
+#[derive(Debug, Clone)]
+pub(super) struct Rates {
+    /// For each class, hosts with the tokens per second that they train, upwards; empty where the job
+    /// cannot be trained on it.
+    points: Vec<Vec<(u64, f64)>>,
+    /// For each class, the most tokens per second that a host of it adds.
+    of_host: Vec<f64>,
+}
+
+impl Rates {
+    pub(super) fn new(search: &mut Search<'_>) -> Self {
+        let problem = search.costs.problem;
+        let units = Unit::hosts(problem);
+        let points: Vec<Vec<(u64, f64)>> = units.iter().map(|unit| points(search, unit)).collect();
+        let of_host = |points: &Vec<(u64, f64)>| {
+            let each = points.iter().map(|&(hosts, rate)| rate / hosts as f64);
+            each.fold(0.0, f64::max)
+        };
+        Self {
+            of_host: points.iter().map(of_host).collect(),
+            points,
+        }
+    }
+
+    /// The classes that the job can be trained on.
+    pub(super) fn classes(&self) -> Vec<usize> {
+        let classes = 0..self.points.len();
+        classes
+            .filter(|&class| !self.points[class].is_empty())
+            .collect()
+    }
+
+    /// Most tokens per second that a host of a class adds: its capacity.
+    pub(super) fn of_host(&self, class: usize) -> f64 {
+        self.of_host[class]
+    }
+
+    /// Fewest hosts of a class that a prediction was made for.
+    pub(super) fn fewest(&self, class: usize) -> u64 {
+        self.points[class].first().map_or(1, |point| point.0)
+    }
+
+    /// Tokens per second by capacity: the concave curve over the points of a class; of all classes
+    /// the one that no sum of theirs is above.
+    pub(super) fn curve(&self, class: Option<usize>, drawn: Drawn) -> Result<Curve, PoolsError> {
+        if let Some(class) = class {
+            return self.hull(class, drawn);
+        }
+        let mut pieces: Vec<Piece> = Vec::new();
+        for class in self.classes() {
+            pieces.extend(self.hull(class, drawn)?.pieces());
+        }
+        pieces.sort_by(|a, b| b.slope.total_cmp(&a.slope));
+        Curve::of_pieces(pieces)
+    }
+
+    fn hull(&self, class: usize, drawn: Drawn) -> Result<Curve, PoolsError> {
+        let (of_host, points) = (self.of_host[class], &self.points[class]);
+        let capacity = |hosts: f64| hosts * of_host;
+        let mut corners: Vec<(f64, f64)> = points
+            .iter()
+            .map(|&(hosts, rate)| (capacity(hosts as f64), rate))
+            .collect();
+        if drawn == Drawn::Above {
+            for pair in points.windows(2).filter(|pair| pair[1].0 > pair[0].0 + 1) {
+                let each = |(hosts, rate): (u64, f64)| rate / hosts as f64;
+                let best = each(pair[0]).max(each(pair[1]));
+                corners.push((capacity(pair[1].1 / best), pair[1].1));
+            }
+        }
+        Curve::hull(&corners)
+    }
+}
+
+fn points(search: &mut Search<'_>, unit: &Unit) -> Vec<(u64, f64)> {
+    let problem = search.costs.problem;
+    let mut counts = vec![0; problem.classes.len()];
+    let mut hosts = problem.classes[unit.class].free() / unit.devices;
+    let mut points = Vec::new();
+    while hosts > 0 {
+        counts[unit.class] = hosts * unit.devices;
+        let Some(job) = search.equal(&counts) else {
+            break;
+        };
+        points.push((hosts, search.rate(&job)));
+        hosts = match hosts {
+            few if few <= FEW_HOSTS => few - 1,
+            many => (many / 2).max(FEW_HOSTS),
+        };
+    }
+    points.reverse();
+    points
+}

@@ -1,0 +1,206 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::options::tests::Fixture;
+use crate::problem::Terms;
+
+const SITE: &str = r#"
+id = "mixed"
+[[site]]
+id = "here"
+power_limit_watts = LIMIT
+power_usage_effectiveness = 1.0
+"#;
+
+/// A cluster of hosts of eight, each device drawing 1 kW.
+fn cluster(fixture: &Fixture, hosts: &[u64], limit_hosts: f64) -> laggard_specs::Cluster {
+    let kinds = ["h100-sxm5-80gb", "b200-sxm", "a100-sxm4-80gb"];
+    let mut text = SITE.replace("LIMIT", &format!("{:.1}", limit_hosts * 8e3));
+    for (at, (kind, hosts)) in kinds.iter().zip(hosts).enumerate() {
+        text += &format!(
+            "[[pool]]\nid = \"p{at}\"\nsite = \"here\"\naccelerator = \"{kind}\"\ncount = {}\n\
+             devices_per_node = 8\npower_watts_per_device = 1000.0\n\
+             failures_per_device_year = 0.1\n\
+             price_dollars_per_device_hour = {{ low = 1.0, typical = {}.0, high = 9.0 }}\n",
+            hosts * 8,
+            at + 2
+        );
+    }
+    fixture.cluster(&text)
+}
+
+/// What a sharing of hosts is worth: with every job in the best layout for it.
+fn worth(wanted: &[Wanted<'_, '_>], hosts: &Hosts) -> Option<f64> {
+    let mut sharer = Sharer {
+        wanted,
+        goal: Goal::Trained,
+        searches: wanted.iter().map(|job| Search::of(job.problem)).collect(),
+        rates: Vec::new(),
+        programs: 0,
+    };
+    let jobs = sharer.jobs(hosts);
+    let in_time = wanted.iter().zip(&jobs).all(|(wanted, job)| {
+        wanted
+            .needed()
+            .is_none_or(|needed| job.tokens_per_s >= needed)
+    });
+    let of = |(wanted, job): (&Wanted<'_, '_>, &Shared)| {
+        wanted.weight * wanted.problem.flop_per_token() * job.tokens_per_s
+    };
+    in_time.then(|| wanted.iter().zip(&jobs).map(of).sum())
+}
+
+/// Every way to give so many hosts of each class to two jobs or to none.
+fn ways(hosts: &[u64], limit_hosts: f64) -> Vec<Hosts> {
+    let mut ways: Vec<Hosts> = vec![vec![Vec::new(), Vec::new()]];
+    for &all in hosts {
+        let mut longer = Vec::new();
+        for way in &ways {
+            for first in 0..=all {
+                for second in 0..=all - first {
+                    let mut way = way.clone();
+                    way[0].push(first);
+                    way[1].push(second);
+                    longer.push(way);
+                }
+            }
+        }
+        ways = longer;
+    }
+    ways.retain(|way| way.iter().flatten().sum::<u64>() as f64 <= limit_hosts);
+    ways
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10))]
+
+    /// Against every sharing of whole hosts: none is worth more than the bound, and none by more than
+    /// the stated gap more than the one that is found.
+    #[test]
+    fn no_sharing_is_worth_more_than_the_bound(
+        hosts in prop::collection::vec(1_u64..4, 1..3),
+        limit_hosts in 3.0_f64..8.0,
+        batches in (15_u32..21, 15_u32..21),
+        weight in 0.5_f64..2.0,
+        due in prop::option::of(0.1_f64..0.8),
+    ) {
+        let fixture = Fixture::new();
+        let cluster = cluster(&fixture, &hosts, limit_hosts);
+        let problem = |model: &'static str, batch: u32| {
+            let training = fixture.training(model, 1 << batch);
+            fixture.problem(&cluster, training, &Terms::default()).expect("a problem")
+        };
+        let problems = [problem("qwen3-0.6b", batches.0), problem("llama3-8b", batches.1)];
+        let mut wanted = [("small", 1.0), ("large", weight)].map(|(name, weight)| Wanted {
+            name,
+            problem: &problems[0],
+            weight,
+            deadline_days: None,
+            fewest_devices: 0,
+        });
+        wanted[1].problem = &problems[1];
+        if let Some(due) = due {
+            // A share of what everything would do for the large one alone.
+            let alone = in_turn(&wanted[1..]).done_days[0].expect("it fits");
+            wanted[1].deadline_days = Some(alone / due);
+        }
+        let all = ways(&hosts, limit_hosts);
+        let best = all.iter().filter_map(|way| worth(&wanted, way)).fold(None, |best: Option<f64>, it| {
+            Some(best.map_or(it, |best| best.max(it)))
+        });
+        match (share(&wanted, Objective::Tokens), best) {
+            (Ok(found), Some(best)) => {
+                prop_assert!(best <= found.bound * (1.0 + 1e-9), "{best} {}", found.bound);
+                prop_assert!(found.value <= best * (1.0 + 1e-9), "{} {best}", found.value);
+                prop_assert!(found.value >= best * (1.0 - found.gap() - 1e-9));
+                for (class, all) in problems[0].classes.iter().zip(&found.uses) {
+                    let sum = all.train + all.idle + all.lease + all.off;
+                    prop_assert_eq!(sum, class.of.count);
+                }
+                let on: u64 = found.uses.iter().map(|it| it.train + it.idle + it.lease).sum();
+                prop_assert!(on as f64 <= limit_hosts * 8.0);
+                for (wanted, job) in wanted.iter().zip(&found.jobs) {
+                    let needed = wanted.needed().unwrap_or(0.0);
+                    prop_assert!(job.tokens_per_s >= needed);
+                }
+            }
+            (Err(_), best) => prop_assert!(due.is_some() || best.is_none(), "{best:?}"),
+            (Ok(found), None) => prop_assert!(false, "{found:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_job_that_must_end_in_time_leaves_the_dearest_devices() {
+    let fixture = Fixture::new();
+    let cluster = cluster(&fixture, &[16, 16], 1e6);
+    let training = fixture.training("llama3-8b", 4 << 20);
+    let problem = fixture
+        .problem(&cluster, training, &Terms::default())
+        .expect("a problem");
+    let wanted = Wanted {
+        name: "one",
+        problem: &problem,
+        weight: 1.0,
+        deadline_days: None,
+        fewest_devices: 0,
+    };
+    let fastest = in_turn(&[wanted]).done_days[0].expect("it fits");
+    let early = in_time(&problem, fastest * 2.0).expect("it can");
+    let late = in_time(&problem, fastest * 8.0).expect("it can");
+    let earns = |it: &InTime| {
+        it.option
+            .figures
+            .lease_dollars_per_hour
+            .expect("rents are known")
+    };
+    for (it, days) in [(&early, fastest * 2.0), (&late, fastest * 8.0)] {
+        assert!(it.option.figures.days <= Some(days), "{it:?}");
+        assert!(it.gap < 0.1, "{}", it.gap);
+        // One host less would be too late, or earns no more.
+        assert!(earns(it) > 0.0);
+    }
+    assert!(earns(&late) > earns(&early));
+    let refused = in_time(&problem, fastest / 100.0)
+        .expect_err("too soon")
+        .to_string();
+    assert!(
+        refused.contains("with everything it takes about"),
+        "{refused}"
+    );
+    assert!(in_time(&problem, f64::NAN).is_err());
+    let mut found = crate::options::options(&problem).expect("options");
+    found.hold_to(fastest * 8.0, late);
+    let late = |it: &&crate::options::PlanOption| it.figures.days > Some(fastest * 8.0);
+    assert!(found.list.iter().filter(late).all(|it| !it.can_win));
+    assert!(
+        found
+            .list
+            .iter()
+            .any(|it| it.kind == crate::options::Kind::InTime && it.can_win)
+    );
+}
+
+#[test]
+fn jobs_in_turn_end_one_after_the_other_in_the_order_of_deadlines() {
+    let fixture = Fixture::new();
+    let cluster = cluster(&fixture, &[4], 1e6);
+    let training = fixture.training("qwen3-0.6b", 1 << 20);
+    let problem = fixture
+        .problem(&cluster, training, &Terms::default())
+        .expect("a problem");
+    let wanted = |name, deadline_days| Wanted {
+        name,
+        problem: &problem,
+        weight: 1.0,
+        deadline_days,
+        fewest_devices: 0,
+    };
+    let turn = in_turn(&[wanted("later", None), wanted("first", Some(3.0))]);
+    let [Some(later), Some(first)] = turn.done_days[..] else {
+        panic!("{turn:?}")
+    };
+    assert!((later / first - 2.0).abs() < 1e-9);
+    let rate = 2.0 * problem.training.tokens * problem.flop_per_token() / (later * 86_400.0);
+    assert!((turn.value / rate - 1.0).abs() < 1e-9);
+}
