@@ -89,8 +89,7 @@ impl Link {
         let had_frames = !queue.frames.is_empty();
         while let Some(frame) = queue.frames.front() {
             if self.is_shut {
-                queue.frames.clear();
-                queue.held_bytes = 0;
+                *queue = Queue::default();
                 break;
             }
             match self.stream.write(&frame[queue.sent_bytes..]) {
@@ -115,5 +114,30 @@ impl Link {
             self.is_shut = true;
             drop(self.stream.shutdown(Shutdown::Write));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn what_a_closed_connection_did_not_take_is_forgotten() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let stream = TcpStream::connect(address).expect("a connection");
+        let mut link = Link::new(1, stream, Instant::now());
+        let mut queue = Queue::default();
+        queue.push(vec![0; 100]);
+        // Part of a frame was sent when the connection broke.
+        queue.sent_bytes = 60;
+        link.shut();
+        link.write(&mut queue);
+        assert!(queue.frames.is_empty());
+        // A shorter one is begun at its beginning.
+        queue.push(vec![0; 10]);
+        assert_eq!((queue.sent_bytes, queue.held_bytes), (0, 10));
+        link.write(&mut queue);
     }
 }

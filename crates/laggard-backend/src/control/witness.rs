@@ -33,8 +33,9 @@ use std::time::{Duration, Instant};
 
 /// Hosts whose witnesses judge: if one is lost the other is left.
 const JUDGES: usize = 2;
-/// Longest wait for a witness to start or to answer a call.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for a witness to start, and for all that judge to answer: shorter than any silence
+/// that ends a run, since the other ranks wait meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long saying good-bye to a witness may take.
 const FAREWELL: Duration = Duration::from_millis(300);
 /// Time between two words of where a rank is, and least time of a judge for each rank's.
@@ -42,6 +43,9 @@ const USUAL_NEWS: Duration = Duration::from_secs(1);
 const NEWS_PER_RANK: Duration = Duration::from_millis(10);
 /// Bytes that a witness may not have taken yet before it gets no more news.
 const NEWS_ROOM_BYTES: usize = 64 << 10;
+/// How the names of launchers' processes begin: mpirun and mpiexec, Open MPI's orted and prterun,
+/// MPICH's hydra_pmi_proxy, Slurm's srun and slurmstepd.
+const LAUNCHER_NAMES: [&str; 6] = ["mpi", "orte", "prte", "hydra", "srun", "slurm"];
 /// Longest message over a leash.
 const LEASH_BYTES: u32 = 64 << 20;
 
@@ -175,8 +179,8 @@ impl Witnesses {
     /// Tells the witnesses that the end of this process is none of their business any more.
     pub(super) fn leave(&mut self) {
         self.push(&Frame::Leaving);
-        let until = Instant::now() + FAREWELL;
         for Line { link, queue } in self.lines.drain(..) {
+            let until = Instant::now() + FAREWELL;
             let stream = link.stream;
             let written = stream.set_nonblocking(false).and_then(|()| {
                 let mut frames = queue.frames.iter();
@@ -220,17 +224,27 @@ fn start(
     Ok((leash, card))
 }
 
-/// The process that started this one and the one that started that, as far as this host has them.
+/// What this process was started by: its parent, and that one's where it is a launcher too and no
+/// shell. Hydra and Slurm have a process on each host between them and the ranks.
 fn launchers(parent: u32) -> Vec<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{parent}/status")).unwrap_or_default();
+    let of = |id: u32, what: &str| {
+        let file = std::fs::read_to_string(format!("/proc/{id}/{what}")).unwrap_or_default();
+        file.trim().to_owned()
+    };
+    let status = of(parent, "status");
     let mut lines = status.lines();
     let above = lines.find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
+    let above = above.filter(|id| {
+        let name = of(*id, "comm");
+        LAUNCHER_NAMES.iter().any(|start| name.starts_with(start))
+    });
     let all = [Some(parent), above].into_iter().flatten();
     all.filter(|id| *id > 1).collect()
 }
 
 /// Connects to those judges that answer, as the caller of that name; by host, non-blocking.
 fn call_judges(judges: &[Vec<u8>], ground: &Ground<'_>, from: Rank) -> Vec<(usize, TcpStream)> {
+    let deadline = ground.deadline.min(Instant::now() + PATIENCE);
     let call = |(host, card): (usize, &Vec<u8>)| {
         let to = name_of_witness(host);
         let card = Card::decode(card).filter(|_| to != from)?;
@@ -240,7 +254,6 @@ fn call_judges(judges: &[Vec<u8>], ground: &Ground<'_>, from: Rank) -> Vec<(usiz
             to,
             addresses: &card.sockets(ground.card),
         };
-        let deadline = ground.deadline.min(Instant::now() + PATIENCE);
         let stream = calling.connect(deadline).and_then(|stream| {
             let done = stream.set_nonblocking(true);
             done.map(|()| stream).map_err(|error| error.to_string())
@@ -296,5 +309,37 @@ impl Setup {
             launchers,
             names,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_started_the_parent_is_a_launcher_by_its_name() {
+        let own = std::process::id();
+        assert_eq!(launchers(own), [own], "cargo is no launcher");
+        let folder = tempfile::tempdir().expect("temporary directory");
+        let launcher = folder.path().join("mpiexec");
+        std::fs::copy("/bin/sh", &launcher).expect("a copy of the shell");
+        let script = "sleep 5 & echo $!; wait";
+        let mut child = Command::new(&launcher)
+            .args(["-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let mut line = [0; 16];
+        let mut words = child.stdout.take().expect("a pipe");
+        let count = words.read(&mut line).expect("a line");
+        let below = String::from_utf8_lossy(&line[..count]).trim().parse();
+        let below: u32 = below.expect("a process number");
+        let found = launchers(below);
+        for id in [below, child.id()] {
+            let id = nix::unistd::Pid::from_raw(id as i32);
+            nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGKILL).expect("an end");
+        }
+        drop(child.wait());
+        assert_eq!(found, [below, child.id()]);
     }
 }

@@ -359,7 +359,8 @@ impl<T: FnMut(&Testimony)> Witness<T> {
     }
 
     fn is_done(&self, now: Instant) -> bool {
-        let is_lost = self.unleashed.is_some_and(|at| now >= at + LINGER);
+        let is_open = self.due().is_some_and(|due| now < due);
+        let is_lost = self.unleashed.is_some_and(|at| now >= at + LINGER) && !is_open;
         let has_peers = match self.reception {
             Some(_) => self.has_ranks(),
             None => !self.links.is_empty(),
