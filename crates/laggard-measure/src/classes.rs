@@ -3,7 +3,7 @@
 use crate::MeasureError;
 use laggard_specs::{RateBasis, Tables};
 
-/// Some consecutive ranks of one class.
+/// Some consecutive ranks of one class. A class may have several such blocks of ranks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassShare {
     /// Name as given, such as `h100`.
@@ -60,12 +60,39 @@ impl ClassShare {
         };
         Ok(shares.into_iter().zip(rates).map(share).collect())
     }
+
+    /// Blocks of consecutive ranks, by the class of each rank. `rate` gives the relative rate of a
+    /// class and where it came from; ranks of which it gives none are in no block.
+    pub fn of_ranks(classes: &[&str], rate: impl Fn(&str) -> Option<(f64, String)>) -> Vec<Self> {
+        let block = |ranks: &[&str]| {
+            let (relative_rate, source) = rate(ranks[0])?;
+            Some(Self {
+                name: ranks[0].to_owned(),
+                ranks: ranks.len() as u32,
+                relative_rate,
+                source,
+            })
+        };
+        classes.chunk_by(|a, b| a == b).filter_map(block).collect()
+    }
 }
 
-/// The class of each rank; all 0 where none are emulated.
+/// The classes, each by the first of its blocks.
+pub(crate) fn distinct(blocks: &[ClassShare]) -> Vec<&ClassShare> {
+    let mut classes: Vec<&ClassShare> = Vec::new();
+    for block in blocks {
+        if !classes.iter().any(|class| class.name == block.name) {
+            classes.push(block);
+        }
+    }
+    classes
+}
+
+/// The class of each rank, by position among [`distinct`] ones; all 0 where none are emulated.
 ///
 /// # Errors
-/// [`MeasureError::Classes`] if the classes do not take exactly all ranks, or a rate is impossible.
+/// [`MeasureError::Classes`] if the classes do not take exactly all ranks, or a rate is impossible
+/// or not the same in all blocks of a class.
 pub(crate) fn class_of_rank(classes: &[ClassShare], ranks: u32) -> Result<Vec<u32>, MeasureError> {
     let refused = |why: String, hint: String| {
         let pairs = classes
@@ -86,6 +113,17 @@ pub(crate) fn class_of_rank(classes: &[ClassShare], ranks: u32) -> Result<Vec<u3
             return Err(refused(why, "give a rate above 0, at most 1".to_owned()));
         }
     }
+    let distinct = distinct(classes);
+    let other_rate = |block: &&ClassShare| {
+        let differs = |first: &&&ClassShare| {
+            first.name == block.name && first.relative_rate.total_cmp(&block.relative_rate).is_ne()
+        };
+        distinct.iter().any(|first| differs(&first))
+    };
+    if let Some(block) = classes.iter().find(other_rate) {
+        let why = format!("`{}` has two relative rates", block.name);
+        return Err(refused(why, "give each class one rate".to_owned()));
+    }
     let total: u64 = classes.iter().map(|class| u64::from(class.ranks)).sum();
     if total != u64::from(ranks) {
         let why = format!("the classes have {total} ranks, the run has {ranks}");
@@ -94,9 +132,13 @@ pub(crate) fn class_of_rank(classes: &[ClassShare], ranks: u32) -> Result<Vec<u3
             format!("give --ranks {total}, or other numbers"),
         ));
     }
-    let blocks = (0u32..).zip(classes);
-    Ok(blocks
-        .flat_map(|(index, class)| vec![index; class.ranks as usize])
+    let number = |block: &ClassShare| {
+        let place = distinct.iter().position(|class| class.name == block.name);
+        place.unwrap_or(0) as u32
+    };
+    Ok(classes
+        .iter()
+        .flat_map(|block| vec![number(block); block.ranks as usize])
         .collect())
 }
 
@@ -114,6 +156,28 @@ mod tests {
         assert!((classes[0].relative_rate - 20.868 / 46.342).abs() < 1e-9);
         assert!((classes[1].relative_rate - 1.0).abs() < 1e-12);
         assert!(read("h100:1,gb200:1", RateBasis::Peak).is_ok());
+    }
+
+    #[test]
+    fn a_class_may_have_several_blocks_of_ranks() {
+        let block = |name: &str, ranks, relative_rate| ClassShare {
+            name: name.to_owned(),
+            ranks,
+            relative_rate,
+            source: "a test".to_owned(),
+        };
+        let blocks = [block("a", 1, 1.0), block("b", 2, 0.5), block("a", 1, 1.0)];
+        let rate = |name: &str| {
+            let rate = if name == "a" { 1.0 } else { 0.5 };
+            Some((rate, "a test".to_owned()))
+        };
+        assert_eq!(ClassShare::of_ranks(&["a", "b", "b", "a"], rate), blocks);
+        assert_eq!(ClassShare::of_ranks(&["a"], |_| None), []);
+        assert_eq!(class_of_rank(&blocks, 4).unwrap(), [0, 1, 1, 0]);
+        assert_eq!(distinct(&blocks), [&blocks[0], &blocks[1]]);
+        let contradicting = [block("a", 1, 1.0), block("a", 1, 0.5)];
+        let error = class_of_rank(&contradicting, 2).unwrap_err().to_string();
+        assert!(error.contains("`a` has two relative rates"), "{error}");
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! Settings made ready: the schedule, who runs where, how fast and on what.
 
 use crate::batches::Batches;
-use crate::classes::class_of_rank;
+use crate::classes::{class_of_rank, distinct};
 use crate::inject::{Injector, World};
 use crate::memory::{Capacity, Memory};
-use crate::place::{Report, assign};
+use crate::place::{Neighbours, Places, Report};
 use crate::portion::Portion;
 use crate::processors;
 use crate::shape::{ELEMENT_BYTES, Experts, Shape};
@@ -42,17 +42,29 @@ impl Job {
     /// # Errors
     /// If the settings cannot be run.
     pub(crate) fn new(settings: &Settings) -> Result<Self, MeasureError> {
+        Self::beside(settings, Neighbours::default())
+    }
+
+    /// The same, beside other jobs of this process.
+    ///
+    /// # Errors
+    /// If the settings cannot be run.
+    pub(crate) fn beside(settings: &Settings, others: Neighbours) -> Result<Self, MeasureError> {
         settings.check()?;
         let host_of_rank = hosts(settings.ranks(), settings.emulate_hosts);
-        Self::at(settings, settings.own_reports(&host_of_rank)?)
+        Self::at(settings, settings.own_places(&host_of_rank, others)?)
     }
 
     /// Checks settings and prepares what follows from them, for ranks at these places.
     ///
     /// # Errors
     /// If the settings cannot be run.
-    pub(crate) fn at(settings: &Settings, reports: Vec<Report>) -> Result<Self, MeasureError> {
+    pub(crate) fn at(settings: &Settings, places: Places) -> Result<Self, MeasureError> {
         settings.check()?;
+        let Places {
+            reports,
+            cpu_of_rank,
+        } = places;
         let shape = shape_of(&settings.model)?;
         let size = (settings.micro_batch_sequences, settings.sequence_length);
         let work = model_work(&settings.model, size, ELEMENT_BYTES);
@@ -78,7 +90,6 @@ impl Job {
                 seed: settings.seed,
             },
         )?;
-        let cpu_of_rank = assign(&reports);
         let job = Self {
             class_of_rank: match settings.classes.is_empty() {
                 true => order_of_appearance(reports.iter().map(|report| &report.processor)),
@@ -120,8 +131,7 @@ impl Job {
     /// How much arithmetic a rank does for what the fastest class does once.
     pub(crate) fn class_scale(&self, rank: Rank) -> f64 {
         let class = self.class_of_rank[rank as usize] as usize;
-        self.settings
-            .classes
+        distinct(&self.settings.classes)
             .get(class)
             .map_or(1.0, |class| 1.0 / class.relative_rate)
     }

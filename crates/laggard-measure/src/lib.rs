@@ -4,6 +4,7 @@
 //! | to | use |
 //! |---|---|
 //! | say what to run | [`Settings`], [`ClassShare::parse_list`], [`Fault`] (`str::parse`) |
+//! | run several at the same time, each in a world of its own | [`run_together`] |
 //! | run it on ranks of this process | [`run`] with [`Hooks`] for signals and progress |
 //! | run one rank of several processes | [`Places::exchange`], then [`run_member`] |
 //!
@@ -42,6 +43,7 @@ mod team;
 mod telemetry;
 #[cfg(test)]
 mod testing;
+mod together;
 mod tokens;
 
 pub use classes::ClassShare;
@@ -51,3 +53,4 @@ pub use member::{Member, run_member};
 pub use place::Places;
 pub use run::{Hooks, Signal, Summary, run};
 pub use settings::Settings;
+pub use together::run_together;

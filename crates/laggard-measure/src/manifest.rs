@@ -1,6 +1,7 @@
 //! What the record says about a run beside its samples.
 
 use crate::MeasureError;
+use crate::classes::distinct;
 use crate::job::Job;
 use crate::processors;
 use laggard_record::{
@@ -157,7 +158,8 @@ fn classes(job: &Job, peaks: &[f64]) -> Vec<Class> {
             source: source.to_owned(),
         })
     };
-    let emulated = job.settings.classes.iter().map(|class| Class {
+    let emulated = distinct(&job.settings.classes);
+    let emulated = emulated.into_iter().map(|class| Class {
         name: class.name.clone(),
         emulated: true,
         relative_rate: class.relative_rate,

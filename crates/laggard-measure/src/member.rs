@@ -48,7 +48,7 @@ pub fn run_member(
     let rank = member.world.messenger.rank();
     let control = Arc::clone(&member.control);
     let team = Arc::new(Team::new(Arc::clone(&control), member.places, rank));
-    let outcome = Job::at(settings, team.places.reports.clone()).and_then(|job| {
+    let outcome = Job::at(settings, team.places.clone()).and_then(|job| {
         team.describe(&job.schedule);
         let process = Process {
             job: &job,

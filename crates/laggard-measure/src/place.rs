@@ -6,6 +6,7 @@ use laggard_backend::{Messenger, messenger};
 use laggard_types::Rank;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// How long other work on the processors is watched before a run.
@@ -56,10 +57,22 @@ impl Report {
     }
 }
 
+/// Ranks of other jobs of this process. Jobs that know of each other take different processors, and
+/// all of them have the same time basis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Neighbours {
+    /// Those of jobs that come before.
+    pub before: u32,
+    /// Those of jobs that come after.
+    pub after: u32,
+}
+
 /// Where the ranks of a run are: what the processes of a run exchange first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Places {
     pub(crate) reports: Vec<Report>,
+    /// The processor that each rank is bound to, where each has one of its own.
+    pub(crate) cpu_of_rank: Option<Vec<u32>>,
 }
 
 impl Places {
@@ -78,7 +91,25 @@ impl Places {
         let all = messenger::all_gather(messenger, &report, deadline).map_err(start)?;
         let read = |bytes: &Vec<u8>| serde_json::from_slice(bytes).map_err(|e| unreadable(&e));
         let reports = all.iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Self { reports })
+        Ok(Self::new(reports))
+    }
+
+    fn new(reports: Vec<Report>) -> Self {
+        Self {
+            cpu_of_rank: assign(&reports),
+            reports,
+        }
+    }
+
+    /// Those of some consecutive ranks, which are then numbered from 0. They keep the processors
+    /// that they have beside all the others.
+    pub fn part(&self, ranks: Range<Rank>) -> Self {
+        let ranks = ranks.start as usize..ranks.end as usize;
+        let cpus = self.cpu_of_rank.as_ref();
+        Self {
+            reports: self.reports[ranks.clone()].to_vec(),
+            cpu_of_rank: cpus.map(|cpus| cpus[ranks].to_vec()),
+        }
     }
 
     /// Name of a rank's host.
@@ -90,7 +121,7 @@ impl Places {
 
     /// The processor that a rank binds itself to: each rank has one of its own, or none is bound.
     pub fn processor_of(&self, rank: Rank) -> Option<u32> {
-        assign(&self.reports)?.get(rank as usize).copied()
+        self.cpu_of_rank.as_ref()?.get(rank as usize).copied()
     }
 }
 
@@ -103,7 +134,7 @@ fn unreadable(error: &serde_json::Error) -> MeasureError {
 
 /// A processor of its own for each rank, among those that its report allows; `None` if there are
 /// too few on some machine.
-pub(crate) fn assign(reports: &[Report]) -> Option<Vec<u32>> {
+fn assign(reports: &[Report]) -> Option<Vec<u32>> {
     // Rank that holds a processor of a machine.
     let mut holder = BTreeMap::new();
     for rank in 0..reports.len() {
@@ -150,8 +181,13 @@ fn seat<'a>(
 }
 
 impl Settings {
-    /// The reports of in-process ranks: all from this place, on as many hosts as are emulated.
-    pub(crate) fn own_reports(&self, host_of_rank: &[u32]) -> Result<Vec<Report>, MeasureError> {
+    /// Where in-process ranks are: all at this place, on as many hosts as are emulated, beside the
+    /// ranks of the other jobs of this process.
+    pub(crate) fn own_places(
+        &self,
+        host_of_rank: &[u32],
+        neighbours: Neighbours,
+    ) -> Result<Places, MeasureError> {
         let report = Report::of(processors::available()?, None);
         let named = |host: &u32| Report {
             host: match self.emulate_hosts {
@@ -160,7 +196,12 @@ impl Settings {
             },
             ..report.clone()
         };
-        Ok(host_of_rank.iter().map(named).collect())
+        let Neighbours { before, after } = neighbours;
+        let others = |count: u32| std::iter::repeat_n(report.clone(), count as usize);
+        let own = host_of_rank.iter().map(named);
+        let all = others(before).chain(own).chain(others(after));
+        let all = Places::new(all.collect());
+        Ok(all.part(before..before + host_of_rank.len() as Rank))
     }
 }
 
@@ -215,5 +256,8 @@ mod tests {
         assert!(places.iter().all(|other| *other == places[0]));
         assert!(!places[0].host(1).is_empty());
         assert_eq!(places[0].host(7), "unknown host");
+        let part = places[0].part(1..3);
+        assert_eq!(part.reports, places[0].reports[1..]);
+        assert_eq!(part.processor_of(1), places[0].processor_of(2));
     }
 }

@@ -57,7 +57,12 @@ const PEAK_TIME: (Duration, Duration) = (Duration::from_millis(200), Duration::f
 /// with rank and operation, or of the record; the record is then closed as failed as far as it can
 /// still be written.
 pub fn run(settings: &Settings, hooks: &Hooks<'_>) -> Result<Summary, MeasureError> {
-    let job = Job::new(settings)?;
+    run_job(&Job::new(settings)?, hooks)
+}
+
+/// Runs a job in a world of its own.
+pub(crate) fn run_job(job: &Job, hooks: &Hooks<'_>) -> Result<Summary, MeasureError> {
+    let settings = &job.settings;
     let ranks = settings.ranks();
     let options = ThreadOptions {
         timeout: settings.timeout,
@@ -68,7 +73,7 @@ pub fn run(settings: &Settings, hooks: &Hooks<'_>) -> Result<Summary, MeasureErr
     };
     let worlds =
         worlds(ranks, &options).map_err(|source| MeasureError::Start { rank: 0, source })?;
-    run_in(&job, worlds, hooks)
+    run_in(job, worlds, hooks)
 }
 
 /// Runs a job on given worlds, one per rank.

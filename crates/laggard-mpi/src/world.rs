@@ -1,6 +1,7 @@
 //! MPI as a whole: loading and starting it, and making worlds of it.
 
-use crate::abi::Comm;
+use crate::abi::{self, Comm};
+use crate::cargo::rank_of;
 use crate::communicator::MpiCommunicator;
 use crate::find::{PLUGIN_VARIABLE, plugin};
 use crate::group::{Group, Settings, mixed};
@@ -14,6 +15,7 @@ use laggard_backend::{
 };
 use laggard_types::Rank;
 use std::convert::Infallible;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -74,6 +76,8 @@ pub struct Mpi {
     path: PathBuf,
     library: Arc<Library>,
     started: OnceLock<(Comm, Place)>,
+    /// The ranks that this process has entered a part with.
+    part: OnceLock<(Comm, Place)>,
     /// Worlds made so far; all ranks make the same ones, so that this tells them apart.
     worlds: AtomicU64,
 }
@@ -96,6 +100,7 @@ impl Mpi {
             path,
             library,
             started: OnceLock::new(),
+            part: OnceLock::new(),
             worlds: AtomicU64::new(0),
         })
     }
@@ -128,16 +133,35 @@ impl Mpi {
             .map_err(|e| self.refused("MPI_Init_thread", e))?;
         let place = self.library.adopt(comm);
         let place = place.map_err(|e| self.refused("asking for the world's size", e))?;
-        let number = |n| u32::try_from(n).unwrap_or(0);
-        let place = Place {
-            rank: number(place.rank),
-            size: number(place.size),
-        };
+        let place = place_of(place);
         let launched = SIZE_VARIABLES
             .iter()
             .find_map(|name| Some((*name, std::env::var(name).ok()?)));
         check_launcher(self.flavor, place.size, launched)?;
         let _ = self.started.set((comm, place));
+        Ok(place)
+    }
+
+    /// Makes some consecutive ranks a job of their own: messengers and worlds that are made from now
+    /// on are between these alone, and number them from 0. Collective over these ranks, of which
+    /// this process is one; each process enters one part.
+    ///
+    /// # Errors
+    /// [`MpiError::NotInitialised`]; [`MpiError::Refused`] if MPI refuses, or this is the second
+    /// part.
+    pub fn enter(&self, ranks: Range<Rank>) -> Result<Place, MpiError> {
+        let (comm, _) = self.started()?;
+        let what = "taking a part of the ranks";
+        let list: Vec<_> = ranks.map(rank_of).collect();
+        let part = self.library.subset(comm, &list, 0);
+        let part = part.map_err(|failed| self.refused(what, failed))?;
+        let place = self.library.adopt(part);
+        let place = place_of(place.map_err(|failed| self.refused(what, failed))?);
+        let entered = self.part.set((part, place));
+        entered.map_err(|_| MpiError::Refused {
+            what: what.to_owned(),
+            why: "this process has entered a part already".to_owned(),
+        })?;
         Ok(place)
     }
 
@@ -227,6 +251,9 @@ impl Mpi {
             let communicators = in_use();
             return Err(MpiError::InUse { communicators });
         }
+        if let Some((part, _)) = self.part.get() {
+            self.library.free(*part);
+        }
         self.library
             .finalize()
             .map_err(|e| self.refused("MPI_Finalize", e))?;
@@ -239,13 +266,15 @@ impl Mpi {
     /// # Errors
     /// [`MpiError::NotInitialised`], [`MpiError::Refused`].
     pub fn kill_job(&self, exit_code: i32) -> Result<(), MpiError> {
-        let (comm, _) = self.started()?;
-        let killed = self.library.abort(comm, exit_code);
+        let whole = self.started.get().ok_or(MpiError::NotInitialised)?;
+        let killed = self.library.abort(whole.0, exit_code);
         killed.map_err(|e| self.refused("MPI_Abort", e))
     }
 
+    /// The ranks of this process's job: the part that it has entered, else all.
     fn started(&self) -> Result<(Comm, Place), MpiError> {
-        self.started.get().copied().ok_or(MpiError::NotInitialised)
+        let job = self.part.get().or(self.started.get());
+        job.copied().ok_or(MpiError::NotInitialised)
     }
 
     fn line(&self, timeout: Duration, abort: &Abort, what: &str) -> Result<Arc<Line>, MpiError> {
@@ -268,6 +297,14 @@ impl Mpi {
             what: what.to_owned(),
             why: self.library.explain(failed),
         }
+    }
+}
+
+fn place_of(place: abi::Place) -> Place {
+    let number = |n| u32::try_from(n).unwrap_or(0);
+    Place {
+        rank: number(place.rank),
+        size: number(place.size),
     }
 }
 
