@@ -17,6 +17,34 @@ pub enum AnalyzeError {
          hint: simulate a world small enough for all samples, or fewer `--steps`"
     )]
     Sketch,
+    /// A prediction where a measurement is asked for.
+    #[error(
+        "the record is a prediction, and says nothing about devices\nhint: give records of \
+         `laggard run`"
+    )]
+    NotMeasured,
+    /// Runs without a device that can be compared.
+    #[error("the runs have no device with forward and backward times")]
+    NoDevices,
+    /// One record under two names.
+    #[error("{first} and {second} are the same run\nhint: give each record once")]
+    SameRecord {
+        /// One name.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// An option that must be a share.
+    #[error("{what} is {value}, but must be above 0 and below 1")]
+    NotAShare {
+        /// Which.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// Statistics refused their numbers.
+    #[error("the devices' times cannot be compared: {0}")]
+    Statistics(#[from] laggard_stats::StatsError),
     /// A sketch whose steps, or whose step without anything random, take no time.
     #[error("the sketch gives steps that take no time")]
     TimelessSketch,

@@ -14,6 +14,7 @@ mod doubts;
 mod error;
 mod figures;
 mod finding;
+mod fleet;
 mod intake;
 mod interval;
 mod levels;
@@ -37,7 +38,7 @@ pub use compare::{COMPARISON_VERSION, compare};
 pub use error::AnalyzeError;
 pub use links::{SlowLinkHost, slow_hosts};
 pub use operation_times::{
-    OperationSeries, OperationTime, RATIOS, operation_series, operation_times,
+    OperationSeries, OperationTime, RATIOS, kernel_seconds, operation_series, operation_times,
 };
 
 pub use comparison::{Comparison, ComparisonRow};
@@ -45,4 +46,8 @@ pub use finding::{
     Analysis, BlameEntry, Cause, Charged, ClassFigures, Confidence, Culprit, Estimate, ExposedAxis,
     Finding, HeatMap, Level, NullTest, Onset, RankFigures, StepTimes, Subject, Unit, Utilisation,
     WaterfallTerm, WhatIf, WhatIfUnit,
+};
+pub use fleet::{
+    DeviceRun, FLEET_VERSION, Fleet, FleetClass, FleetDevice, FleetHost, FleetOptions, FleetRun,
+    FleetRunLine, FleetStock, Named, SpeedChange, fleet,
 };

@@ -165,7 +165,8 @@ impl WorkShare {
     }
 }
 
-fn work_time(slots: &Slots) -> f64 {
+/// Forward and backward.
+pub(crate) fn work_time(slots: &Slots) -> f64 {
     Slot::ALL
         .iter()
         .filter(|slot| slot.scales_with_work())

@@ -1,6 +1,7 @@
 //! Jobs whose laws are known: every term of the waterfall, the blame and the verdict against the
 //! truth.
 
+mod fleet;
 mod layouts;
 
 use laggard_analyze::{Analysis, Cause, Culprit, Level, Options, analyze};
