@@ -162,7 +162,7 @@ fn predict(known: &[Made], manifest: &Manifest) -> Result<f64> {
     let class = &manifest.classes[0].name;
     let calibration = Calibration::fit(&observations);
     Ok(calibration
-        .predict(&manifest.schedule, class, (DRAWS, 1))?
+        .predict(&manifest.schedule, |_| class.as_str(), (DRAWS, 1))?
         .median_s)
 }
 

@@ -3,7 +3,7 @@
 use crate::AnalyzeError;
 use crate::analysis::read_steps;
 use laggard_record::{Record, TimeBasis};
-use laggard_schedule::{Durations, Replay, Times};
+use laggard_schedule::{Durations, OperationKind, Replay, Times};
 use laggard_types::Rank;
 
 /// What an operation usually takes on a rank.
@@ -99,4 +99,19 @@ pub fn operation_times(record: &Record) -> Result<Vec<OperationTime>, AnalyzeErr
         }
     };
     Ok(series.columns.iter().enumerate().map(of_column).collect())
+}
+
+/// Seconds of a step in which each rank's kernels usually run, in order of rank.
+///
+/// # Errors
+/// As [`operation_series`].
+pub fn kernel_seconds(record: &Record) -> Result<Vec<f64>, AnalyzeError> {
+    let mut seconds = vec![0.0; record.manifest.ranks.len()];
+    for time in operation_times(record)? {
+        let operation = &record.manifest.schedule.operations[time.operation as usize];
+        if operation.kind == OperationKind::Compute {
+            seconds[time.rank as usize] += time.seconds;
+        }
+    }
+    Ok(seconds)
 }

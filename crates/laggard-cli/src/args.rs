@@ -2,6 +2,7 @@
 
 mod job;
 mod plan;
+mod rehearsal;
 mod simulate;
 mod tables;
 mod validate;
@@ -10,6 +11,7 @@ use crate::exit_code;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use job::{Arithmetic, JobArgs};
 pub(crate) use plan::PlanArgs;
+pub(crate) use rehearsal::RehearsalArgs;
 pub(crate) use simulate::SimulateArgs;
 use std::path::PathBuf;
 pub(crate) use tables::{
@@ -77,6 +79,7 @@ pub(crate) enum Command {
   laggard run --layout dp2,ep2 --model tiny-moe -o experts
   laggard run --classes h100:2,h200:1,gb200:1 -o mixed
   laggard run --ranks 8 --emulate-hosts 2 --inject slow-host:1:1.2+from=100 -o host
+  laggard run --plan mine/plan.json -o rehearsal
   mpirun -n 4 laggard run -o cluster        one rank per process; srun likewise")]
 pub(crate) struct RunArgs {
     /// Number of ranks [default: from --layout or --classes, else the processors, at most 4].
@@ -116,6 +119,8 @@ pub(crate) struct RunArgs {
     /// Which ratio between classes is emulated.
     #[arg(long, value_enum, default_value_t = Rates::Measured)]
     pub(crate) rates: Rates,
+    #[command(flatten)]
+    pub(crate) rehearsal: RehearsalArgs,
     /// Put ranks on this many emulated hosts, in blocks.
     #[arg(long, value_name = "N")]
     pub(crate) emulate_hosts: Option<u32>,
@@ -208,13 +213,22 @@ pub(crate) struct ImportArgs {
 
 /// Options of `compare`.
 #[derive(Debug, Args)]
-#[command(before_help = "Example:
-  laggard compare before after --fail-over 5")]
+#[command(before_help = "Examples:
+  laggard compare before after --fail-over 5
+  laggard compare --plan mine/plan.json rehearsal --equal equal")]
 pub(crate) struct CompareArgs {
-    /// Record A, the reference.
-    pub(crate) a: PathBuf,
-    /// Record B.
-    pub(crate) b: PathBuf,
+    /// Record A, the reference, and record B; with --plan the rehearsal, one record for each job.
+    #[arg(required = true)]
+    pub(crate) records: Vec<PathBuf>,
+    /// Hold a rehearsal (`laggard run --plan FILE`) against its plan.
+    #[arg(long, value_name = "FILE", conflicts_with = "fail_over")]
+    pub(crate) plan: Option<PathBuf>,
+    /// The option that was rehearsed, where it was not the chosen one.
+    #[arg(long, value_name = "N", requires = "plan")]
+    pub(crate) option: Option<usize>,
+    /// Record of the plan's equal shares, to see what the rehearsed option gains over them.
+    #[arg(long, value_name = "DIR", requires = "plan")]
+    pub(crate) equal: Vec<PathBuf>,
     /// Output format.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,

@@ -7,6 +7,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod import;
 pub(crate) mod mfu;
+mod operation_costs;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod simulate;

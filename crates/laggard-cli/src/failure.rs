@@ -6,7 +6,7 @@ use laggard_backend::BackendError;
 use laggard_import::ImportError;
 use laggard_measure::MeasureError;
 use laggard_mpi::MpiError;
-use laggard_plan::{NoLayout, PlanError};
+use laggard_plan::{NoLayout, PlanError, PlanFileError};
 use laggard_record::RecordError;
 use laggard_schedule::LayoutError;
 use laggard_simulate::SimulateError;
@@ -103,6 +103,12 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<SpecsError>() {
             return specs_code(error);
+        }
+        if let Some(error) = cause.downcast_ref::<PlanFileError>() {
+            return match error {
+                PlanFileError::NoOption { .. } | PlanFileError::OtherRuns { .. } => exit_code::USAGE,
+                _ => exit_code::BAD_INPUT,
+            };
         }
         if let Some(error) = cause.downcast_ref::<RecordError>() {
             return record_code(error);

@@ -39,13 +39,22 @@ pub(crate) fn either(
     value: &impl Serialize,
     page: impl FnOnce() -> String,
 ) -> Result<()> {
-    let text = match how.format {
-        TableFormat::Text => page(),
+    result(&formatted(how.format, value, page)?, &how.output)
+}
+
+/// A result as the page of a terminal or as JSON.
+pub(crate) fn formatted(
+    format: TableFormat,
+    value: &impl Serialize,
+    page: impl FnOnce() -> String,
+) -> Result<String> {
+    match format {
+        TableFormat::Text => Ok(page()),
         TableFormat::Json => {
-            serde_json::to_string_pretty(value).context("cannot write JSON")? + "\n"
+            let text = serde_json::to_string_pretty(value).context("cannot write JSON")?;
+            Ok(text + "\n")
         }
-    };
-    result(&text, &how.output)
+    }
 }
 
 /// Writes a file whole or not at all.

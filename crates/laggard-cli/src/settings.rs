@@ -1,13 +1,16 @@
 //! From what was typed to what is run.
 
+mod planned;
+
 use crate::args::{Rates, RunArgs};
 use crate::failure::Usage;
 use crate::launcher::Launch;
 use anyhow::Result;
 use laggard_measure::{ClassShare, MeasureError, Settings};
 use laggard_schedule::{Layout, LayoutError};
-use laggard_specs::{RateBasis, SpecsError, Tables};
+use laggard_specs::{Model, RateBasis, SpecsError, Tables};
 use laggard_types::parse_bytes;
+pub(crate) use planned::of_plan;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,37 +20,50 @@ const RANKS_MAX: usize = 4;
 /// Settings of `laggard run`, for the processes of a launch or for ranks of this process.
 pub(crate) fn of_run(args: &RunArgs, launch: Option<&Launch>) -> Result<Settings> {
     let tables = Tables::builtin()?;
-    let model = tables
-        .model(&args.model)
-        .map_err(|error| naming_all(error.into(), &tables))?
-        .clone();
-    let basis = match args.rates {
-        Rates::Measured => RateBasis::Measured,
-        Rates::Peak => RateBasis::Peak,
-    };
     let classes = match &args.classes {
-        Some(text) => ClassShare::parse_list(text, &tables, basis)
+        Some(text) => ClassShare::parse_list(text, &tables, basis(args))
             .map_err(|error| naming_all(error, &tables))?,
         None => Vec::new(),
     };
     let layout = layout(args, &classes, launch)?;
-    let record = args
-        .output
-        .clone()
-        .unwrap_or_else(|| free_name(Path::new(".")));
-    let mut settings = Settings::new(model, 1, record);
+    let model = model(&args.model, &tables)?;
+    let mut settings = around(args, Settings::new(model, 1, record(args)), launch)?;
     settings.layout = layout;
     settings.classes = classes;
+    settings.emulate_hosts = args.emulate_hosts.unwrap_or(1);
+    if let Some(length) = args.sequence_length {
+        settings.sequence_length = length;
+    }
+    Ok(settings)
+}
+
+fn model(name: &str, tables: &Tables) -> Result<Model> {
+    let model = tables.model(name);
+    let model = model.map_err(|error| naming_all(error.into(), tables))?;
+    Ok(model.clone())
+}
+
+fn basis(args: &RunArgs) -> RateBasis {
+    match args.rates {
+        Rates::Measured => RateBasis::Measured,
+        Rates::Peak => RateBasis::Peak,
+    }
+}
+
+/// Folder of the record.
+fn record(args: &RunArgs) -> PathBuf {
+    let free = || free_name(Path::new("."));
+    args.output.clone().unwrap_or_else(free)
+}
+
+/// Settings with all that does not depend on the job.
+fn around(args: &RunArgs, mut settings: Settings, launch: Option<&Launch>) -> Result<Settings> {
     settings.steps = args.steps;
     settings.seed = args.seed;
     settings.timeout = Duration::from_secs(args.timeout);
     settings.init_timeout = init_timeout(args, launch);
     settings.scratch.clone_from(&args.scratch);
-    settings.emulate_hosts = args.emulate_hosts.unwrap_or(1);
     settings.command_line = std::env::args().collect();
-    if let Some(length) = args.sequence_length {
-        settings.sequence_length = length;
-    }
     for fault in &args.inject {
         settings.faults.push(fault.parse()?);
     }

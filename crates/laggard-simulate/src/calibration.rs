@@ -8,6 +8,7 @@
 //! then all of that kind.
 
 mod line;
+mod observations;
 mod places;
 mod rehearsal;
 
@@ -15,6 +16,7 @@ use laggard_schedule::{Operation, OperationKind, Part, Phase};
 use laggard_types::Collective;
 pub use line::Line;
 use line::Point;
+pub use observations::observations;
 pub use places::Places;
 pub use rehearsal::CalibratedStep;
 use serde::{Deserialize, Serialize};

@@ -18,6 +18,7 @@ mod world;
 
 pub use calibration::{
     CalibratedStep, Calibration, ClassCosts, Does, Kind, KindCost, Line, Observation, Places,
+    observations,
 };
 pub use compute::{Constant, ConstantEntry, Constants, ConstantsError};
 pub use error::SimulateError;

@@ -2,7 +2,7 @@
 //! runs this process's rank.
 
 use crate::args::{RunArgs, WITNESS};
-use crate::command::run::{code, tell, tell_next, watched};
+use crate::command::run::{code, tell, tell_compare, tell_next, watched};
 use crate::launcher::Launch;
 use crate::output::talk;
 use crate::{exit_code, failure, settings};
@@ -13,6 +13,7 @@ use laggard_measure::{Member, Places, Settings, Summary, run_member};
 use laggard_mpi::{Flavor, Mpi, MpiError, Place, WorldOptions};
 use laggard_record::Communication;
 use laggard_types::Rank;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -27,31 +28,40 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: &RunArgs, launch: &Launch, quiet: bool) -> Result<u8> {
     // All ranks make the same mistake; one of them says so.
-    let settings = match settings::of_run(args, Some(launch)) {
-        Ok(settings) => settings,
+    let asked = match &args.rehearsal.plan {
+        Some(plan) => settings::of_plan(args, plan, Some(launch)),
+        None => settings::of_run(args, Some(launch)).map(|settings| vec![settings]),
+    };
+    let jobs = match asked {
+        Ok(jobs) => jobs,
         Err(error) if launch.rank == 0 => return Err(error),
         Err(error) => {
             std::thread::sleep(SPEAKERS_FIRST);
             return Ok(failure::code(&error));
         }
     };
+    let (settings, ranks) = own_job(&jobs, launch.rank)?;
     let started = Alarm::set(settings.init_timeout, launch);
-    let joined = join(&settings, launch, quiet);
+    let joined = join(settings, ranks, launch, quiet);
     started.off();
     let (process, member) = match joined {
         Ok(joined) => joined,
         Err(error) => end(launch.rank, true, &error, || ()),
     };
     let quiet = quiet || launch.rank != 0;
-    let outcome = watched(&settings, args.time_limit, quiet, |hooks| {
-        Ok(run_member(&settings, member, hooks)?)
+    let outcome = watched(settings.steps, args.time_limit, quiet, |hooks| {
+        Ok(run_member(settings, member, hooks)?)
     });
     match outcome {
         Ok(summary) => {
             process.leave(settings.timeout);
             let told = |summary: Summary| {
-                tell(&settings, &summary, quiet);
-                tell_next(&summary);
+                tell(settings, &summary, quiet);
+                match &args.rehearsal.plan {
+                    Some(plan) if launch.rank == 0 => tell_compare(plan, &jobs),
+                    Some(_) => (),
+                    None => tell_next(&summary),
+                }
                 code(&summary)
             };
             Ok(summary.map_or(exit_code::DONE, told))
@@ -71,16 +81,46 @@ struct Process {
     control: Arc<ControlPlane>,
 }
 
-fn join(settings: &Settings, launch: &Launch, quiet: bool) -> Result<(Process, Member)> {
+/// The job that a rank works in, and the ranks of that job.
+fn own_job(jobs: &[Settings], rank: Rank) -> Result<(&Settings, Range<Rank>)> {
+    let mut first = 0;
+    for job in jobs {
+        let ranks = first..first + job.ranks();
+        if ranks.contains(&rank) {
+            return Ok((job, ranks));
+        }
+        first = ranks.end;
+    }
+    Err(anyhow!("rank {rank} has no job"))
+}
+
+fn join(
+    settings: &Settings,
+    ranks: Range<Rank>,
+    launch: &Launch,
+    quiet: bool,
+) -> Result<(Process, Member)> {
     let (mpi, place) = load(launch)?;
     let deadline = Instant::now() + settings.init_timeout;
     let abort = Arc::new(Abort::default());
     let messenger = mpi.messenger(settings.init_timeout, &abort)?;
     let places = Places::exchange(&*messenger, deadline)?;
+    // Jobs beside each other share hosts, but nothing else: each is a world of its own.
+    let is_part = ranks.len() < place.size as usize;
+    let (places, place, messenger) = match is_part {
+        false => (places, place, messenger),
+        true => {
+            drop(messenger);
+            let place = mpi.enter(ranks.clone())?;
+            let messenger = mpi.messenger(settings.init_timeout, &abort)?;
+            (places.part(ranks), place, messenger)
+        }
+    };
     let options = ControlOptions {
         join: deadline.saturating_duration_since(Instant::now()),
-        witness: std::env::current_exe().ok().map(|program| WitnessProgram {
-            program,
+        // Joining is collective: who cannot find this program takes part, and starts no witness.
+        witness: Some(WitnessProgram {
+            program: std::env::current_exe().unwrap_or_default(),
             arguments: vec![WITNESS.to_owned()],
         }),
         ..ControlOptions::new(settings.timeout)

@@ -1,5 +1,7 @@
 //! `laggard compare`.
 
+mod rehearsal;
+
 use crate::args::{CompareArgs, Format};
 use crate::failure::Usage;
 use crate::{exit_code, output};
@@ -12,7 +14,15 @@ use laggard_report::{json, text};
 const SMALLEST: f64 = 0.02;
 
 pub(crate) fn run(args: &CompareArgs) -> Result<u8> {
-    let (a, b) = (Record::open(&args.a)?, Record::open(&args.b)?);
+    if let Some(plan) = &args.plan {
+        return rehearsal::run(args, plan);
+    }
+    let [a, b] = &args.records[..] else {
+        let hint = "hint: give two, A and B; or a plan with --plan";
+        let count = args.records.len();
+        return Err(Usage(format!("{count} records cannot be compared\n{hint}")).into());
+    };
+    let (a, b) = (Record::open(a)?, Record::open(b)?);
     let smallest = args.fail_over.map_or(SMALLEST, |per_cent| per_cent / 100.0);
     let comparison = compare(&a, &b, &Options::default(), smallest)?;
     let text = match args.format {

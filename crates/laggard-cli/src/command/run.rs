@@ -7,13 +7,17 @@ use crate::output::talk;
 use crate::signals::Signals;
 use crate::{exit_code, progress, settings, time_limit};
 use anyhow::Result;
-use laggard_measure::{Hooks, Settings, Signal, Summary};
+use laggard_measure::{Hooks, Settings, Signal, Summary, run_together};
 use laggard_record::{ClosingStatus, TimeBasis};
+use std::path::Path;
 use std::time::Instant;
 
 pub(crate) fn run(args: &RunArgs, quiet: bool) -> Result<u8> {
     if let Some(launch) = Launch::detect() {
         return cluster::run(args, &launch, quiet);
+    }
+    if let Some(plan) = &args.rehearsal.plan {
+        return rehearse(args, plan, quiet);
     }
     let settings = settings::of_run(args, None)?;
     let summary = execute(&settings, args.time_limit, quiet)?;
@@ -22,20 +26,46 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Result<u8> {
     Ok(code(&summary))
 }
 
+/// Runs the jobs of a plan at the same time.
+fn rehearse(args: &RunArgs, plan: &Path, quiet: bool) -> Result<u8> {
+    let jobs = settings::of_plan(args, plan, None)?;
+    let summaries = watched(args.steps, args.time_limit, quiet, |hooks| {
+        Ok(run_together(&jobs, hooks)?)
+    })?;
+    for (settings, summary) in jobs.iter().zip(&summaries) {
+        tell(settings, summary, quiet);
+    }
+    tell_compare(plan, &jobs);
+    Ok(summaries.iter().map(code).max().unwrap_or(exit_code::DONE))
+}
+
+/// Says where the records of a rehearsal are, and what to type next.
+pub(crate) fn tell_compare(plan: &Path, jobs: &[Settings]) {
+    let paths: Vec<String> = jobs
+        .iter()
+        .map(|job| job.record.display().to_string())
+        .collect();
+    let paths = paths.join(" ");
+    talk(&format!(
+        "record: {paths}\nnext: laggard compare --plan {} {paths}",
+        plan.display()
+    ));
+}
+
 /// Runs a job on ranks of this process, with progress, signals and a time limit in seconds.
 pub(crate) fn execute(
     settings: &Settings,
     time_limit: Option<u64>,
     quiet: bool,
 ) -> Result<Summary> {
-    watched(settings, time_limit, quiet, |hooks| {
+    watched(settings.steps, time_limit, quiet, |hooks| {
         Ok(laggard_measure::run(settings, hooks)?)
     })
 }
 
 /// Runs a job with progress, signals and a time limit.
 pub(crate) fn watched<T>(
-    settings: &Settings,
+    steps: u32,
     time_limit: Option<u64>,
     quiet: bool,
     run: impl FnOnce(&Hooks<'_>) -> Result<T>,
@@ -48,7 +78,7 @@ pub(crate) fn watched<T>(
             name: time_limit::NAME.to_owned(),
         })
     };
-    let bar = progress::bar(settings.steps, quiet);
+    let bar = progress::bar(steps, quiet);
     let outcome = run(&Hooks {
         stop: &|| signals.stop().or_else(over),
         flush: &|| signals.flush(),

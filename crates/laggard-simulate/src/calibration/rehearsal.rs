@@ -2,12 +2,13 @@
 
 use super::{Calibration, Places};
 use crate::error::SimulateError;
-use crate::graph::predict_step;
+use crate::graph::{StepPrediction, predict_step};
 use laggard_schedule::{Operation, Schedule};
 use laggard_stats::{Rng, quantile};
 use laggard_types::Rank;
 use serde::Serialize;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 /// Steps of a layout, predicted by costs that were measured on others.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -23,40 +24,50 @@ pub struct CalibratedStep {
 }
 
 impl Calibration {
-    /// Predicts `draws` steps of a schedule whose ranks are all of one class. Each operation's time
-    /// is drawn from those that its kind took, independently.
+    /// A step of a schedule in which the operations that `counts` holds for take as long as they
+    /// usually do on their rank's class, and the others no time.
     ///
     /// # Errors
     /// A class or kind of operation that was never seen, or a schedule that cannot be evaluated.
-    pub fn predict(
+    pub fn usual_step<'c>(
         &self,
         schedule: &Schedule,
-        class: &str,
+        class_of_rank: impl Fn(Rank) -> &'c str,
+        counts: impl Fn(&Operation) -> bool,
+    ) -> Result<StepPrediction, SimulateError> {
+        let places = Places::of(schedule);
+        self.check(schedule, &places, &class_of_rank)?;
+        let number = |rank: Rank| {
+            let class = class_of_rank(rank);
+            let known = self.classes.iter().position(|it| it.class == class);
+            known.unwrap_or(self.classes.len()) as u64
+        };
+        let seconds = |operation: &Operation, rank: Rank| match counts(operation) {
+            true => self.drawn(operation, &places, class_of_rank(rank), 0.5),
+            false => 0.0,
+        };
+        Ok(predict_step(schedule, number, seconds)?)
+    }
+
+    /// Predicts `draws` steps of a schedule on ranks of given classes. Each operation's time is drawn
+    /// from those that its kind took on the class, independently.
+    ///
+    /// # Errors
+    /// A class or kind of operation that was never seen, or a schedule that cannot be evaluated.
+    pub fn predict<'c>(
+        &self,
+        schedule: &Schedule,
+        class_of_rank: impl Fn(Rank) -> &'c str,
         (draws, seed): (u32, u64),
     ) -> Result<CalibratedStep, SimulateError> {
+        let calm = self.usual_step(schedule, &class_of_rank, |_| true)?;
         let places = Places::of(schedule);
-        for operation in &schedule.operations {
-            if self
-                .seconds(class, operation, places.place(operation), 0.5)
-                .is_none()
-            {
-                return Err(SimulateError::NotCalibrated {
-                    operation: operation.name.clone(),
-                    class: class.to_owned(),
-                });
-            }
-        }
-        let at = |operation: &Operation, quantile: f64| {
-            let seconds = self.seconds(class, operation, places.place(operation), quantile);
-            seconds.unwrap_or(f64::NAN)
-        };
-        let calm = predict_step(schedule, |_| 0, |operation, _| at(operation, 0.5))?;
         let mut steps = Vec::with_capacity(draws as usize);
         for draw in 0..draws {
             let rng = RefCell::new(Rng::for_stream(seed, draw.into()));
-            let seconds = |operation: &Operation, _: Rank| {
+            let seconds = |operation: &Operation, rank: Rank| {
                 let quantile = rng.borrow_mut().uniform();
-                at(operation, quantile)
+                self.drawn(operation, &places, class_of_rank(rank), quantile)
             };
             steps.push(predict_step(schedule, u64::from, seconds)?.step_s);
         }
@@ -67,5 +78,38 @@ impl Calibration {
             low_s: of_drawn(0.05),
             high_s: of_drawn(0.95),
         })
+    }
+
+    /// Refuses a schedule of which something was never seen.
+    fn check<'c>(
+        &self,
+        schedule: &Schedule,
+        places: &Places,
+        class_of_rank: &impl Fn(Rank) -> &'c str,
+    ) -> Result<(), SimulateError> {
+        let mut known = BTreeSet::new();
+        for rank in 0..schedule.world_size() as Rank {
+            let class = class_of_rank(rank);
+            if !known.insert((class, schedule.program_of_rank[rank as usize])) {
+                continue;
+            }
+            for &id in schedule.program(rank) {
+                let operation = &schedule.operations[id as usize];
+                let seconds = self.seconds(class, operation, places.place(operation), 0.5);
+                if seconds.is_none() {
+                    return Err(SimulateError::NotCalibrated {
+                        operation: operation.name.clone(),
+                        class: class.to_owned(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What an operation takes, of a kind that was seen.
+    fn drawn(&self, operation: &Operation, places: &Places, class: &str, quantile: f64) -> f64 {
+        let seconds = self.seconds(class, operation, places.place(operation), quantile);
+        seconds.unwrap_or(f64::NAN)
     }
 }

@@ -119,7 +119,7 @@ fn a_schedule_is_predicted_by_what_its_operations_cost() {
     // Twice the micro-batches: forward and backward of three layers twice, the rest as before.
     let two = generate(&Layout::data_parallel(1, 2), &work).expect("a schedule");
     let expected: f64 = two.operations.iter().map(cost).sum();
-    let step = calibration.predict(&two, "a", (3, 1)).expect("a step");
+    let step = calibration.predict(&two, |_| "a", (3, 1)).expect("a step");
     assert!(
         (step.calm_s / expected - 1.0).abs() < 1e-9,
         "{step:?} {expected}"
@@ -129,6 +129,6 @@ fn a_schedule_is_predicted_by_what_its_operations_cost() {
         "{step:?} {expected}"
     );
     let meets = generate(&Layout::data_parallel(2, 1), &work).expect("a schedule");
-    let refused = calibration.predict(&meets, "a", (1, 1));
+    let refused = calibration.predict(&meets, |_| "a", (1, 1));
     assert!(matches!(refused, Err(SimulateError::NotCalibrated { .. })));
 }

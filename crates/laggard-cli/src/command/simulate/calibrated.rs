@@ -1,13 +1,13 @@
 //! The step of a layout by what runs of other layouts cost on the user's own machines.
 
 use crate::args::SimulateArgs;
+use crate::command::operation_costs::{ELEMENT_BYTES, OperationCosts, read};
 use crate::failure::Usage;
 use crate::output;
-use anyhow::{Context, Result};
-use laggard_analyze::operation_times;
-use laggard_record::{Manifest, Record};
+use anyhow::Result;
+use laggard_record::Manifest;
 use laggard_schedule::{Layout, generate};
-use laggard_simulate::{CalibratedStep, Calibration, Degrees, Does, KindCost, Observation, Places};
+use laggard_simulate::{CalibratedStep, Calibration, Degrees, Does, KindCost};
 use laggard_specs::{Tables, model_work};
 use laggard_types::format_seconds;
 use serde::Serialize;
@@ -15,8 +15,6 @@ use std::fmt::Write;
 
 /// Steps that are drawn.
 const DRAWS: u32 = 201;
-/// Bytes of an element of a synthetic job.
-const SINGLE_BYTES: u64 = 4;
 
 /// Everything that is printed.
 #[derive(Debug, Serialize)]
@@ -31,38 +29,18 @@ struct Calibrated {
 }
 
 pub(super) fn run(args: &SimulateArgs, tables: &Tables) -> Result<()> {
-    let mut records = Vec::new();
-    for dir in &args.calibrated_on {
-        let record = Record::open(dir)?;
-        let times = operation_times(&record)
-            .with_context(|| format!("cannot calibrate on {}", dir.display()))?;
-        records.push((record.manifest, times));
-    }
-    let mut observations = Vec::new();
-    for (manifest, times) in &records {
-        let places = Places::of(&manifest.schedule);
-        observations.extend(times.iter().map(|time| {
-            let operation = &manifest.schedule.operations[time.operation as usize];
-            let class = manifest.ranks[time.rank as usize].class;
-            Observation {
-                class: &manifest.classes[class as usize].name,
-                operation,
-                place: places.place(operation),
-                seconds: time.seconds,
-                ratios: &time.ratios,
-            }
-        }));
-    }
-    let calibration = Calibration::fit(&observations);
-    let manifests: Vec<&Manifest> = records.iter().map(|(manifest, _)| manifest).collect();
+    let OperationCosts {
+        manifests,
+        calibration,
+    } = read(&args.calibrated_on)?;
     let found = predict(args, tables, &manifests, &calibration)?;
-    output::either(&args.result, &found, || page(&found, records.len()))
+    output::either(&args.result, &found, || page(&found, manifests.len()))
 }
 
 fn predict(
     args: &SimulateArgs,
     tables: &Tables,
-    manifests: &[&Manifest],
+    manifests: &[Manifest],
     calibration: &Calibration,
 ) -> Result<Calibrated> {
     let [class] = &calibration.classes[..] else {
@@ -81,9 +59,9 @@ fn predict(
     let sequences = args.micro_batch.unwrap_or(workload.micro_batch_sequences);
     let text = args.layout.as_deref().unwrap_or_default();
     let layout = with_batch(Layout::parse(text)?, sequences, args.global_batch)?;
-    let work = model_work(model, (sequences, length), SINGLE_BYTES);
+    let work = model_work(model, (sequences, length), ELEMENT_BYTES);
     let schedule = generate(&layout, &work)?;
-    let step = calibration.predict(&schedule, &class.class, (DRAWS, args.seed))?;
+    let step = calibration.predict(&schedule, |_| class.class.as_str(), (DRAWS, args.seed))?;
     let batches: u32 = layout.micro_batches.iter().sum();
     let tokens = f64::from(batches) * f64::from(sequences) * f64::from(length);
     Ok(Calibrated {
@@ -162,6 +140,7 @@ fn name_of(cost: &KindCost) -> String {
         Does::Update => "memory-bound work".to_owned(),
         Does::Transfer => "transfers".to_owned(),
         Does::Collective(collective) => collective.name().to_owned(),
+        Does::AnyCollective => "any collective".to_owned(),
     };
     let phase = cost.kind.phase.map(|phase| phase.name());
     let parts = match &cost.kind.parts {
