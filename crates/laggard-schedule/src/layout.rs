@@ -1,6 +1,7 @@
 //! How a job is laid out over ranks.
 
 mod coordinates;
+mod split;
 mod text;
 
 use schemars::JsonSchema;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use coordinates::Coordinates;
+pub use split::LayerSplit;
 
 /// What the ranks of one data-parallel group share out among themselves instead of each keeping
 /// all of it. Source: Rajbhandari et al. 2020, "ZeRO", section 5.

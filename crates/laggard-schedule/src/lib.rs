@@ -21,7 +21,7 @@ pub use generate::generate;
 pub use graph::{
     Axis, Operation, OperationKind, Payload, Phase, Program, Schedule, ScheduleOrigin, Stream,
 };
-pub use layout::{Coordinates, Layout, LayoutError, Recompute, Zero};
+pub use layout::{Coordinates, LayerSplit, Layout, LayoutError, Recompute, Zero};
 pub use passes::{Pass, passes, slots};
 pub use replay::{Durations, Node, Replay, ReplayError, Times};
 pub use work::{LayerWork, ModelWork, Part, PartWork};

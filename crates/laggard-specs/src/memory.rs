@@ -9,6 +9,7 @@
 
 mod activations;
 
+use laggard_schedule::LayerSplit;
 use laggard_types::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,10 @@ pub struct MemoryLayout {
     pub zero: u8,
     /// What backward computes again.
     pub recompute: Recompute,
+    /// Where whole layers are computed again: only so many of each piece, the first ones, as with
+    /// Megatron-LM's `--recompute-method block`; `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recompute_layers: Option<u64>,
     /// Whether attention keeps its scores, as it did before `FlashAttention`.
     pub keeps_scores: bool,
     /// Whether dropout keeps masks.
@@ -90,6 +95,7 @@ impl MemoryLayout {
             data_parallel: 1,
             zero: 0,
             recompute: Recompute::None,
+            recompute_layers: None,
             keeps_scores: false,
             dropout: false,
             sequence_length,
@@ -123,7 +129,8 @@ impl MemoryLayout {
             );
         }
         let pieces = self.pipeline_parallel.saturating_mul(self.virtual_stages);
-        if pieces > model.layers {
+        // The first piece may have the embedding alone, and the last one the head.
+        if pieces > model.layers.saturating_add(2) {
             let layers = model.layers;
             return wrong(
                 "pipeline_parallel",
@@ -150,34 +157,65 @@ impl MemoryLayout {
         Ok(())
     }
 
-    /// The first layer of a piece and the one after its last; the first pieces take what does not
-    /// divide.
-    fn layers_of_piece(&self, model: &Model, piece: u64) -> std::ops::Range<u64> {
-        let pieces = self.pipeline_parallel * self.virtual_stages;
-        let (each, more) = (model.layers / pieces, model.layers % pieces);
-        let start = |piece: u64| piece * each + piece.min(more);
-        start(piece)..start(piece + 1)
-    }
-
-    /// The layers of a stage: how many have experts, and how many do not.
+    /// The layers of a stage by their feed-forward.
     fn layers_of_stage(&self, model: &Model, stage: u64) -> StageLayers {
-        let pieces = (0..self.virtual_stages).map(|turn| turn * self.pipeline_parallel + stage);
-        let layers = pieces.flat_map(|piece| self.layers_of_piece(model, piece));
-        let mut counts = StageLayers { dense: 0, mixed: 0 };
-        for layer in layers {
-            match model.experts_of_layer(layer) {
-                Some(_) => counts.mixed += 1,
-                None => counts.dense += 1,
+        let split = LayerSplit {
+            layers: model.layers,
+            stages: self.pipeline_parallel,
+            virtual_stages: self.virtual_stages,
+        };
+        let again = match self.recompute {
+            Recompute::Layers => self.recompute_layers.unwrap_or(u64::MAX),
+            Recompute::None | Recompute::Attention => 0,
+        };
+        let mut counts = StageLayers::default();
+        let uniform = match &model.experts {
+            None => Some(&mut counts.dense),
+            Some(experts) if experts.dense_layers == 0 && experts.every == 1 => {
+                Some(&mut counts.mixed)
             }
+            Some(_) => None,
+        };
+        if let Some(count) = uniform {
+            let all = split.of_stage(stage);
+            let (each, more) = (all / self.virtual_stages, all % self.virtual_stages);
+            let smaller = self.virtual_stages - more;
+            *count = LayerCount {
+                all,
+                again: smaller * again.min(each) + more * again.min(each + 1),
+            };
+            return counts;
+        }
+        let mut first = 0;
+        for piece in 0..split.pieces() {
+            let end = first + split.of_piece(piece);
+            let own = piece % self.pipeline_parallel == stage;
+            for layer in (first..end).filter(|_| own) {
+                let count = match model.experts_of_layer(layer) {
+                    Some(_) => &mut counts.mixed,
+                    None => &mut counts.dense,
+                };
+                count.all += 1;
+                count.again += u64::from(layer - first < again);
+            }
+            first = end;
         }
         counts
     }
 }
 
 /// Layers of a stage by their feed-forward.
+#[derive(Default)]
 struct StageLayers {
-    dense: u64,
-    mixed: u64,
+    dense: LayerCount,
+    mixed: LayerCount,
+}
+
+/// Layers, and those of them that backward computes again.
+#[derive(Default)]
+struct LayerCount {
+    all: u64,
+    again: u64,
 }
 
 /// What a rank needs, at the moment of a step that needs most.
@@ -284,8 +322,8 @@ fn states(model: &Model, layout: &MemoryLayout, stage: u64, layers: &StageLayers
         .map_or(0, |experts| experts.count * model.expert_weights(experts));
     let dense_layer = model.layer_parameters_with(None);
     let mixed_layer = model.layer_parameters_with(model.experts.as_ref()) - routed_of_layer;
-    let mut routed = layers.mixed * routed_of_layer;
-    let mut shared = layers.dense * dense_layer + layers.mixed * mixed_layer;
+    let mut routed = layers.mixed.all * routed_of_layer;
+    let mut shared = layers.dense.all * dense_layer + layers.mixed.all * mixed_layer;
     let embedding = (model.vocab + model.learned_positions) * model.hidden;
     let (is_first, is_last) = (stage == 0, stage + 1 == layout.pipeline_parallel);
     if is_first {
@@ -308,7 +346,7 @@ fn states(model: &Model, layout: &MemoryLayout, stage: u64, layers: &StageLayers
     let gathered = match layout.zero {
         3 => {
             let mixed = mixed_layer as f64 + routed_of_layer as f64 / experts;
-            let has_experts = layers.mixed > 0;
+            let has_experts = layers.mixed.all > 0;
             let layer = if has_experts {
                 mixed
             } else {

@@ -257,6 +257,14 @@ impl Model {
         })
     }
 
+    /// How many transformer layers have experts.
+    #[must_use]
+    pub fn layers_with_experts(&self) -> u64 {
+        self.experts.as_ref().map_or(0, |experts| {
+            self.layers.saturating_sub(experts.dense_layers) / experts.every
+        })
+    }
+
     /// The tokens that one transformer layer's attention sees, if that is a window.
     #[must_use]
     pub fn window_of_layer(&self, layer: u64) -> Option<u64> {
@@ -313,10 +321,9 @@ impl Model {
         let Some(experts) = &self.experts else {
             return 0;
         };
-        let layers = self.layers.saturating_sub(experts.dense_layers) / experts.every;
         let last = self.layers.saturating_sub(1);
         let modules = self.experts_of_layer(last).map_or(0, |_| self.mtp_modules);
-        (layers + modules) * self.hidden * experts.count
+        (self.layers_with_experts() + modules) * self.hidden * experts.count
     }
 
     fn ffn_weights(&self, experts: Option<&Experts>, routed: impl Fn(&Experts) -> u64) -> u64 {

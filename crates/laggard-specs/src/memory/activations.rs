@@ -39,16 +39,11 @@ impl PerToken {
 
     fn on_rank(&self, layout: &MemoryLayout, recompute: Recompute) -> f64 {
         let tensor = layout.tensor_parallel as f64;
-        let tokens = if layout.sequence_parallel {
-            tensor
-        } else {
-            1.0
-        };
         let attention = match recompute {
             Recompute::None => self.attention,
             Recompute::Attention | Recompute::Layers => 0.0,
         };
-        self.whole / tokens + (self.split + attention) / tensor
+        self.whole / shared_tokens(layout) + (self.split + attention) / tensor
     }
 }
 
@@ -110,41 +105,31 @@ pub(super) fn of_layers(
     let dense = PerToken::of_layer(model, layout, None);
     let mixed = PerToken::of_layer(model, layout, model.experts.as_ref());
     let waiting = waiting_pieces(layout, stage) / layout.virtual_stages as f64;
-    let on_rank = |per_token: &PerToken| per_token.on_rank(layout, layout.recompute);
-    let kept = match layout.recompute {
-        Recompute::None | Recompute::Attention => {
-            layers.dense as f64 * on_rank(&dense) + layers.mixed as f64 * on_rank(&mixed)
-        }
-        Recompute::Layers => {
-            let tensor = layout.tensor_parallel as f64;
-            let shared = if layout.sequence_parallel {
-                tensor
-            } else {
-                1.0
-            };
-            (layers.dense + layers.mixed) as f64 * HALF * model.hidden as f64 / shared
-        }
+    // What is not computed again is kept, as far as attention is not.
+    let recompute = match layout.recompute {
+        Recompute::Layers => Recompute::None,
+        other => other,
     };
-    // The layer that is computed again.
-    let again = match layout.recompute {
-        Recompute::Layers => {
-            let whole = if layers.mixed > 0 { &mixed } else { &dense };
-            whole.on_rank(layout, Recompute::None)
-        }
-        Recompute::None | Recompute::Attention => 0.0,
+    let kinds = [(&layers.dense, &dense), (&layers.mixed, &mixed)];
+    let kept = kinds.map(|(count, per_token)| {
+        let input = HALF * model.hidden as f64 / shared_tokens(layout);
+        (count.all - count.again) as f64 * per_token.on_rank(layout, recompute)
+            + count.again as f64 * input
+    });
+    // The layer that is computed again: with experts, if there is one of these.
+    let again = match (layers.mixed.again, layers.dense.again) {
+        (0, 0) => 0.0,
+        (0, _) => dense.on_rank(layout, Recompute::None),
+        _ => mixed.on_rank(layout, Recompute::None),
     };
-    tokens(layout) * (waiting * kept + again)
+    tokens(layout) * (waiting * kept.iter().sum::<f64>() + again)
 }
 
 /// Activations of embedding and head.
 pub(super) fn of_ends(model: &Model, layout: &MemoryLayout, stage: u64) -> f64 {
     let hidden = model.hidden as f64;
     let tensor = layout.tensor_parallel as f64;
-    let shared = if layout.sequence_parallel {
-        tensor
-    } else {
-        1.0
-    };
+    let shared = shared_tokens(layout);
     let mut per_token = 0.0;
     if stage == 0 && layout.dropout {
         let waiting = waiting_pieces(layout, stage) / layout.virtual_stages as f64;
@@ -168,6 +153,14 @@ fn waiting_pieces(layout: &MemoryLayout, stage: u64) -> f64 {
         _ => 2 * after + (pieces - 1) * stages + 1,
     };
     waiting.min(layout.micro_batches.saturating_mul(pieces)) as f64
+}
+
+/// Ranks that share the tokens between the matrices.
+fn shared_tokens(layout: &MemoryLayout) -> f64 {
+    match layout.sequence_parallel {
+        true => layout.tensor_parallel as f64,
+        false => 1.0,
+    }
 }
 
 /// Tokens of a micro-batch on one rank.

@@ -165,6 +165,62 @@ fn stages_make_up_the_model() {
     }
 }
 
+/// What does not divide is on middle stages: the first of Llama 3 405B's 16 has a layer fewer than
+/// the second, as it was trained (<https://arxiv.org/abs/2407.21783>, section 3.3.2).
+#[test]
+fn uneven_layers_are_on_middle_stages() {
+    let model = model("llama3-405b");
+    let layout = MemoryLayout {
+        pipeline_parallel: 16,
+        ..MemoryLayout::single(8192)
+    };
+    let parameters = |stage| {
+        let need = memory_of_stage(&model, &layout, stage).unwrap();
+        need.parameters.0 / 2
+    };
+    let layer = model.layer_parameters_with(None);
+    assert_eq!(parameters(0), 7 * layer + model.vocab * model.hidden);
+    assert_eq!((parameters(1), parameters(14)), (8 * layer, 8 * layer));
+    // Its 128 pieces: the first has the embedding alone, the last the head.
+    let interleaved = MemoryLayout {
+        virtual_stages: 8,
+        ..layout.clone()
+    };
+    let first = memory_of_stage(&model, &interleaved, 0).unwrap();
+    assert_eq!(first.parameters.0 / 2, parameters(0));
+}
+
+/// Of the layers that are computed again only the inputs are kept, of the others all; one is whole
+/// while it is computed again.
+#[test]
+fn some_layers_are_computed_again() {
+    for (name, layers_of_piece) in [("llama3-70b", 10), ("grok-1", 8)] {
+        let model = model(name);
+        let activations = |recompute, recompute_layers| {
+            let layout = MemoryLayout {
+                pipeline_parallel: 4,
+                virtual_stages: model.layers / layers_of_piece / 4,
+                recompute,
+                recompute_layers,
+                ..MemoryLayout::single(4096)
+            };
+            let need = memory_of_stage(&model, &layout, 1).unwrap();
+            need.activations.0 as f64
+        };
+        let some = |layers| activations(Recompute::Layers, Some(layers));
+        let (none, all) = (
+            activations(Recompute::None, None),
+            activations(Recompute::Layers, None),
+        );
+        assert!((some(0) - none).abs() < 1.0 && (some(layers_of_piece) - all).abs() < 1.0);
+        assert!((some(layers_of_piece + 1) - all).abs() < 1.0);
+        // From the first on, each saves as much.
+        let saved = some(1) - some(2);
+        assert!(saved > 0.0);
+        assert!((some(3) - some(7) - 4.0 * saved).abs() < 10.0, "{name}");
+    }
+}
+
 /// A step of few micro-batches keeps no more than these.
 #[test]
 fn few_micro_batches_wait() {
@@ -202,7 +258,7 @@ fn impossible_layouts_say_why() {
         "tensor_parallel is 3, which does not divide 128 heads",
     );
     check(&|l| l.tensor_parallel = 0, "tensor_parallel is 0");
-    check(&|l| l.pipeline_parallel = 62, "62 pieces of 61 layers");
+    check(&|l| l.pipeline_parallel = 64, "64 pieces of 61 layers");
     check(&|l| l.pipeline_parallel = u64::MAX, "61 layers");
     check(&|l| l.expert_parallel = 7, "does not divide 256 experts");
     check(&|l| l.expert_parallel = 8, "does not divide the 1 ranks");

@@ -49,6 +49,16 @@ impl Model {
             let problem = format!("is {} of only {}", experts.active, experts.count);
             return Err(self.invalid("experts.active", problem));
         }
+        if let Some(experts) = &self.experts
+            && self.layers_with_experts() == 0
+        {
+            let (dense, every, layers) = (experts.dense_layers, experts.every, self.layers);
+            let problem = format!(
+                "is {dense}, which with every {every} of the rest leaves none of {layers} layers \
+                 with experts"
+            );
+            return Err(self.invalid("experts.dense_layers", problem));
+        }
         if self.sources.is_empty() {
             let problem = "is empty: every entry needs a source".to_owned();
             return Err(self.invalid("sources", problem));

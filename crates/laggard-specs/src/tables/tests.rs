@@ -291,6 +291,19 @@ fn models_are_checked() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("is 3 of only 2"), "{error}");
+    for (dense, every, with_experts) in [(0, 1, 2), (1, 1, 1), (2, 1, 0), (3, 1, 0), (1, 2, 0)] {
+        let experts = format!(
+            "[experts]\ncount = 2\nactive = 1\nffn_hidden = 4\ndense_layers = {dense}\n\
+             every = {every}\n"
+        );
+        match Model::from_toml_str(&format!("{MODEL}{experts}")) {
+            Ok(model) => assert_eq!(model.layers_with_experts(), with_experts),
+            Err(error) => {
+                assert_eq!(with_experts, 0, "{error}");
+                assert!(error.to_string().contains("none of 2 layers"), "{error}");
+            }
+        }
+    }
 }
 
 /// A user's entries come first and replace those of the same id; the rest stays.
