@@ -8,6 +8,7 @@ mod file;
 mod figures;
 mod hosts;
 mod jobs;
+pub mod launch;
 mod layouts;
 pub mod money;
 mod number;

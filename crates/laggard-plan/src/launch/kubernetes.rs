@@ -1,0 +1,80 @@
+//! A manifest for Kubernetes: an Indexed Job for each group of hosts, with a selector of its class.
+
+use std::fmt::Write;
+
+use super::placement::Segment;
+use super::{Job, host_list};
+
+/// More groups make a manifest that nobody reads.
+const MOST_GROUPS: usize = 64;
+
+/// The manifest, where every host has consecutive ranks on all its devices.
+///
+/// Indexed Jobs give pods the names `JOB-INDEX` under a headless service.
+/// Source: kubernetes.io/docs/concepts/workloads/controllers/job, "Completion mode".
+pub(super) fn manifest(job: &Job<'_>) -> Result<String, String> {
+    let segments = job.placement.segments(job.hosts);
+    let segments = segments.filter(|segments| segments.len() <= MOST_GROUPS);
+    let Some(segments) = segments else {
+        return Err("hosts are shared between parts of the order of ranks".to_owned());
+    };
+    let name = host_list::label(&job.planned.name);
+    let mut text = job.heading(
+        "Jobs for Kubernetes, one for each group of hosts; `kubectl apply -f kubernetes.yaml`.\n\
+         # Change image, command and, where nodes have another label for their class, nodeSelector.",
+    );
+    _ = write!(
+        text,
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\nspec:\n  clusterIP: None\n  \
+         selector:\n    laggard-job: {name}\n"
+    );
+    for (at, segment) in segments.iter().enumerate() {
+        text.push_str(&group(job, &name, (at, segment)));
+    }
+    Ok(text)
+}
+
+fn group(job: &Job<'_>, name: &str, (at, segment): (usize, &Segment)) -> String {
+    let class = host_list::label(&job.classes[segment.class].name);
+    let Segment {
+        first,
+        hosts,
+        ranks,
+        ..
+    } = segment;
+    let agents = job.placement.places.len();
+    format!(
+        r#"---
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: {name}-{at}
+spec:
+  completionMode: Indexed
+  completions: {hosts}
+  parallelism: {hosts}
+  backoffLimit: 0
+  template:
+    metadata:
+      labels:
+        laggard-job: {name}
+    spec:
+      subdomain: {name}
+      restartPolicy: Never
+      nodeSelector:
+        accelerator-class: {class}
+      containers:
+        - name: trainer
+          image: CHANGE-ME
+          command: ["bash", "-c"]
+          args:
+            - >-
+              exec torchrun --nnodes={agents} --node-rank=$(({first} + JOB_COMPLETION_INDEX))
+              --nproc-per-node={ranks} --master-addr={name}-0-0.{name} --master-port=29500
+              CHANGE-ME.py
+          resources:
+            limits:
+              nvidia.com/gpu: {ranks}
+"#
+    )
+}
