@@ -12,6 +12,7 @@ mod observations;
 mod places;
 mod rehearsal;
 
+use crate::scale::quantile_at;
 use laggard_schedule::{Operation, OperationKind, Part, Phase};
 use laggard_types::Collective;
 pub use line::Line;
@@ -71,13 +72,10 @@ pub struct KindCost {
 impl KindCost {
     /// The ratio of what an operation takes to its usual time, at a quantile.
     fn ratio(&self, quantile: f64) -> f64 {
-        let Some(last) = self.ratios.len().checked_sub(1) else {
-            return 1.0;
-        };
-        let at = (quantile * self.ratios.len() as f64 - 0.5).clamp(0.0, last as f64);
-        let (low, part) = (at as usize, at.fract());
-        let high = (low + 1).min(last);
-        self.ratios[low] * (1.0 - part) + self.ratios[high] * part
+        match self.ratios.is_empty() {
+            true => 1.0,
+            false => quantile_at(&self.ratios, quantile),
+        }
     }
 }
 

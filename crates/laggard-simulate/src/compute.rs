@@ -3,7 +3,7 @@
 
 mod constants;
 
-pub use constants::{Constant, ConstantEntry, Constants, ConstantsError};
+pub use constants::{Constant, ConstantEntry, Constants};
 
 use crate::job::{AttentionKernel, Family, Machine, Precision};
 

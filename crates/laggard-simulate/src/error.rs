@@ -1,7 +1,9 @@
 //! Errors of this crate.
 
+use laggard_types::Rank;
 use thiserror::Error;
 
+use crate::compute::Constant;
 use crate::lockstep::Cause;
 
 /// Why nothing could be predicted.
@@ -28,7 +30,7 @@ pub enum SimulateError {
     #[error("{name} is {value}, but must be {allowed}")]
     OutOfRange {
         /// What the number is, with its unit.
-        name: &'static str,
+        name: String,
         /// The refused number.
         value: f64,
         /// The range that is accepted.
@@ -62,7 +64,7 @@ pub enum SimulateError {
     /// A sample with fewer times than ranks.
     #[error(
         "{samples} times say nothing of the longest of {ranks} ranks\n\
-         hint: measure more steps, or state a normal or lognormal deviation"
+         hint: measure more steps, or state a lognormal deviation"
     )]
     TooFewSamples {
         /// Times of the sample.
@@ -110,12 +112,86 @@ pub enum SimulateError {
     /// A layout that does not fit the model.
     #[error(transparent)]
     Layout(#[from] laggard_schedule::LayoutError),
-    /// A step that cannot be evaluated.
+    /// A schedule that cannot be evaluated.
     #[error(transparent)]
-    Graph(#[from] crate::graph::GraphError),
-    /// Ranks that cannot be simulated.
+    Replay(#[from] laggard_schedule::ReplayError),
+    /// A modelled duration is no time.
+    #[error(
+        "operation `{operation}` of rank {rank} is to take {seconds} s\nhint: durations must be \
+         finite and not negative"
+    )]
+    Duration {
+        /// The operation.
+        operation: String,
+        /// The rank.
+        rank: Rank,
+        /// What the model said.
+        seconds: f64,
+    },
+    /// Too many ranks of a schedule differ from each other.
+    #[error(
+        "the step has {operations} operations on {ranks} ranks that are not alike, of which at \
+         most {limit} can be evaluated\nhint: simulate it as a sketch, which needs no graph"
+    )]
+    LargeGraph {
+        /// Ranks that no other rank stands for.
+        ranks: usize,
+        /// Their operations.
+        operations: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A list has not one entry for each of its subjects.
+    #[error("{given} {what} for {needed} {subjects}")]
+    Length {
+        /// What is listed.
+        what: &'static str,
+        /// How many there are.
+        given: usize,
+        /// Who should have one.
+        subjects: &'static str,
+        /// How many should be there.
+        needed: usize,
+    },
+    /// A jitter that cannot be drawn.
+    #[error("{what} of the jitter {why}")]
+    Jitter {
+        /// The parameter.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A class, rank or step that is not there.
+    #[error("{what} {index} is referred to, but there are only {count}")]
+    Dangling {
+        /// What is referred to.
+        what: &'static str,
+        /// The reference.
+        index: u64,
+        /// How many there are.
+        count: u64,
+    },
+    /// More steps or ranks than fit in memory.
+    #[error("{what}: {given}, of which at most {limit} can be simulated")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much.
+        given: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A constant of the cost model is missing or stands twice.
+    #[error("the table of constants has {count} entries for {constant:?}, not one")]
+    ConstantEntries {
+        /// Which constant.
+        constant: Constant,
+        /// How many entries it has.
+        count: usize,
+    },
+    /// Numbers that no statistic has.
     #[error(transparent)]
-    Scale(#[from] crate::scale::ScaleError),
+    Stats(#[from] laggard_stats::StatsError),
     /// A name that is in no table.
     #[error(transparent)]
     Specs(#[from] laggard_specs::SpecsError),
@@ -141,7 +217,7 @@ pub enum SimulateError {
 }
 
 /// Refuses a number that is not finite and above zero.
-pub(crate) fn positive(name: &'static str, value: f64) -> Result<f64, SimulateError> {
+pub(crate) fn positive(name: impl Into<String>, value: f64) -> Result<f64, SimulateError> {
     in_range(
         name,
         value,
@@ -152,7 +228,7 @@ pub(crate) fn positive(name: &'static str, value: f64) -> Result<f64, SimulateEr
 
 /// Refuses a number unless `accepted`.
 pub(crate) fn in_range(
-    name: &'static str,
+    name: impl Into<String>,
     value: f64,
     accepted: bool,
     allowed: &'static str,
@@ -161,7 +237,7 @@ pub(crate) fn in_range(
         return Ok(value);
     }
     Err(SimulateError::OutOfRange {
-        name,
+        name: name.into(),
         value,
         allowed,
     })

@@ -69,6 +69,9 @@ pub struct Forecast {
     pub mtbf_s: Option<f64>,
     /// What failures leave.
     pub goodput: Option<Goodput>,
+    /// What the first-order formula has for the interval between checkpoints, seconds; `None` where
+    /// it does not hold or no rate is known.
+    pub first_order_interval_s: Option<f64>,
     /// From the MFU of kernels to that of the fleet.
     pub waterfall: FleetWaterfall,
 }
@@ -151,6 +154,9 @@ pub fn forecast(
     let rates = classes.iter().map(|class| class.failures_per_device_year);
     let mtbf = time_between_failures(rates.zip(used.iter().copied()));
     let goodput = mtbf.map(|mtbf| around.goodput(mtbf)).transpose()?;
+    let first_order = mtbf
+        .map(|mtbf| around.first_order_interval(mtbf))
+        .transpose()?;
     let apart = |time| lockstep(&taken(time)).map(|it| it.mfu_divided);
     let (compute, with_links, with_bubble) = (
         apart(compute)?,
@@ -179,6 +185,7 @@ pub fn forecast(
         tokens_per_s: job.tokens_per_step() / step_s,
         mtbf_s: mtbf.map(|mtbf| mtbf.0),
         goodput,
+        first_order_interval_s: first_order.flatten().map(|interval| interval.0),
         waterfall: FleetWaterfall::new(compute, &factors)?,
     })
 }

@@ -10,7 +10,7 @@ mod spares;
 use laggard_types::Seconds;
 use serde::Serialize;
 
-pub use rates::{FailureRate, failure_rates};
+pub use rates::FailureRate;
 pub use spares::{SparePool, spares_for};
 
 use crate::error::{SimulateError, in_range, positive};
@@ -64,12 +64,27 @@ impl Surroundings {
     /// # Errors
     /// A time between failures that is not above zero.
     pub fn goodput(&self, mtbf: Seconds) -> Result<Goodput, SimulateError> {
-        let interruptions = Interruptions {
+        let interruptions = self.interruptions(mtbf);
+        interruptions.goodput(interruptions.best_interval()?)
+    }
+
+    /// Young's and Daly's first-order interval between checkpoints; `None` where it misleads.
+    ///
+    /// # Errors
+    /// A time between failures that is not above zero.
+    pub fn first_order_interval(&self, mtbf: Seconds) -> Result<Option<Seconds>, SimulateError> {
+        match self.interruptions(mtbf).first_order_interval() {
+            Err(SimulateError::NotFirstOrder { .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn interruptions(&self, mtbf: Seconds) -> Interruptions {
+        Interruptions {
             mtbf,
             checkpoint: self.checkpoint,
             restart: self.restart,
-        };
-        interruptions.goodput(interruptions.best_interval()?)
+        }
     }
 }
 

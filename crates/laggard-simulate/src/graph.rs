@@ -5,55 +5,20 @@
 //! in everything, one stands for all ([`predict_step`]). That is exact, because the members of a
 //! collective that arrive together wait for each other no longer than one of them would alone.
 
+#[cfg(test)]
 mod closed_form;
 mod symmetry;
 mod timeline;
 
-use laggard_schedule::{Durations, Operation, Replay, ReplayError, Schedule, Times};
+use crate::error::SimulateError;
+use laggard_schedule::{Durations, Operation, Replay, Schedule, Times};
 use laggard_types::Rank;
-use thiserror::Error;
 
-pub use closed_form::{EvenPipeline, EvenStep, Reduction};
 pub(crate) use symmetry::replicas_per_block;
 pub use timeline::{PredictedTimeline, predicted_work};
 
 /// Operations of all evaluated ranks together, above which a step does not fit in memory.
 const LARGEST_GRAPH: usize = 1 << 24;
-
-/// A schedule that cannot be predicted.
-#[derive(Debug, Clone, PartialEq, Error)]
-#[non_exhaustive]
-pub enum GraphError {
-    /// The schedule cannot be evaluated.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-    /// A modelled duration is no time.
-    #[error(
-        "operation `{operation}` of rank {rank} is to take {seconds} s\nhint: durations must be \
-         finite and not negative"
-    )]
-    Duration {
-        /// The operation.
-        operation: String,
-        /// The rank.
-        rank: Rank,
-        /// What the model said.
-        seconds: f64,
-    },
-    /// Too many ranks differ from each other.
-    #[error(
-        "the step has {operations} operations on {ranks} ranks that are not alike, of which at \
-         most {limit} can be evaluated\nhint: simulate it as a sketch, which needs no graph"
-    )]
-    TooLarge {
-        /// Ranks that no other rank stands for.
-        ranks: usize,
-        /// Their operations.
-        operations: usize,
-        /// The limit.
-        limit: usize,
-    },
-}
 
 /// What one rank does in a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,13 +53,13 @@ pub fn predict_step(
     schedule: &Schedule,
     alike: impl Fn(Rank) -> u64,
     seconds: impl Fn(&Operation, Rank) -> f64,
-) -> Result<StepPrediction, GraphError> {
+) -> Result<StepPrediction, SimulateError> {
     let folded = symmetry::fold(schedule, alike);
     let small = folded.schedule.as_ref().unwrap_or(schedule);
     let operations = (0..small.world_size()).map(|rank| small.program(rank as Rank).len());
     let operations = operations.sum();
     if operations > LARGEST_GRAPH {
-        return Err(GraphError::TooLarge {
+        return Err(SimulateError::LargeGraph {
             ranks: small.world_size(),
             operations,
             limit: LARGEST_GRAPH,
@@ -128,14 +93,14 @@ pub(crate) fn durations(
     replay: &Replay,
     schedule: &Schedule,
     mut seconds: impl FnMut(&Operation, Rank) -> f64,
-) -> Result<Vec<f64>, GraphError> {
+) -> Result<Vec<f64>, SimulateError> {
     let of_node = |node: &laggard_schedule::Node| {
         let operation = &schedule.operations[node.operation as usize];
         let value = seconds(operation, node.rank);
         if value.is_finite() && value >= 0.0 {
             return Ok(value);
         }
-        Err(GraphError::Duration {
+        Err(SimulateError::Duration {
             operation: operation.name.clone(),
             rank: node.rank,
             seconds: value,

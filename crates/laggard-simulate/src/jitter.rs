@@ -19,12 +19,7 @@ const TAIL: f64 = 0.05;
 
 /// How the time of a rank varies.
 #[derive(Debug, Clone, PartialEq)]
-pub enum StepNoise {
-    /// Normal.
-    Normal {
-        /// Standard deviation.
-        deviation: f64,
-    },
+pub(crate) enum StepNoise {
     /// Lognormal.
     Lognormal {
         /// Standard deviation of the logarithm.
@@ -51,7 +46,7 @@ pub struct Maximum {
 
 /// One level of groups that wait for each other, as tensor, pipeline or data parallelism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SyncLevel {
+pub(crate) struct SyncLevel {
     /// Members of a group: ranks, or groups of the level within.
     pub members: u32,
     /// How often in a step they wait for each other.
@@ -70,20 +65,15 @@ pub struct NestedPenalties {
 
 /// The longest of the times of `ranks` ranks.
 ///
-/// Normal and lognormal: by integration, with an error near rounding. A sample: the exact
+/// Lognormal: by integration, with an error near rounding. A sample: the exact
 /// U-statistic over all subsets of that many values.
 ///
 /// # Errors
 /// A noise that is not one (negative or not finite), no ranks, or a sample with fewer values than
 /// ranks, from which nothing follows without a model of the tail.
-pub fn expected_maximum(noise: &StepNoise, ranks: u64) -> Result<Maximum, SimulateError> {
+pub(crate) fn expected_maximum(noise: &StepNoise, ranks: u64) -> Result<Maximum, SimulateError> {
     positive("number of ranks", ranks as f64)?;
     match noise {
-        StepNoise::Normal { deviation } => {
-            let fits = *deviation >= 0.0 && deviation.is_finite();
-            in_range("deviation", *deviation, fits, "at least 0 and finite")?;
-            Ok(integrate(ranks, |z| 1.0 + deviation * z))
-        }
         StepNoise::Lognormal { sigma } => {
             in_range("sigma", *sigma, (0.0..=2.0).contains(sigma), "from 0 to 2")?;
             Ok(integrate(ranks, |z| {
@@ -105,7 +95,7 @@ pub fn expected_maximum(noise: &StepNoise, ranks: u64) -> Result<Maximum, Simula
 /// # Errors
 /// As [`expected_maximum`]; a level without members or waits, one whose waits do not divide those
 /// of the level within, or an autocorrelation outside [0, 1).
-pub fn nested_penalties(
+pub(crate) fn nested_penalties(
     noise: &StepNoise,
     autocorrelation: f64,
     levels: &[SyncLevel],
@@ -158,8 +148,7 @@ pub fn nested_penalties(
 
 /// Standard deviation of the mean of `count` consecutive times over that of one, when neighbours
 /// correlate as in an autoregression of first order.
-#[must_use]
-pub fn deviation_of_mean(count: f64, autocorrelation: f64) -> f64 {
+fn deviation_of_mean(count: f64, autocorrelation: f64) -> f64 {
     let rho = autocorrelation;
     let left = 1.0 - rho;
     let sum = count * (1.0 + rho) / left - 2.0 * rho * (1.0 - rho.powf(count)) / (left * left);

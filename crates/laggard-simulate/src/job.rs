@@ -5,7 +5,7 @@ mod machine;
 mod shape;
 mod software;
 
-use laggard_schedule::{Layout, Zero};
+use laggard_schedule::{LayerSplit, Layout, Zero};
 use laggard_specs::{MemoryLayout, Recompute};
 use serde::{Deserialize, Serialize};
 
@@ -59,9 +59,30 @@ pub struct Degrees {
     pub shard_ranks: Option<u32>,
     /// What backward computes again.
     pub recompute: Recompute,
+    /// Where whole layers are computed again: only so many of each piece, the first ones; `None`
+    /// for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recompute_layers: Option<u32>,
 }
 
 impl Degrees {
+    /// One rank, one micro-batch of one sequence, nothing shared out or computed again.
+    pub const ONE: Self = Self {
+        tensor: 1,
+        context: 1,
+        pipeline: 1,
+        data: 1,
+        expert: 1,
+        virtual_stages: 1,
+        micro_batch: 1,
+        micro_batches: 1,
+        sequence_parallel: false,
+        zero: Zero::None,
+        shard_ranks: None,
+        recompute: Recompute::None,
+        recompute_layers: None,
+    };
+
     /// The degrees of a layout whose replicas have equal shares, with micro-batches of
     /// `micro_batch` sequences. Of unequal shares the largest counts.
     #[must_use]
@@ -82,13 +103,20 @@ impl Degrees {
                 laggard_schedule::Recompute::None => Recompute::None,
                 laggard_schedule::Recompute::Layers => Recompute::Layers,
             },
+            recompute_layers: None,
         }
     }
 
     /// Ranks of the job.
     #[must_use]
     pub fn ranks(&self) -> u64 {
-        [self.tensor, self.context, self.pipeline, self.data]
+        self.ranks_per_replica() * u64::from(self.data)
+    }
+
+    /// Ranks of one replica.
+    #[must_use]
+    pub fn ranks_per_replica(&self) -> u64 {
+        [self.tensor, self.context, self.pipeline]
             .into_iter()
             .map(u64::from)
             .product()
@@ -118,6 +146,7 @@ impl Degrees {
                 Zero::Parameters => 3,
             },
             recompute: self.recompute,
+            recompute_layers: self.recompute_layers.map(u64::from),
             micro_batch_sequences: self.micro_batch.into(),
             micro_batches: self.micro_batches.into(),
             ..MemoryLayout::single(sequence_length.into())
@@ -177,12 +206,19 @@ impl std::fmt::Display for Degrees {
         if self.sequence_parallel {
             write!(f, ",sp")?;
         }
-        match self.recompute {
-            Recompute::None => {}
-            Recompute::Attention => write!(f, ",recompute (attention)")?,
-            Recompute::Layers => write!(f, ",recompute")?,
+        match (self.recompute, self.recompute_layers) {
+            (Recompute::None, _) => Ok(()),
+            (Recompute::Attention, _) => write!(f, ",recompute (attention)"),
+            (Recompute::Layers, None) => write!(f, ",recompute"),
+            (Recompute::Layers, Some(layers)) => {
+                let piece = if self.virtual_stages > 1 {
+                    "piece"
+                } else {
+                    "stage"
+                };
+                write!(f, ",recompute ({layers} layers of each {piece})")
+            }
         }
-        Ok(())
     }
 }
 
@@ -216,25 +252,68 @@ impl Job {
         self.degrees.global_batch() as f64 * f64::from(self.sequence_length)
     }
 
-    /// Pieces of equal numbers of layers that a pipeline is cut into, the embedding and the head
-    /// counted as layers where only that divides evenly: layers of the first stage, of a middle
-    /// one and of the last.
+    /// How the layers are cut into the pieces of the pipeline.
+    pub(crate) fn split(&self) -> LayerSplit {
+        LayerSplit {
+            layers: self.shape.layers.into(),
+            stages: self.degrees.pipeline.into(),
+            virtual_stages: self.degrees.virtual_stages.into(),
+        }
+    }
+
+    /// Whether backward computes a layer again that is at this place of its piece.
+    pub(crate) fn computes_again(&self, place: u64) -> bool {
+        let of_piece = self.degrees.recompute_layers.map_or(u64::MAX, u64::from);
+        self.degrees.recompute == Recompute::Layers && place < of_piece
+    }
+
+    /// Share of the layers that backward computes again as a whole.
     #[must_use]
-    pub(crate) fn stage_layers(&self) -> [f64; 3] {
-        let layers = self.shape.layers;
-        let stages = self.degrees.pipeline;
-        if stages == 1 {
-            return [f64::from(layers); 3];
+    pub fn recomputed_share(&self) -> f64 {
+        let degrees = &self.degrees;
+        match (degrees.recompute, degrees.recompute_layers) {
+            (Recompute::None | Recompute::Attention, _) => 0.0,
+            (Recompute::Layers, None) => 1.0,
+            (Recompute::Layers, Some(layers)) => {
+                let split = self.split();
+                let (all, pieces) = (split.layers as f64, split.pieces() as f64);
+                (f64::from(layers) * pieces / all).min(1.0)
+            }
         }
-        if !layers.is_multiple_of(stages) && (layers + 2).is_multiple_of(stages) {
-            let middle = f64::from((layers + 2) / stages);
-            return [middle - 1.0, middle, middle - 1.0];
+    }
+
+    /// The layout that schedules are generated of, its layers cut as the step is predicted with.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        let split = self.split();
+        let is_even = split.layers.is_multiple_of(split.pieces());
+        let of_pieces = (0..split.pieces()).map(|piece| split.of_piece(piece) as u32);
+        Layout {
+            stage_layers: if is_even {
+                Vec::new()
+            } else {
+                of_pieces.collect()
+            },
+            ..layout_of(&self.degrees)
         }
-        let rest = layers % stages;
-        let (small, large) = (layers / stages, layers.div_ceil(stages));
-        // What does not divide is given to middle stages first: the ends have more to do.
-        let middle = if rest > 0 { large } else { small };
-        let end = if rest + 2 > stages { large } else { small };
-        [f64::from(end), f64::from(middle), f64::from(end)]
+    }
+}
+
+/// The layout of degrees alone. Attention that is computed again is part of attention's own time.
+#[must_use]
+pub fn layout_of(degrees: &Degrees) -> Layout {
+    Layout {
+        tensor_parallel: degrees.tensor,
+        pipeline_parallel: degrees.pipeline,
+        context_parallel: degrees.context,
+        expert_parallel: degrees.expert,
+        virtual_stages: degrees.virtual_stages,
+        sequence_parallel: degrees.sequence_parallel,
+        zero: degrees.zero,
+        recompute: match degrees.recompute {
+            Recompute::Layers => laggard_schedule::Recompute::Layers,
+            Recompute::None | Recompute::Attention => laggard_schedule::Recompute::None,
+        },
+        ..Layout::data_parallel(degrees.data, degrees.micro_batches)
     }
 }

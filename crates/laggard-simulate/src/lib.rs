@@ -20,34 +20,26 @@ pub use calibration::{
     CalibratedStep, Calibration, ClassCosts, Does, Kind, KindCost, Line, Observation, Places,
     observations,
 };
-pub use compute::{Constant, ConstantEntry, Constants, ConstantsError};
+pub use compute::{Constant, ConstantEntry, Constants};
 pub use error::SimulateError;
 pub use forecast::{ClassForecast, Forecast, ForecastClass, forecast, mix_alone};
 pub use goodput::{
-    FailureRate, Goodput, Interruptions, SparePool, Surroundings, failure_rates, spares_for,
-    time_between_failures,
+    FailureRate, Goodput, Interruptions, SparePool, Surroundings, spares_for, time_between_failures,
 };
-pub use graph::{
-    EvenPipeline, EvenStep, GraphError, PredictedTimeline, RankTimes, Reduction, StepPrediction,
-    predict_step, predicted_work,
-};
-pub use jitter::{
-    Maximum, NestedPenalties, StepNoise, SyncLevel, deviation_of_mean, expected_maximum,
-    nested_penalties,
-};
+pub use graph::{PredictedTimeline, RankTimes, StepPrediction, predict_step, predicted_work};
+pub use jitter::{Maximum, NestedPenalties};
 pub use job::{
     Accumulation, AttentionKernel, Degrees, ExpertShape, Family, Framework, Frameworks, Job,
     Kernels, Machine, Precision, Product, Selective, Shape, ShardUpdate, Software, Split,
-    TensorOverlap,
+    TensorOverlap, layout_of,
 };
 pub use lockstep::{
     Cause, ClassMfu, Combination, Example, FleetAssumptions, FleetClass, FleetWaterfall,
     Identification, Lockstep, Peak, Range, WaterfallTerm, identify_mfu, lockstep,
-    weighted_utilisation,
 };
 pub use network::{
-    Algorithm, Fabric, FabricOptions, Generation, Group, Link, NcclEstimate, NetworkKind,
-    NetworkReduction, Processor, Protocol, collective_seconds, nccl_estimate,
+    Fabric, FabricOptions, Group, Link, NetworkKind, NetworkReduction, Processor,
+    collective_seconds,
 };
 pub use published::{
     ErrorSummary, GroupKey, LeftOut, NoiseFloor, PublishedComparison, PublishedJob, PublishedJobs,
@@ -55,7 +47,9 @@ pub use published::{
 };
 pub use scale::{
     Baseline, Delay, DrawPhase, Jitter, JitterDistribution, Noise, NoiseState, Pauses, RankOutcome,
-    ScaleError, ScaleRun, ScaleWorkload, SlowRanks, StageTimes, StepOutcome, simulate_ranks,
+    ScaleRun, ScaleWorkload, SlowRanks, StageTimes, StepOutcome, simulate_ranks,
 };
-pub use step::{Communication, LayerTimes, OperationCosts, StepTime, predict, predict_with};
-pub use world::{Variation, World, layout_of};
+pub use step::{
+    Communication, LayerTimes, OperationCosts, StepTime, jitter_share, predict, predict_with,
+};
+pub use world::{Variation, World};

@@ -54,20 +54,6 @@ pub struct ClassMfu {
     pub mfu_alone: f64,
 }
 
-impl FleetClass {
-    /// A class that reaches a given MFU by itself: with the same MFU for all classes, the
-    /// identity by the ratio of peaks.
-    #[must_use]
-    pub fn at_mfu(name: &str, count: u32, peak: FlopPerSecond, mfu: f64) -> Self {
-        Self {
-            name: name.to_owned(),
-            count,
-            peak,
-            alone: peak * mfu,
-        }
-    }
-}
-
 /// Equal shares in lock-step: every accelerator does the work of the slowest class.
 ///
 /// `MFU = n min(alone) / sum(n_c peak_c)`: the sum of each class's own peaks, never the count
@@ -88,6 +74,8 @@ pub fn lockstep(classes: &[FleetClass]) -> Result<Lockstep, SimulateError> {
     let pace = slowest.alone.0;
     let count: f64 = classes.iter().map(|class| f64::from(class.count)).sum();
     let (capacity, own_pace) = totals(classes);
+    // Rounding alone can make the sum less than its smallest possible value.
+    let own_pace = own_pace.max(count * pace);
     let mfu = count * pace / capacity;
     let mfu_divided = own_pace / capacity;
     Ok(Lockstep {
@@ -104,16 +92,6 @@ pub fn lockstep(classes: &[FleetClass]) -> Result<Lockstep, SimulateError> {
             })
             .collect(),
     })
-}
-
-/// Capacity-weighted utilisation of classes that work apart: what they do over the sum of their
-/// own peaks. It is MFU where `alone` counts model FLOP, and HFU where it counts those that the
-/// hardware does, recomputation included.
-///
-/// # Errors
-/// As [`lockstep`].
-pub fn weighted_utilisation(classes: &[FleetClass]) -> Result<f64, SimulateError> {
-    lockstep(classes).map(|lockstep| lockstep.mfu_divided)
 }
 
 /// Peaks of all accelerators, and what they reach by themselves.

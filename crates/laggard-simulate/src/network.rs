@@ -11,8 +11,7 @@ use laggard_types::Collective;
 
 pub use calibration::NetworkKind;
 pub use fabric::{Fabric, FabricOptions, Link};
-pub use nccl::{NcclEstimate, NetworkReduction, Processor};
-pub use tuning::{Algorithm, Generation, Protocol};
+pub use nccl::{NetworkReduction, Processor};
 
 use fabric::Engine;
 use flat::TwoLevels;
@@ -94,24 +93,6 @@ pub fn collective_seconds(
         }
         _ => within_site(collective, bytes, group, fabric),
     }
-}
-
-/// NCCL's own estimate of a collective within a site, without what measurements add: `None` on
-/// machines without NCCL and for collectives that its model does not have.
-#[must_use]
-pub fn nccl_estimate(
-    collective: Collective,
-    bytes: f64,
-    group: &Group,
-    fabric: &Fabric,
-) -> Option<NcclEstimate> {
-    let Engine::Nccl(nccl) = &fabric.engine else {
-        return None;
-    };
-    if group.ranks <= 1 {
-        return None;
-    }
-    nccl.estimate(collective, bytes, shape(group, fabric))
 }
 
 /// Every site does its part, then the sites exchange over their links, in rings.

@@ -16,7 +16,7 @@ pub use outcome::{LeftOut, PublishedComparison, RowClass, RowPrediction};
 
 use crate::compute::Constants;
 use crate::error::SimulateError;
-use crate::job::{Frameworks, Job, Machine, Precision, Shape};
+use crate::job::{Degrees, Frameworks, Job, Machine, Precision, Shape};
 use crate::step::{Communication, predict_with};
 use framework::framework_of;
 use layout::Candidates;
@@ -128,7 +128,7 @@ impl PublishedJob {
         let precision = precision(row.precision.as_deref().unwrap_or_default());
         let template = Job {
             shape: Shape::of(&model),
-            degrees: layout::unset(),
+            degrees: Degrees::ONE,
             sequence_length: u32::try_from(length).map_err(|_| "the sequence is too long")?,
             precision,
             software: framework.software,

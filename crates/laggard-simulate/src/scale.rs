@@ -20,13 +20,14 @@
 
 mod blame;
 mod block;
-mod error;
+mod expected;
 mod noise;
 mod pipeline;
 mod sketch;
 mod tally;
 mod workload;
 
+use crate::error::SimulateError;
 use crate::graph::replicas_per_block;
 use block::{Arrivals, Batch, RankState, Updated, World, nominal_s};
 use laggard_schedule::Zero;
@@ -36,7 +37,7 @@ use rayon::prelude::*;
 use std::collections::BTreeMap;
 use tally::Binning;
 
-pub use error::ScaleError;
+pub(crate) use noise::quantile_at;
 pub use noise::{DrawPhase, Jitter, JitterDistribution, Noise, NoiseState};
 pub use workload::{Delay, Pauses, ScaleWorkload, SlowRanks, StageTimes};
 
@@ -112,14 +113,15 @@ pub struct RankOutcome {
 ///
 /// # Errors
 /// If the workload is none that can be simulated.
-pub fn simulate_ranks(workload: &ScaleWorkload) -> Result<ScaleRun, ScaleError> {
+pub fn simulate_ranks(workload: &ScaleWorkload) -> Result<ScaleRun, SimulateError> {
     workload.check()?;
     let mut shares = workload.layout.micro_batches.clone();
     shares.sort_unstable();
     shares.dedup();
     let least = least_factor(workload)?;
     let compile = |share| Ok((share, Pipeline::new(workload, share, least)?));
-    let pipelines: Result<BTreeMap<_, _>, ScaleError> = shares.into_iter().map(compile).collect();
+    let pipelines: Result<BTreeMap<_, _>, SimulateError> =
+        shares.into_iter().map(compile).collect();
     let pipelines = pipelines?;
     let baseline = baseline(workload, &pipelines)?;
     let (steps, states) = run(workload, &pipelines)?;
@@ -131,7 +133,7 @@ pub fn simulate_ranks(workload: &ScaleWorkload) -> Result<ScaleRun, ScaleError> 
 }
 
 /// What no factor of any rank in any step is below, those of the baseline included.
-fn least_factor(workload: &ScaleWorkload) -> Result<f64, ScaleError> {
+fn least_factor(workload: &ScaleWorkload) -> Result<f64, SimulateError> {
     let noise = Noise::new(&workload.jitter, workload.seed)?;
     let lasting = workload.factors().into_iter().fold(1.0, f64::min);
     let classes = workload
@@ -145,7 +147,7 @@ fn least_factor(workload: &ScaleWorkload) -> Result<f64, ScaleError> {
 fn baseline(
     workload: &ScaleWorkload,
     pipelines: &BTreeMap<u32, Pipeline>,
-) -> Result<Baseline, ScaleError> {
+) -> Result<Baseline, SimulateError> {
     let calm = ScaleWorkload {
         jitter: Jitter::NONE,
         pauses: None,
@@ -155,7 +157,7 @@ fn baseline(
     };
     let wall = |workload: &ScaleWorkload| {
         let (steps, _) = run(workload, pipelines)?;
-        Ok::<f64, ScaleError>(steps[0].wall_s)
+        Ok::<f64, SimulateError>(steps[0].wall_s)
     };
     let lasting_s = wall(&calm)?;
     let classes = ScaleWorkload {
@@ -180,7 +182,7 @@ fn baseline(
 fn run(
     workload: &ScaleWorkload,
     pipelines: &BTreeMap<u32, Pipeline>,
-) -> Result<(Vec<StepOutcome>, Vec<RankOutcome>), ScaleError> {
+) -> Result<(Vec<StepOutcome>, Vec<RankOutcome>), SimulateError> {
     let world = world(workload, pipelines)?;
     let (blocks, block_ranks) = (world.blocks(), world.block_ranks());
     let mut states = vec![RankState::NEW; blocks * block_ranks];
@@ -228,7 +230,7 @@ fn run(
 fn world<'a>(
     workload: &'a ScaleWorkload,
     pipelines: &'a BTreeMap<u32, Pipeline>,
-) -> Result<World<'a>, ScaleError> {
+) -> Result<World<'a>, SimulateError> {
     let noise = noise::Noise::new(&workload.jitter, workload.seed)?;
     let times = &workload.stages[0];
     let passes = times.forward_s + times.backward_s;

@@ -11,7 +11,7 @@ mod operations;
 use serde::Serialize;
 
 use crate::compute::{Constant, Constants, Gemm, Kernelry};
-use crate::job::{Accumulation, Job, Machine, ShardUpdate};
+use crate::job::{Accumulation, Degrees, Job, Machine, ShardUpdate};
 pub use communication::Communication;
 use laggard_schedule::Zero;
 pub use layer::LayerTimes;
@@ -111,14 +111,20 @@ pub fn predict_with(
         total_s: 0.0,
     };
     let base = step.sum();
+    step.jitter_s = base * jitter_share(degrees, constants);
+    step.total_s = base + step.jitter_s;
+    step
+}
+
+/// What waiting for whichever rank is late at random adds to a step, as a share of the rest of it.
+#[must_use]
+pub fn jitter_share(degrees: &Degrees, constants: &Constants) -> f64 {
     let doublings = (degrees.ranks() as f64 / 8.0).max(1.0).log2();
-    let jitter = constants.get(match degrees.zero {
+    let each = constants.get(match degrees.zero {
         Zero::Parameters => Constant::LayerJitter,
         _ => Constant::Jitter,
     });
-    step.jitter_s = base * jitter * doublings;
-    step.total_s = base + step.jitter_s;
-    step
+    each * doublings
 }
 
 impl StepTime {
@@ -182,40 +188,38 @@ impl Stages {
     fn of(job: &Job, kernels: &Kernelry<'_>, layer: &LayerTimes) -> Self {
         let host = kernels.constants.get(Constant::HostMicroBatch);
         let (head, embedding) = (head(job, kernels), embedding(job, kernels));
-        let [first, middle, last] = job.stage_layers();
-        let one = layer.total_s;
-        if job.degrees.pipeline == 1 {
-            let ends = head + embedding;
-            let longest = first * one + ends + host;
-            return Self {
-                sum: longest,
-                longest,
-                layers_of_longest: first,
-                ends_of_longest: ends,
-                host,
-            };
-        }
-        let between = f64::from(job.degrees.pipeline - 2);
-        let stages = [
-            (first, embedding, 1.0),
-            (middle, 0.0, between),
-            (last, head, 1.0),
-        ];
-        let time = |(layers, ends, _): (f64, f64, f64)| layers * one + ends + host;
-        let mut longest = stages[0];
-        for stage in stages {
-            if stage.2 > 0.0 && time(stage) > time(longest) {
-                longest = stage;
+        // Each run of stages with equally many layers, and what its ends add.
+        let mut stages = job.split().runs().map(|(layers, count)| Run {
+            layers: layers as f64,
+            stages: count as f64,
+            ends: 0.0,
+        });
+        let last = if job.degrees.pipeline == 1 { 0 } else { 3 };
+        stages[0].ends += embedding;
+        stages[last].ends += head;
+        let time = |run: &Run| run.layers * layer.total_s + run.ends + host;
+        let mut longest = &stages[0];
+        for run in &stages {
+            if run.stages > 0.0 && time(run) > time(longest) {
+                longest = run;
             }
         }
         Self {
-            sum: stages.iter().map(|&stage| stage.2 * time(stage)).sum(),
+            sum: stages.iter().map(|run| run.stages * time(run)).sum(),
             longest: time(longest),
-            layers_of_longest: longest.0,
-            ends_of_longest: longest.1,
+            layers_of_longest: longest.layers,
+            ends_of_longest: longest.ends,
             host,
         }
     }
+}
+
+/// Stages of a pipeline with equally many layers.
+struct Run {
+    layers: f64,
+    stages: f64,
+    /// Seconds of the embedding or head of each.
+    ends: f64,
 }
 
 /// Seconds of the output head and the loss, forward and backward, of one micro-batch.
@@ -254,7 +258,7 @@ pub(crate) fn accumulated_bytes(job: &Job, constants: &Constants) -> f64 {
 pub(crate) fn parameters_of_rank(job: &Job) -> (f64, f64) {
     let (shape, degrees) = (&job.shape, &job.degrees);
     let tensor = f64::from(degrees.tensor);
-    let layers = (f64::from(shape.layers) / f64::from(degrees.pipeline)).ceil();
+    let layers = f64::from(shape.layers.div_ceil(degrees.pipeline));
     let dense = shape.attention_parameters() + shape.dense_ffn_parameters();
     let ends = if degrees.pipeline == 1 && !shape.tied {
         2.0
@@ -262,12 +266,7 @@ pub(crate) fn parameters_of_rank(job: &Job) -> (f64, f64) {
         1.0
     };
     let dense = layers * dense / tensor + ends * shape.vocab * shape.hidden / tensor;
-    let routed = layers * shape.routed_parameters() / f64::from(degrees.expert);
-    let routed = if degrees.expert == 1 {
-        routed / tensor
-    } else {
-        routed
-    };
+    let routed = layers * shape.routed_parameters() / communication::routed_over(degrees).shared_by;
     (dense, routed)
 }
 
@@ -278,13 +277,19 @@ fn gradients(
     communication: &Communication,
     micro_batch: f64,
 ) -> f64 {
-    let all = communication.gradients_s;
-    let exposed = if job.software.overlap_gradients {
-        let hidden = constants.get(Constant::OverlapShare) * BACKWARD_SHARE * micro_batch;
-        (constants.get(Constant::GradientExposed) * all).max(all - hidden)
-    } else {
-        all
+    let exposed = |all: f64| match job.software.overlap_gradients {
+        true => {
+            let hidden = constants.get(Constant::OverlapShare) * BACKWARD_SHARE * micro_batch;
+            (constants.get(Constant::GradientExposed) * all).max(all - hidden)
+        }
+        false => all,
     };
+    // Sharded gradients are scattered after each micro-batch, not only after the last.
+    let earlier = match job.degrees.zero {
+        Zero::Gradients => f64::from(job.degrees.micro_batches.saturating_sub(1)),
+        _ => 0.0,
+    };
+    let exposed = exposed(communication.gradients_s) + earlier * exposed(communication.reduce_s);
     let broadcasts = match job.software.shard_update {
         ShardUpdate::Broadcast
             if (Zero::Optimizer..Zero::Parameters).contains(&job.degrees.zero) =>
@@ -302,7 +307,7 @@ fn optimizer(job: &Job, kernels: &Kernelry<'_>) -> f64 {
         Zero::None => (1.0, 1.0),
         _ => (
             communication::shards(job),
-            communication::expert_shards(job),
+            communication::routed_over(&job.degrees).shards,
         ),
     };
     let parameters = dense / dense_shards + routed / routed_shards;

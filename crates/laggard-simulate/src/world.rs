@@ -2,17 +2,16 @@
 //! from that whole records, of every operation for small worlds and as a sketch for large ones.
 
 use laggard_record::Sample;
-use laggard_schedule::{
-    Layout, Operation, OperationKind, Phase, Recompute, Schedule, Stream, generate,
-};
+use laggard_schedule::{Layout, Operation, OperationKind, Phase, Schedule, Stream, Zero, generate};
 use laggard_specs::{Model, model_work};
 use laggard_types::Rank;
 
+use crate::calibration::Places;
 use crate::compute::Constants;
 use crate::error::SimulateError;
 use crate::forecast::ForecastClass;
-use crate::graph::{GraphError, PredictedTimeline, StepPrediction, predict_step};
-use crate::job::{Degrees, Job};
+use crate::graph::{PredictedTimeline, StepPrediction, predict_step};
+use crate::job::Job;
 use crate::network::{Fabric, Group};
 use crate::scale::{DrawPhase, Jitter, Noise, NoiseState, ScaleWorkload, StageTimes};
 use crate::step::OperationCosts;
@@ -29,6 +28,9 @@ pub struct World {
     pub class_of_rank: Vec<u16>,
     layout: Layout,
     costs: Vec<OperationCosts>,
+    places: Places,
+    /// Whether backward computes a layer of the model again.
+    again: Vec<bool>,
     /// How the members of each axis lie on each class.
     groups: Vec<Vec<Group>>,
 }
@@ -55,7 +57,7 @@ impl World {
         classes: &[(&ForecastClass, u64)],
         constants: &Constants,
     ) -> Result<Self, SimulateError> {
-        let layout = layout_of(&job.degrees);
+        let layout = job.layout();
         let size = (job.degrees.micro_batch, job.sequence_length);
         let work = model_work(model, size, HALF_BYTES);
         let schedule = generate(&layout, &work)?;
@@ -71,9 +73,11 @@ impl World {
                 .map(|machine| groups(&schedule, &machine.fabric))
                 .collect(),
             costs: machines()
-                .map(|machine| OperationCosts::of(job, machine, constants))
+                .map(|machine| OperationCosts::of(job, machine, constants, HALF_BYTES))
                 .collect(),
             class_of_rank: placed(&layout, classes),
+            places: Places::of(&schedule),
+            again: computed_again(job),
             schedule,
             layout,
         })
@@ -87,17 +91,25 @@ impl World {
     }
 
     fn seconds_on(&self, operation: &Operation, class: usize) -> f64 {
+        // Schedules compute all layers again or none.
+        let layer = operation
+            .layer
+            .and_then(|layer| self.again.get(layer as usize));
+        if operation.phase == Phase::Recompute && layer == Some(&false) {
+            return 0.0;
+        }
         let alone = Group::new(1, 1);
         let groups = &self.groups[class];
         let group = operation.axis.map_or(&alone, |axis| &groups[axis as usize]);
-        self.costs[class].seconds(operation, group)
+        let (_, head) = self.places.place(operation);
+        self.costs[class].seconds(operation, (group, head))
     }
 
     /// The step without anything random.
     ///
     /// # Errors
     /// If too many ranks differ from each other.
-    pub fn step(&self) -> Result<StepPrediction, GraphError> {
+    pub fn step(&self) -> Result<StepPrediction, SimulateError> {
         let class = |rank: Rank| u64::from(self.class_of_rank[rank as usize]);
         predict_step(&self.schedule, class, |operation, rank| {
             self.seconds(operation, rank)
@@ -151,20 +163,20 @@ impl World {
     /// # Errors
     /// If a step of one class cannot be evaluated.
     pub fn workload(&self, variation: &Variation) -> Result<ScaleWorkload, SimulateError> {
-        let of_class: Vec<Vec<StageTimes>> = (0..self.costs.len())
-            .map(|class| self.stages(class))
+        let of_class: Vec<ClassTimes> = (0..self.costs.len())
+            .map(|class| self.times(class))
             .collect::<Result<_, _>>()?;
         let kernels = |class: &usize| -> f64 {
-            let stages = of_class[*class].iter();
+            let stages = of_class[*class].stages.iter();
             stages.map(|it| it.forward_s + it.backward_s).sum()
         };
-        let by_kernels = |a: &usize, b: &usize| kernels(a).total_cmp(&kernels(b));
+        let step = |class: &usize| of_class[*class].step_s;
         let classes = || 0..of_class.len();
         let fastest = classes()
-            .min_by(by_kernels)
+            .min_by(|a, b| kernels(a).total_cmp(&kernels(b)))
             .ok_or(SimulateError::NoClasses)?;
         let slowest = classes()
-            .max_by(by_kernels)
+            .max_by(|a, b| step(a).total_cmp(&step(b)))
             .ok_or(SimulateError::NoClasses)?;
         let class_factors = classes()
             .map(|class| kernels(&class) / kernels(&fastest))
@@ -175,11 +187,8 @@ impl World {
             optimizer_s: fast.optimizer_s,
             ..*slow
         };
-        let stages = of_class[fastest]
-            .iter()
-            .zip(&of_class[slowest])
-            .map(stage)
-            .collect();
+        let stages = of_class[fastest].stages.iter();
+        let stages = stages.zip(&of_class[slowest].stages).map(stage).collect();
         let one = |wanted: fn(&Operation) -> bool| {
             let found = self.schedule.operations.iter().find(|it| wanted(it));
             found.map_or(0.0, |operation| self.seconds_on(operation, slowest))
@@ -203,22 +212,52 @@ impl World {
         })
     }
 
-    /// Times of each stage on a class.
-    fn stages(&self, class: usize) -> Result<Vec<StageTimes>, SimulateError> {
-        let reduce_exposed_s = self.exposed_reduction(class)?;
-        let of = |stage: u32| self.stage(stage, class, reduce_exposed_s);
-        Ok((0..self.schedule.stages()).map(of).collect())
+    /// Times of a class, all ranks being of it.
+    fn times(&self, class: usize) -> Result<ClassTimes, SimulateError> {
+        let without = |left_out: fn(&Operation) -> bool| {
+            let seconds = |operation: &Operation, _| match left_out(operation) {
+                true => 0.0,
+                false => self.seconds_on(operation, class),
+            };
+            predict_step(&self.schedule, |_| 0, seconds).map(|it| it.step_s)
+        };
+        let step_s = without(|_| false)?;
+        let unreduced_s = without(|it| it.phase == Phase::GradientReduce)?;
+        let gather_s = match self.layout.zero {
+            Zero::Parameters => unreduced_s - without(is_exchange_of_shards)?,
+            _ => 0.0,
+        };
+        let exposed = Exposed {
+            reduce_s: (step_s - unreduced_s).max(0.0),
+            pass_gather_s: gather_s.max(0.0) / (2.0 * self.passes_in_a_row()),
+        };
+        let stages = 0..self.schedule.stages();
+        Ok(ClassTimes {
+            stages: stages
+                .map(|stage| self.stage(stage, class, exposed))
+                .collect(),
+            step_s,
+        })
     }
 
-    fn stage(&self, stage: u32, class: usize, reduce_exposed_s: f64) -> StageTimes {
+    /// Passes forward of whole stages, one after the other, that a step takes at least: those of its
+    /// micro-batches, and those that fill the pipeline.
+    fn passes_in_a_row(&self) -> f64 {
+        let most = self.layout.micro_batches.iter().max().copied().unwrap_or(1);
+        let filling = f64::from(self.layout.pipeline_parallel - 1);
+        f64::from(most) + filling / f64::from(self.layout.virtual_stages)
+    }
+
+    fn stage(&self, stage: u32, class: usize, exposed: Exposed) -> StageTimes {
         let ranks = self.schedule.stage_of_rank.iter();
         let rank = ranks.take_while(|of| **of != stage).count();
         let mut times = StageTimes {
             forward_s: 0.0,
             backward_s: 0.0,
-            forward_exposed_s: 0.0,
-            backward_exposed_s: 0.0,
-            reduce_exposed_s,
+            // Forward and backward gather as much.
+            forward_exposed_s: exposed.pass_gather_s,
+            backward_exposed_s: exposed.pass_gather_s,
+            reduce_exposed_s: exposed.reduce_s,
             optimizer_s: 0.0,
             gather_exposed_s: 0.0,
         };
@@ -243,18 +282,41 @@ impl World {
         }
         times
     }
+}
 
-    /// What the step is longer by the reduction of gradients, all ranks being of a class.
-    fn exposed_reduction(&self, class: usize) -> Result<f64, SimulateError> {
-        let step = |factor: f64| {
-            let seconds = |operation: &Operation, _| match operation.phase {
-                Phase::GradientReduce => factor * self.seconds_on(operation, class),
-                _ => self.seconds_on(operation, class),
-            };
-            predict_step(&self.schedule, |_| 0, seconds).map(|it| it.step_s)
-        };
-        Ok((step(1.0)? - step(0.0)?).max(0.0))
+/// What the ranks of one class take.
+struct ClassTimes {
+    stages: Vec<StageTimes>,
+    /// The whole step.
+    step_s: f64,
+}
+
+/// By what communication over replicas lengthens a step, seconds.
+#[derive(Clone, Copy)]
+struct Exposed {
+    /// Reducing gradients.
+    reduce_s: f64,
+    /// Gathering sharded parameters, each pass of a micro-batch through a stage.
+    pass_gather_s: f64,
+}
+
+/// Whether an operation reduces gradients or gathers parameters for a pass.
+fn is_exchange_of_shards(operation: &Operation) -> bool {
+    match operation.phase {
+        Phase::GradientReduce => true,
+        Phase::ParameterGather => operation.micro_batch.is_some(),
+        _ => false,
     }
+}
+
+/// Whether backward computes each layer of a job's model again, the head the last.
+fn computed_again(job: &Job) -> Vec<bool> {
+    let split = job.split();
+    let of_piece = |piece| (0..split.of_piece(piece)).map(|place| job.computes_again(place));
+    (0..split.pieces())
+        .flat_map(of_piece)
+        .chain([false])
+        .collect()
 }
 
 /// The class of each rank.
@@ -274,7 +336,7 @@ fn placed(layout: &Layout, classes: &[(&ForecastClass, u64)]) -> Vec<u16> {
 }
 
 /// How the members of each axis lie on the machines of a fabric that ranks fill in order.
-fn groups(schedule: &Schedule, fabric: &Fabric) -> Vec<Group> {
+pub(crate) fn groups(schedule: &Schedule, fabric: &Fabric) -> Vec<Group> {
     let of = |axis: &laggard_schedule::Axis| {
         let longest = axis.groups.iter().max_by_key(|group| group.len());
         match longest.map_or(&[][..], |group| &group[..]) {
@@ -286,26 +348,6 @@ fn groups(schedule: &Schedule, fabric: &Fabric) -> Vec<Group> {
         }
     };
     schedule.axes.iter().map(of).collect()
-}
-
-/// The layout that schedules are generated of. Attention that is computed again is part of
-/// attention's own time.
-#[must_use]
-pub fn layout_of(degrees: &Degrees) -> Layout {
-    Layout {
-        tensor_parallel: degrees.tensor,
-        pipeline_parallel: degrees.pipeline,
-        context_parallel: degrees.context,
-        expert_parallel: degrees.expert,
-        virtual_stages: degrees.virtual_stages,
-        sequence_parallel: degrees.sequence_parallel,
-        zero: degrees.zero,
-        recompute: match degrees.recompute {
-            laggard_specs::Recompute::Layers => Recompute::Layers,
-            _ => Recompute::None,
-        },
-        ..Layout::data_parallel(degrees.data, degrees.micro_batches)
-    }
 }
 
 #[cfg(test)]

@@ -247,7 +247,7 @@ impl<'p> Costs<'p> {
             .map(|group| self.step(degrees, group.class, group.micro_batches))
             .collect();
         let step_s = steps.iter().map(|step| step.total_s).fold(0.0, f64::max);
-        let ranks = u64::from(degrees.tensor) * u64::from(degrees.pipeline);
+        let ranks = degrees.ranks_per_replica();
         let mut classes = vec![ClassTime::default(); self.machines.len()];
         let mut micro_batches = 0.0;
         for (group, step) in groups.iter().zip(&steps) {

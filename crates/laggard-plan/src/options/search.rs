@@ -53,7 +53,10 @@ impl<'p> Search<'p> {
     pub(super) fn uneven(&mut self, counts: &[u64]) -> Option<JobPlan> {
         let candidates = self.candidates(counts);
         let mut seen = BTreeSet::new();
-        let shape = |it: &Degrees| (it.tensor, it.pipeline, it.virtual_stages, it.micro_batch);
+        let shape = |it: &Degrees| {
+            let stage = (it.tensor, it.context, it.pipeline);
+            (stage, it.virtual_stages, it.micro_batch)
+        };
         let first = candidates
             .iter()
             .filter(|candidate| seen.insert(shape(&candidate.degrees)));
@@ -110,7 +113,7 @@ impl<'p> Search<'p> {
 
     /// Replicas of each class, in whole groups of those that share experts.
     fn replicas(&self, degrees: &Degrees, counts: &[u64]) -> Vec<u64> {
-        let ranks = u64::from(degrees.tensor) * u64::from(degrees.pipeline);
+        let ranks = degrees.ranks_per_replica();
         let experts = u64::from(degrees.expert);
         let of = |count: &u64| count / ranks / experts * experts;
         counts.iter().map(of).collect()
@@ -240,7 +243,7 @@ fn groups(shares: &Shares, there: &[usize], experts: u64, round: u32) -> Vec<Gro
 
 /// A job of whole replicas, with all numbers that follow.
 fn job(degrees: &Degrees, groups: Vec<Group>, counts: &[u64]) -> JobPlan {
-    let ranks = u64::from(degrees.tensor) * u64::from(degrees.pipeline);
+    let ranks = degrees.ranks_per_replica();
     let mut idle = counts.to_vec();
     for group in &groups {
         idle[group.class] -= group.replicas * ranks;

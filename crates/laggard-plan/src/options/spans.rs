@@ -138,6 +138,7 @@ fn degrees(
         zero: Zero::Optimizer,
         shard_ranks: None,
         recompute: Recompute::None,
+        recompute_layers: None,
     }
 }
 
@@ -180,9 +181,10 @@ fn cut(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize], given: &[u64]) ->
         problem.training.sequence_length,
     );
     let last = |range: &Range<usize>| range.end == layers;
-    let seconds = |class: usize, range: Range<usize>| {
-        let ends = if last(&range) { paces[class].ends } else { 0.0 };
-        range.len() as f64 * paces[class].layer + ends + transfer
+    let seconds = |stage: Stage, range: Range<usize>| {
+        let pace = &paces[stage.class];
+        let ends = if last(&range) { pace.ends } else { 0.0 };
+        range.len() as f64 * pace.layer + ends + transfer
     };
     let fits = |stage: Stage, range: Range<usize>| {
         let memory = problem.classes[stage.class].of.machine.memory_bytes;
@@ -193,7 +195,9 @@ fn cut(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize], given: &[u64]) ->
         layers,
         micro_batches: degrees.micro_batches.into(),
         seconds: &seconds,
+        after: &|_, _| 0.0,
         fits: &fits,
+        below: f64::INFINITY,
     };
     let cut = ordered(costs, &chain, counts)?;
     let ranks = u64::from(degrees.tensor) * u64::from(degrees.data);

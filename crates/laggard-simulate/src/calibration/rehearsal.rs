@@ -46,7 +46,7 @@ impl Calibration {
             true => self.drawn(operation, &places, class_of_rank(rank), 0.5),
             false => 0.0,
         };
-        Ok(predict_step(schedule, number, seconds)?)
+        predict_step(schedule, number, seconds)
     }
 
     /// Predicts `draws` steps of a schedule on ranks of given classes. Each operation's time is drawn

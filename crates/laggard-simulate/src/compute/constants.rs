@@ -2,7 +2,8 @@
 //! before any fit, and what the fit made of it.
 
 use serde::Deserialize;
-use thiserror::Error;
+
+use crate::error::{SimulateError, positive};
 
 const TABLE: &str = include_str!("../../data/cost_model.toml");
 
@@ -136,34 +137,6 @@ pub struct ConstantEntry {
     pub source: String,
 }
 
-/// A table of constants that cannot be used.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ConstantsError {
-    /// The text is no such table.
-    #[error("cannot read the table of constants: {source}")]
-    Parse {
-        /// What the TOML reader says, with line and column.
-        source: Box<toml::de::Error>,
-    },
-    /// A constant is missing or stands twice.
-    #[error("the table of constants has {count} entries for {constant:?}, not one")]
-    Entries {
-        /// Which constant.
-        constant: Constant,
-        /// How many entries it has.
-        count: usize,
-    },
-    /// A number is not finite and above zero.
-    #[error("{constant:?} is {value}, but must be finite and above zero")]
-    Value {
-        /// Which constant.
-        constant: Constant,
-        /// The refused number.
-        value: f64,
-    },
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
@@ -175,7 +148,7 @@ impl Constants {
     ///
     /// # Errors
     /// None in a released laggard: its tests load them.
-    pub fn builtin() -> Result<Self, ConstantsError> {
+    pub fn builtin() -> Result<Self, SimulateError> {
         Self::from_entries(&Self::builtin_entries()?)
     }
 
@@ -183,7 +156,7 @@ impl Constants {
     ///
     /// # Errors
     /// None in a released laggard.
-    pub fn builtin_entries() -> Result<Vec<ConstantEntry>, ConstantsError> {
+    pub fn builtin_entries() -> Result<Vec<ConstantEntry>, SimulateError> {
         Self::entries_from_toml_str(TABLE)
     }
 
@@ -191,15 +164,16 @@ impl Constants {
     ///
     /// # Errors
     /// Text that is no such table, or a constant that is missing or stands twice.
-    pub fn entries_from_toml_str(text: &str) -> Result<Vec<ConstantEntry>, ConstantsError> {
-        let table: Table = toml::from_str(text).map_err(|source| ConstantsError::Parse {
+    pub fn entries_from_toml_str(text: &str) -> Result<Vec<ConstantEntry>, SimulateError> {
+        let table: Table = toml::from_str(text).map_err(|source| SimulateError::Parse {
+            table: "constants",
             source: Box::new(source),
         })?;
         let entry = |constant| {
             let mut of = table.constant.iter().filter(|entry| entry.name == constant);
             match (of.next(), of.count()) {
                 (Some(entry), 0) => Ok(entry.clone()),
-                (first, more) => Err(ConstantsError::Entries {
+                (first, more) => Err(SimulateError::ConstantEntries {
                     constant,
                     count: more + usize::from(first.is_some()),
                 }),
@@ -212,18 +186,13 @@ impl Constants {
     ///
     /// # Errors
     /// A value that is not finite and above zero.
-    pub fn from_entries(entries: &[ConstantEntry]) -> Result<Self, ConstantsError> {
+    pub fn from_entries(entries: &[ConstantEntry]) -> Result<Self, SimulateError> {
         let mut constants = Self {
             values: [1.0; Constant::COUNT],
         };
         for entry in entries {
-            if !(entry.value > 0.0 && entry.value.is_finite()) {
-                return Err(ConstantsError::Value {
-                    constant: entry.name,
-                    value: entry.value,
-                });
-            }
-            constants.set(entry.name, entry.value);
+            let value = positive(format!("constant {:?}", entry.name), entry.value)?;
+            constants.set(entry.name, value);
         }
         Ok(constants)
     }
@@ -268,13 +237,16 @@ mod tests {
         let entry = "[[constant]]\nname = \"jitter\"\nvalue = 1.0\nprior = 1.0\nspread = 1.0\n\
                      source = \"none\"\n";
         let missing = Constants::entries_from_toml_str(entry).expect_err("one constant");
-        assert!(matches!(missing, ConstantsError::Entries { count: 0, .. }));
+        assert!(matches!(
+            missing,
+            SimulateError::ConstantEntries { count: 0, .. }
+        ));
         let unknown = entry.replace("jitter", "jiter");
         let error = Constants::entries_from_toml_str(&unknown).expect_err("a typo");
         assert!(error.to_string().contains("jiter"), "{error}");
         let mut entries = Constants::builtin_entries().expect("a table");
         entries[0].value = f64::NAN;
         let nan = Constants::from_entries(&entries).expect_err("not a number");
-        assert!(matches!(nan, ConstantsError::Value { .. }));
+        assert!(matches!(nan, SimulateError::OutOfRange { .. }));
     }
 }

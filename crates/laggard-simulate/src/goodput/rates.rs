@@ -4,7 +4,8 @@ use laggard_specs::Confidence;
 use laggard_types::Seconds;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{SimulateError, positive};
+use super::SECONDS_PER_YEAR;
+use crate::error::SimulateError;
 
 const TABLE: &str = include_str!("../../data/failure_rates.toml");
 const SECONDS_PER_DAY: f64 = 86_400.0;
@@ -42,7 +43,7 @@ struct Table {
 ///
 /// # Errors
 /// None in a released laggard: its tests load them.
-pub fn failure_rates() -> Result<Vec<FailureRate>, SimulateError> {
+pub(super) fn failure_rates() -> Result<Vec<FailureRate>, SimulateError> {
     let table: Table = toml::from_str(TABLE).map_err(|source| SimulateError::Parse {
         table: "failure_rates",
         source: Box::new(source),
@@ -51,18 +52,24 @@ pub fn failure_rates() -> Result<Vec<FailureRate>, SimulateError> {
 }
 
 impl FailureRate {
-    /// Mean time between failures of one accelerator, its share of hosts and network included.
-    #[must_use]
-    pub fn mtbf_per_accelerator(&self) -> Seconds {
-        Seconds(f64::from(self.accelerators) * self.days * SECONDS_PER_DAY / self.failures)
-    }
-
-    /// Mean time between failures of a job on so many accelerators.
+    /// The published rate of an accelerator, if there is one.
     ///
     /// # Errors
-    /// No accelerators.
-    pub fn mtbf(&self, accelerators: u32) -> Result<Seconds, SimulateError> {
-        let count = positive("number of accelerators", f64::from(accelerators))?;
-        Ok(Seconds(self.mtbf_per_accelerator().0 / count))
+    /// None in a released laggard.
+    pub fn of_accelerator(id: &str) -> Result<Option<Self>, SimulateError> {
+        let mut rates = failure_rates()?.into_iter();
+        Ok(rates.find(|rate| rate.accelerator == id))
+    }
+
+    /// Failures per accelerator and year, its share of hosts and network included.
+    #[must_use]
+    pub fn per_device_year(&self) -> f64 {
+        SECONDS_PER_YEAR / self.mtbf_per_accelerator().0
+    }
+
+    /// Mean time between failures of one accelerator, its share of hosts and network included.
+    #[must_use]
+    pub(super) fn mtbf_per_accelerator(&self) -> Seconds {
+        Seconds(f64::from(self.accelerators) * self.days * SECONDS_PER_DAY / self.failures)
     }
 }

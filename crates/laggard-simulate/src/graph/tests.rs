@@ -1,5 +1,6 @@
 //! The graph against the closed form, against itself without symmetry, and as a record's rows.
 
+use super::closed_form::{EvenPipeline, EvenStep, Reduction};
 use super::*;
 use laggard_schedule::{
     LayerWork, Layout, ModelWork, OperationKind, Part, PartWork, Phase, Recompute, Stream, Zero,
@@ -275,7 +276,7 @@ fn a_world_too_large_for_a_graph_is_predicted_by_symmetry() {
     assert!((graph.step_s - formula).abs() <= 1e-9 * formula);
     let refused = predict_step(&schedule, u64::from, |operation, _| even.seconds(operation));
     assert!(
-        matches!(refused, Err(GraphError::TooLarge { .. })),
+        matches!(refused, Err(SimulateError::LargeGraph { .. })),
         "{refused:?}"
     );
 }

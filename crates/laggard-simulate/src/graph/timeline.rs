@@ -1,6 +1,7 @@
 //! Step after step of a predicted job, as the rows of an ordinary record.
 
-use super::{GraphError, durations};
+use super::durations;
+use crate::error::SimulateError;
 use laggard_record::{Sample, StepWork, Workload};
 use laggard_schedule::{Durations, Layout, Operation, Replay, Schedule, Times};
 use laggard_types::{Rank, Stamp};
@@ -23,7 +24,7 @@ impl<'a> PredictedTimeline<'a> {
     ///
     /// # Errors
     /// If the schedule cannot be evaluated.
-    pub fn new(schedule: &'a Schedule) -> Result<Self, GraphError> {
+    pub fn new(schedule: &'a Schedule) -> Result<Self, SimulateError> {
         Ok(Self {
             schedule,
             replay: Replay::new(schedule)?,
@@ -43,7 +44,7 @@ impl<'a> PredictedTimeline<'a> {
     pub fn step(
         &mut self,
         seconds: impl FnMut(&Operation, Rank) -> f64,
-    ) -> Result<Vec<Sample>, GraphError> {
+    ) -> Result<Vec<Sample>, SimulateError> {
         let own = durations(&self.replay, self.schedule, seconds)?;
         let rows = self.evaluate(&own, true);
         self.begin_s += self.times.finish[0];

@@ -214,12 +214,11 @@ impl Shape {
 
 fn experts(model: &Model) -> Option<ExpertShape> {
     let experts = model.experts.as_ref()?;
-    let with_experts = (model.layers - experts.dense_layers) / experts.every;
     Some(ExpertShape {
         count: experts.count as f64,
         active: experts.active as f64,
         shared: experts.shared as f64,
         ffn_hidden: experts.ffn_hidden as f64,
-        share_of_layers: with_experts as f64 / model.layers as f64,
+        share_of_layers: model.layers_with_experts() as f64 / model.layers as f64,
     })
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::share;
 use crate::error::{SimulateError, in_range, positive};
+use crate::job::Machine;
 
 /// What every result says.
 const STATEMENT: &str = "not identifiable from public data";
@@ -84,6 +85,8 @@ pub struct Identification {
     pub figure: f64,
     /// That public data do not decide.
     pub statement: &'static str,
+    /// What was taken for possible.
+    pub assumed: FleetAssumptions,
     /// Every peak and convention with which the figure is possible.
     pub combinations: Vec<Combination>,
     /// Up to three that differ in the cause they blame: the denominator, the allocation, and
@@ -121,6 +124,7 @@ pub fn identify_mfu(
     Ok(Identification {
         figure,
         statement: STATEMENT,
+        assumed: assumptions.clone(),
         examples: examples(figure, assumptions, &combinations),
         combinations,
     })
@@ -147,6 +151,31 @@ impl Range {
 }
 
 impl FleetAssumptions {
+    /// What is usually possible, over the peaks of a machine. All of it is assumed, and wide: most
+    /// published runs reach 20 to 50 % of the dense peak in half precision (`laggard validate`
+    /// prints them), and what failures leave and how much of a fleet trains is rarely published.
+    #[must_use]
+    pub fn usual(machine: &Machine) -> Self {
+        let peak = |name: &str, rate: f64| Peak {
+            name: name.to_owned(),
+            rate: FlopPerSecond(rate),
+        };
+        let dense_half = || peak("dense bf16", machine.half_peak);
+        Self {
+            job_mfu: Range::new(0.20, 0.50),
+            goodput: Range::new(0.60, 1.0),
+            allocated_share: Range::new(0.20, 1.0),
+            reference: dense_half(),
+            peaks: vec![
+                dense_half(),
+                peak("dense fp8", machine.fp8_peak),
+                // Two of four weights are zero: twice the dense rate.
+                peak("sparse fp8", 2.0 * machine.fp8_peak),
+            ],
+            conventions: vec![("causal".to_owned(), 1.0)],
+        }
+    }
+
     fn check(&self) -> Result<(), SimulateError> {
         self.job_mfu.check("MFU of the jobs")?;
         self.goodput.check("goodput")?;

@@ -1,11 +1,14 @@
-//! NCCL's own estimate of a collective's time, re-implemented from its equations: for each
-//! algorithm and protocol a latency and a bandwidth, and the choice of the smallest time.
+//! NCCL's model of a collective's time, re-implemented from its equations: for each algorithm and
+//! protocol a latency and a bandwidth, and the choice of the smallest time.
 //!
 //! Source: NVIDIA/nccl, src/graph/tuning.cc (ncclTopoTuneModel, ncclTopoGetAlgoTime), 2.29 and
 //! 2.30. Where NCCL searches the machine for channels, rules of the table stand instead
 //! ([`Nccl::channels`]). Times of measured systems are above NCCL's estimate below the plateau:
-//! [`Nccl::seconds`] adds what was fitted on published sweeps, [`Nccl::estimate`] does not.
+//! [`Nccl::seconds`] adds what was fitted on published sweeps. NCCL's estimate itself is what tests
+//! hold the re-implementation against.
 
+#[cfg(test)]
+pub(crate) mod estimate;
 mod latency;
 
 use laggard_types::Collective;
@@ -94,17 +97,6 @@ pub(crate) struct Shape {
     pub(crate) network_share: f64,
 }
 
-/// What NCCL would choose, and the time that it expects.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct NcclEstimate {
-    /// The chosen algorithm.
-    pub algorithm: Algorithm,
-    /// The chosen protocol.
-    pub protocol: Protocol,
-    /// The expected time in seconds.
-    pub seconds: f64,
-}
-
 /// Channels that the graph search finds.
 #[derive(Debug, Clone, Copy)]
 struct Channels {
@@ -115,42 +107,7 @@ struct Channels {
     inter: f64,
 }
 
-/// Latency in microseconds and algorithm bandwidth in GB/s.
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    latency: f64,
-    bandwidth: f64,
-}
-
 impl Nccl {
-    /// NCCL's own estimate; `None` for a collective that its model does not have.
-    pub(crate) fn estimate(
-        &self,
-        collective: Collective,
-        bytes: f64,
-        shape: Shape,
-    ) -> Option<NcclEstimate> {
-        let times = self
-            .costs(collective, shape)
-            .map(|(algorithm, protocol, cost)| {
-                let corrected = cost.bandwidth * self.stepped(algorithm, protocol, bytes);
-                let plateau = match (collective, algorithm, protocol) {
-                    (Collective::AllReduce, Algorithm::Ring, Protocol::Simple) => {
-                        self.ring_plateau(bytes, shape)
-                    }
-                    _ => 1.0,
-                };
-                let latency = cost.latency * plateau;
-                let time = latency + bytes / (BYTES_PER_US_OF_GB_PER_S * corrected);
-                NcclEstimate {
-                    algorithm,
-                    protocol,
-                    seconds: time * SECONDS_PER_US,
-                }
-            });
-        times.min_by(|a, b| a.seconds.total_cmp(&b.seconds))
-    }
-
     /// The time to expect: each algorithm with its lowest latency over the protocols, scaled, with
     /// the bandwidth of its large chunks, and with the slow rise to the plateau that published
     /// sweeps show where NCCL changes protocols. Grows with the bytes, unlike NCCL's estimate.
@@ -179,21 +136,6 @@ impl Nccl {
             _ => fit.ramp_us * self.calibration.one_way_ramp,
         };
         (best + ramp * (bytes / MIB).cbrt()) * SECONDS_PER_US
-    }
-
-    fn costs(
-        &self,
-        collective: Collective,
-        shape: Shape,
-    ) -> impl Iterator<Item = (Algorithm, Protocol, Cost)> {
-        let pairs = ALGORITHMS
-            .into_iter()
-            .flat_map(|(algorithm, protocols)| protocols.iter().map(move |p| (algorithm, *p)));
-        pairs.filter_map(move |(algorithm, protocol)| {
-            let bandwidth = self.bandwidth(collective, algorithm, protocol, shape)?;
-            let latency = self.latency(collective, algorithm, protocol, shape);
-            Some((algorithm, protocol, Cost { latency, bandwidth }))
-        })
     }
 
     /// What NCCL's graph search would find for an algorithm.
@@ -417,34 +359,6 @@ impl Nccl {
 
     fn limit(&self, limits: &super::tuning::ByGeneration<[f64; 3]>, shape: Shape) -> f64 {
         limits.of(self.generation)[node_column(shape)]
-    }
-
-    /// NCCL's correction of trees at a size: constant between powers of two.
-    fn stepped(&self, algorithm: Algorithm, protocol: Protocol, bytes: f64) -> f64 {
-        let power = (bytes / 64.0).max(1.0).log2().floor() as usize;
-        // NCCL's comparison of the size leaves the last entry out for trees.
-        let entries = match algorithm {
-            Algorithm::Tree => 23,
-            Algorithm::NvlsTree if self.generation >= Generation::Blackwell => 24,
-            _ => 0,
-        };
-        if power < entries {
-            self.tuning.tree_correction.of(protocol)[power]
-        } else {
-            1.0
-        }
-    }
-
-    /// The factor on the latency of rings over several nodes at large sizes.
-    fn ring_plateau(&self, bytes: f64, shape: Shape) -> f64 {
-        let channels = self.channels(Algorithm::Ring, shape).count;
-        if shape.nodes <= 1.0 || bytes / (channels * shape.ranks) < 64.0 {
-            1.0
-        } else if self.generation == Generation::Volta {
-            1.9
-        } else {
-            1.4
-        }
     }
 }
 

@@ -6,6 +6,8 @@ use laggard_specs::Tables;
 use laggard_types::{BytesPerSecond, Seconds};
 use proptest::prelude::*;
 
+use super::nccl::estimate::NcclEstimate;
+use super::tuning::{Algorithm, Generation};
 use super::*;
 use measured::{Sweep, measured};
 
@@ -20,6 +22,23 @@ fn fabric(accelerator: &str, options: &FabricOptions) -> Fabric {
 
 fn bus(collective: Collective, ranks: u32, bytes: f64, seconds: f64) -> f64 {
     collective.bus_factor(ranks) * bytes / seconds / 1e9
+}
+
+/// NCCL's own estimate of a collective within a site, without what measurements add: `None` on
+/// machines without NCCL and for collectives that its model does not have.
+fn nccl_estimate(
+    collective: Collective,
+    bytes: f64,
+    group: &Group,
+    fabric: &Fabric,
+) -> Option<NcclEstimate> {
+    let Engine::Nccl(nccl) = &fabric.engine else {
+        return None;
+    };
+    if group.ranks <= 1 {
+        return None;
+    }
+    nccl.estimate(collective, bytes, shape(group, fabric))
 }
 
 /// A machine, ranks, and bytes with GB/s of bus bandwidth.

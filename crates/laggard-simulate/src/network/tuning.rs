@@ -13,7 +13,7 @@ const LATEST: &str = "2.30";
 /// A generation of NVIDIA's GPUs, as NCCL tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Generation {
+pub(crate) enum Generation {
     /// Compute capability 7.x and older.
     Volta,
     /// 8.x.
@@ -26,7 +26,7 @@ pub enum Generation {
 
 /// How a collective moves its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
+pub(crate) enum Algorithm {
     /// Two binary trees, each for half of the data.
     Tree,
     /// Rings.
@@ -45,7 +45,7 @@ pub enum Algorithm {
 
 /// How a message is cut and signalled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// Low latency: a flag with every 4 bytes.
     Ll,
     /// Low latency: a flag with every 120 bytes.
@@ -140,6 +140,7 @@ impl Latencies {
     }
 }
 
+#[cfg(test)]
 impl TreeCorrection {
     /// The share of a tree's bandwidth at each power of two from 64 B on.
     pub(crate) fn of(&self, protocol: Protocol) -> &[f64; 24] {

@@ -27,24 +27,6 @@ pub(super) struct Candidates {
     pub(super) assumed: bool,
 }
 
-/// Degrees of one rank, before a row sets them.
-pub(super) fn unset() -> Degrees {
-    Degrees {
-        tensor: 1,
-        context: 1,
-        pipeline: 1,
-        data: 1,
-        expert: 1,
-        virtual_stages: 1,
-        micro_batch: 1,
-        micro_batches: 1,
-        sequence_parallel: false,
-        zero: Zero::None,
-        shard_ranks: None,
-        recompute: Recompute::None,
-    }
-}
-
 /// The jobs that a row may mean. What it does not say is left open.
 ///
 /// # Errors
@@ -192,7 +174,7 @@ fn base(
         zero,
         shard_ranks,
         recompute: row.recomputation().unwrap_or(least_recompute(framework)),
-        ..unset()
+        ..Degrees::ONE
     })
 }
 

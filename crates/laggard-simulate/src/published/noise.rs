@@ -1,5 +1,6 @@
 //! How far published runs of equal inputs differ: no model can predict better than that.
 
+use laggard_stats::median;
 use serde::Serialize;
 
 use super::{PublishedJob, RowClass};
@@ -34,14 +35,13 @@ pub fn noise_floor(jobs: &[PublishedJob]) -> Vec<NoiseFloor> {
             }
         }
         groups.retain(|group| group.len() > 1);
-        let mut ratios: Vec<f64> = groups.iter().map(|group| ratio(group)).collect();
-        ratios.sort_by(f64::total_cmp);
+        let ratios: Vec<f64> = groups.iter().map(|group| ratio(group)).collect();
         Some(NoiseFloor {
             class,
             groups: groups.len(),
             rows: groups.iter().map(Vec::len).sum(),
-            median_ratio: *ratios.get(ratios.len() / 2)?,
-            largest_ratio: *ratios.last()?,
+            median_ratio: median(&ratios).ok()?,
+            largest_ratio: ratios.iter().copied().max_by(f64::total_cmp)?,
         })
     };
     RowClass::ALL.into_iter().filter_map(of_class).collect()

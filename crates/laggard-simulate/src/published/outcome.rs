@@ -114,7 +114,7 @@ impl Default for RowPrediction {
         Self {
             tokens_per_s: 0.0,
             step: StepTime::default(),
-            degrees: super::layout::unset(),
+            degrees: Degrees::ONE,
         }
     }
 }

@@ -153,3 +153,26 @@ fn frameworks_are_found_by_column_word_and_source() {
     assert_eq!(find("", "of our own", "8,full", ""), "megatron-lm-2022");
     assert_eq!(find("unheard of", "of our own", "1,", ""), "pytorch-fsdp");
 }
+
+/// The median of an even number of groups lies between the two in the middle.
+#[test]
+fn the_noise_floor_is_a_median_over_groups() {
+    let row = |id: &str, layers: u32, step: f64| {
+        format!(
+            "{id},train,S,GPT,{layers},2048,16,8192,50000,2048,64,1,8,a100-sxm4-80gb,1,1,8,bf16,\
+             {step},\n"
+        )
+    };
+    let rows = [
+        row("a", 24, 1.0),
+        row("b", 24, 1.2),
+        row("c", 12, 1.0),
+        row("d", 12, 1.6),
+        row("e", 6, 1.0),
+    ];
+    let jobs = jobs(&format!("{HEADER}\n{}", rows.concat())).jobs;
+    let floor = noise_floor(&jobs)[0];
+    assert_eq!((floor.groups, floor.rows), (2, 4));
+    assert!((floor.median_ratio - 1.4).abs() < 1e-9, "{floor:?}");
+    assert!((floor.largest_ratio - 1.6).abs() < 1e-9, "{floor:?}");
+}

@@ -1,7 +1,7 @@
 //! Random factors of durations: one draw per rank, phase and step, each a function of seed, rank,
 //! phase and step alone, so that neither threads nor the order of evaluation change them.
 
-use super::error::ScaleError;
+use crate::error::SimulateError;
 use laggard_stats::{normal_quantile, splitmix64_at};
 use laggard_types::Rank;
 
@@ -38,8 +38,8 @@ impl Jitter {
         autocorrelation: 0.0,
     };
 
-    pub(super) fn check(&self) -> Result<(), ScaleError> {
-        let refuse = |what: &'static str, why: String| Err(ScaleError::Jitter { what, why });
+    pub(super) fn check(&self) -> Result<(), SimulateError> {
+        let refuse = |what: &'static str, why: String| Err(SimulateError::Jitter { what, why });
         if !(0.0..1.0).contains(&self.autocorrelation) {
             let why = format!("is {}, not at least 0 and below 1", self.autocorrelation);
             return refuse("autocorrelation", why);
@@ -122,7 +122,7 @@ impl Noise {
     ///
     /// # Errors
     /// If the jitter is none that can be drawn.
-    pub fn new(jitter: &Jitter, seed: u64) -> Result<Self, ScaleError> {
+    pub fn new(jitter: &Jitter, seed: u64) -> Result<Self, SimulateError> {
         jitter.check()?;
         let autocorrelation = jitter.autocorrelation;
         let factor = factor_table(&jitter.distribution);
@@ -267,8 +267,9 @@ fn deviation_of(factor: &[Piece]) -> f64 {
     normal_mean(factor.iter().map(|piece| (piece.0 - 1.0).powi(2))).sqrt()
 }
 
-/// Straight between the probabilities that the quantiles are of, constant beyond them.
-fn quantile_at(list: &[f64], probability: f64) -> f64 {
+/// The value at a probability, of ascending quantiles at `(i + 1/2) / n`, at least one: straight
+/// between their probabilities, constant beyond them.
+pub(crate) fn quantile_at(list: &[f64], probability: f64) -> f64 {
     let at = (probability * list.len() as f64 - 0.5).clamp(0.0, (list.len() - 1) as f64);
     let below = at as usize;
     let above = (below + 1).min(list.len() - 1);

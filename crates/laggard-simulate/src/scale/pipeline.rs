@@ -5,8 +5,8 @@
 //! within a step every micro-batch takes a stage equally long, so that passes which nobody else
 //! waits for are summed, and waiting that other waiting implies is dropped.
 
-use super::error::ScaleError;
 use super::workload::{ScaleWorkload, StageTimes};
+use crate::error::SimulateError;
 use laggard_schedule::{
     Durations, LayerWork, Layout, ModelWork, OperationKind, Part, PartWork, Phase, Replay,
     Schedule, Times, generate,
@@ -69,7 +69,7 @@ impl Pipeline {
         workload: &ScaleWorkload,
         micro_batches: u32,
         least_factor: f64,
-    ) -> Result<Self, ScaleError> {
+    ) -> Result<Self, SimulateError> {
         let schedule = skeleton(&workload.layout, micro_batches)?;
         let replay = Replay::new(&schedule)?;
         let runs = Compiler::new(&schedule, &replay, workload, least_factor).runs();
@@ -135,7 +135,7 @@ pub(super) fn later(a: f64, b: f64) -> f64 {
 }
 
 /// The schedule of one replica with one rank for each stage and one layer for each piece.
-fn skeleton(layout: &Layout, micro_batches: u32) -> Result<Schedule, ScaleError> {
+fn skeleton(layout: &Layout, micro_batches: u32) -> Result<Schedule, SimulateError> {
     let skeleton = Layout {
         pipeline_parallel: layout.pipeline_parallel,
         virtual_stages: layout.virtual_stages,

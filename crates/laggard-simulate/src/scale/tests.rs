@@ -123,6 +123,42 @@ fn the_penalty_is_what_order_statistics_say() {
     }
 }
 
+/// At the sizes of nested groups too: the mean penalty of many steps lies where order statistics
+/// have it, to within four deviations of such a mean and the difference between their two passes.
+#[test]
+fn nested_groups_wait_as_long_as_order_statistics_say() {
+    for text in ["dp256", "dp64,tp4", "dp16,tp8,cp2", "dp64,zero3"] {
+        let layout = Layout::parse(text).expect("a layout");
+        let times = StageTimes {
+            optimizer_s: 0.0,
+            reduce_exposed_s: 0.0,
+            ..TIMES
+        };
+        let workload = ScaleWorkload {
+            stages: vec![times],
+            input_s: 0.0,
+            jitter: lognormal(0.05, 0.0),
+            ..workload(layout, 400)
+        };
+        let run = simulate_ranks(&workload).expect("a workload");
+        let walls = run.steps.iter().map(|step| step.wall_s);
+        let penalty = walls.sum::<f64>() / 400.0 / run.baseline.even_s - 1.0;
+        let expected = workload
+            .expected_penalty()
+            .expect("a jitter")
+            .expect("levels");
+        let interval = expected.step.interval_of_mean(400, 0.0).expect("steps");
+        // 90 % are 1.645 deviations.
+        let slack = 4.0 / 1.645 * (interval.high - expected.step.mean);
+        let penalty_expected = expected.step.mean - 1.0;
+        assert!(
+            (penalty - penalty_expected).abs() < slack + 0.03 * penalty_expected,
+            "{text}: {penalty}, not {penalty_expected} +- {slack}"
+        );
+        assert!(penalty > 0.05, "{text}: {penalty}");
+    }
+}
+
 #[test]
 fn blame_sums_to_what_was_waited_for_and_finds_the_slow() {
     let layout = Layout {

@@ -1,8 +1,8 @@
 //! What is simulated: groups, times of each pipeline stage, and everything that makes ranks differ.
 //! Where the times come from is not known here.
 
-use super::error::ScaleError;
 use super::noise::Jitter;
+use crate::error::{SimulateError, in_range, positive};
 use laggard_schedule::Layout;
 use laggard_types::Rank;
 use std::ops::Range;
@@ -100,7 +100,7 @@ impl ScaleWorkload {
     }
 
     /// Refuses what cannot be simulated.
-    pub(super) fn check(&self) -> Result<(), ScaleError> {
+    pub(super) fn check(&self) -> Result<(), SimulateError> {
         at_most("ranks", self.layout.world_size(), MOST_RANKS)?;
         at_most("steps", self.steps.into(), MOST_STEPS)?;
         self.layout.check(self.ranks())?;
@@ -113,7 +113,7 @@ impl ScaleWorkload {
         has_length("classes", self.class_of_rank.len(), "ranks", ranks)?;
         self.check_times()?;
         for factor in &self.class_factors {
-            positive(|| "the factor of a class".to_owned(), *factor)?;
+            positive("the factor of a class", *factor)?;
         }
         let classes = self.class_factors.len();
         if let Some(class) = self
@@ -127,7 +127,7 @@ impl ScaleWorkload {
         self.jitter.check()
     }
 
-    fn check_times(&self) -> Result<(), ScaleError> {
+    fn check_times(&self) -> Result<(), SimulateError> {
         for (stage, times) in self.stages.iter().enumerate() {
             for (name, value) in [
                 ("forward", times.forward_s),
@@ -138,15 +138,15 @@ impl ScaleWorkload {
                 ("optimizer", times.optimizer_s),
                 ("exposed gather", times.gather_exposed_s),
             ] {
-                time(|| format!("the {name} time of stage {stage}"), value)?;
+                time(format!("the {name} time of stage {stage}"), value)?;
             }
         }
-        time(|| "the transfer time".to_owned(), self.transfer_s)?;
-        time(|| "the input time".to_owned(), self.input_s)?;
-        time(|| "the norm time".to_owned(), self.norm_s)
+        time("the transfer time", self.transfer_s)?;
+        time("the input time", self.input_s)?;
+        time("the norm time", self.norm_s)
     }
 
-    fn check_troubles(&self) -> Result<(), ScaleError> {
+    fn check_troubles(&self) -> Result<(), SimulateError> {
         let ranks = u64::from(self.ranks());
         let within = |range: &Range<Rank>| match u64::from(range.end) > ranks {
             true => Err(dangling("rank", u64::from(range.end) - 1, ranks)),
@@ -154,30 +154,22 @@ impl ScaleWorkload {
         };
         for slow in &self.slow {
             within(&slow.ranks)?;
-            positive(
-                || format!("the factor of ranks {:?}", slow.ranks),
-                slow.factor,
-            )?;
+            positive(format!("the factor of ranks {:?}", slow.ranks), slow.factor)?;
         }
         for delay in &self.delays {
             within(&delay.ranks)?;
             time(
-                || format!("the delay of ranks {:?}", delay.ranks),
+                format!("the delay of ranks {:?}", delay.ranks),
                 delay.seconds,
             )?;
         }
         let Some(pauses) = self.pauses else {
             return Ok(());
         };
-        time(|| "the length of a pause".to_owned(), pauses.seconds)?;
-        if (0.0..=1.0).contains(&pauses.probability) {
-            return Ok(());
-        }
-        Err(ScaleError::Value {
-            what: "the probability of a pause".to_owned(),
-            value: pauses.probability,
-            hint: "it must lie between 0 and 1",
-        })
+        time("the length of a pause", pauses.seconds)?;
+        let (name, value) = ("the probability of a pause", pauses.probability);
+        let fits = (0.0..=1.0).contains(&value);
+        in_range(name, value, fits, "between 0 and 1").map(|_| ())
     }
 
     /// What each rank's kernels' times are multiplied by for good.
@@ -199,10 +191,10 @@ fn has_length(
     given: usize,
     subjects: &'static str,
     needed: usize,
-) -> Result<(), ScaleError> {
+) -> Result<(), SimulateError> {
     match given == needed {
         true => Ok(()),
-        false => Err(ScaleError::Length {
+        false => Err(SimulateError::Length {
             what,
             given,
             subjects,
@@ -211,37 +203,18 @@ fn has_length(
     }
 }
 
-fn at_most(what: &'static str, given: u64, limit: u64) -> Result<(), ScaleError> {
+fn at_most(what: &'static str, given: u64, limit: u64) -> Result<(), SimulateError> {
     match given <= limit {
         true => Ok(()),
-        false => Err(ScaleError::TooLarge { what, given, limit }),
+        false => Err(SimulateError::TooLarge { what, given, limit }),
     }
 }
 
-fn dangling(what: &'static str, index: u64, count: u64) -> ScaleError {
-    ScaleError::Dangling { what, index, count }
+fn dangling(what: &'static str, index: u64, count: u64) -> SimulateError {
+    SimulateError::Dangling { what, index, count }
 }
 
-fn time(what: impl Fn() -> String, value: f64) -> Result<(), ScaleError> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(());
-    }
-    let hint = "times must be finite and not negative";
-    Err(ScaleError::Value {
-        what: what(),
-        value,
-        hint,
-    })
-}
-
-fn positive(what: impl Fn() -> String, value: f64) -> Result<(), ScaleError> {
-    if value.is_finite() && value > 0.0 {
-        return Ok(());
-    }
-    let hint = "factors must be finite and positive";
-    Err(ScaleError::Value {
-        what: what(),
-        value,
-        hint,
-    })
+fn time(name: impl Into<String>, value: f64) -> Result<(), SimulateError> {
+    let fits = value.is_finite() && value >= 0.0;
+    in_range(name, value, fits, "at least 0 and finite").map(|_| ())
 }

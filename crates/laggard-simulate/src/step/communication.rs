@@ -5,7 +5,7 @@ use laggard_schedule::Zero;
 use laggard_types::Collective;
 
 use super::parameters_of_rank;
-use crate::job::{Job, Machine};
+use crate::job::{Degrees, Job, Machine};
 use crate::network::{Group, collective_seconds};
 
 /// Bytes of an element in half precision.
@@ -27,19 +27,23 @@ pub struct Communication {
     pub transfer_s: f64,
     /// Reducing gradients and gathering parameters once a step.
     pub gradients_s: f64,
+    /// The reduction alone.
+    pub reduce_s: f64,
 }
 
 impl Communication {
     /// The collectives of a job on a machine.
     #[must_use]
     pub fn of(job: &Job, machine: &Machine) -> Self {
+        let [reduce_s, gather_s] = gradients(job, machine);
         Self {
             tensor_s: tensor(job, machine),
             context_s: context(job, machine),
             expert_s: expert(job, machine),
             shard_s: shard(job, machine),
             transfer_s: transfer(job, machine),
-            gradients_s: gradients(job, machine),
+            gradients_s: reduce_s + gather_s,
+            reduce_s,
         }
     }
 }
@@ -50,11 +54,31 @@ pub(super) fn shards(job: &Job) -> f64 {
     f64::from(job.degrees.shard_ranks.map_or(all, |ranks| ranks.min(all)))
 }
 
-/// The same of experts.
-pub(super) fn expert_shards(job: &Job) -> f64 {
-    let degrees = &job.degrees;
-    let ranks = degrees.gradient_ranks() * degrees.tensor;
-    f64::from((ranks / degrees.expert).max(1))
+/// How the ranks of a replica's layer share its routed experts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RoutedOver {
+    /// Ranks that have all experts of a layer together.
+    pub(super) shared_by: f64,
+    /// Ranks that have the same of them, and share out what ZeRO shares.
+    pub(super) shards: f64,
+    /// How far apart two of those are.
+    stride: u32,
+}
+
+/// Alone, tensor-parallel ranks each have a part of every expert. With experts on ranks of their
+/// own, these are taken from the tensor-parallel ranks first, and experts are whole (Megatron-LM's
+/// `--expert-tensor-parallel-size 1`).
+pub(super) fn routed_over(degrees: &Degrees) -> RoutedOver {
+    let replicas = degrees.gradient_ranks();
+    let (shared_by, shards) = match degrees.expert {
+        1 => (degrees.tensor, replicas),
+        expert => (expert, (replicas * degrees.tensor / expert).max(1)),
+    };
+    RoutedOver {
+        shared_by: shared_by.into(),
+        shards: shards.into(),
+        stride: shared_by,
+    }
 }
 
 fn group(job: &Job, machine: &Machine, ranks: u32, stride: u32) -> Group {
@@ -111,12 +135,13 @@ fn shard(job: &Job, machine: &Machine) -> f64 {
         let bytes = HALF_BYTES * parameters;
         collective_seconds(Collective::AllGather, bytes, &group, &machine.fabric)
     };
-    let routed = shape.routed_parameters() / f64::from(degrees.expert);
+    let over = routed_over(degrees);
+    let routed = shape.routed_parameters() / over.shared_by;
     gather(
         dense / f64::from(degrees.tensor),
         shards(job),
         degrees.tensor,
-    ) + gather(routed, expert_shards(job), degrees.expert)
+    ) + gather(routed, over.shards, over.stride)
 }
 
 fn transfer(job: &Job, machine: &Machine) -> f64 {
@@ -132,30 +157,32 @@ fn transfer(job: &Job, machine: &Machine) -> f64 {
     collective_seconds(Collective::SendRecv, bytes, &group, &machine.fabric)
 }
 
-fn gradients(job: &Job, machine: &Machine) -> f64 {
+/// Reducing the gradients of a rank, and gathering its parameters.
+fn gradients(job: &Job, machine: &Machine) -> [f64; 2] {
     let degrees = &job.degrees;
     if degrees.zero == Zero::Parameters {
-        return 0.0;
+        return [0.0; 2];
     }
     let (dense, routed) = parameters_of_rank(job);
-    let reduce = |parameters: f64, ranks: u32, stride: u32| {
+    let exchange = |parameters: f64, ranks: u32, stride: u32| {
         let group = group(job, machine, ranks, stride);
         let seconds = |collective, size: f64| {
             collective_seconds(collective, size * parameters, &group, &machine.fabric)
         };
         let gradient = job.software.gradient_bytes;
         match degrees.zero {
-            Zero::None => seconds(Collective::AllReduce, gradient),
-            _ => {
-                seconds(Collective::ReduceScatter, gradient)
-                    + seconds(Collective::AllGather, HALF_BYTES)
-            }
+            Zero::None => [seconds(Collective::AllReduce, gradient), 0.0],
+            _ => [
+                seconds(Collective::ReduceScatter, gradient),
+                seconds(Collective::AllGather, HALF_BYTES),
+            ],
         }
     };
-    let of_dense = reduce(dense, degrees.gradient_ranks(), degrees.tensor);
-    let of_routed = reduce(routed, expert_shards(job) as u32, degrees.expert);
-    match job.shape.experts {
-        Some(_) => of_dense + of_routed,
-        None => of_dense,
+    let of_dense = exchange(dense, degrees.gradient_ranks(), degrees.tensor);
+    if job.shape.experts.is_none() {
+        return of_dense;
     }
+    let over = routed_over(degrees);
+    let of_routed = exchange(routed, over.shards as u32, over.stride);
+    [of_dense[0] + of_routed[0], of_dense[1] + of_routed[1]]
 }

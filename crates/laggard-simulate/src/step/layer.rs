@@ -134,7 +134,7 @@ impl LayerTimes {
     fn recomputed(&self, job: &Job, forward: f64) -> f64 {
         match (job.degrees.recompute, job.software.selective) {
             (Recompute::None, _) => 0.0,
-            (Recompute::Layers, _) => forward,
+            (Recompute::Layers, _) => job.recomputed_share() * forward,
             (Recompute::Attention, Selective::Half) => {
                 HALF * self.products_s[0] + self.elementwise_s[0]
             }
@@ -153,10 +153,7 @@ fn host(job: &Job, layer: f64) -> f64 {
         Kernels::Eager => 1.0,
         _ => HOST_FUSED,
     };
-    let again = match job.degrees.recompute {
-        Recompute::Layers => 1.0 + HOST_RECOMPUTE,
-        _ => 1.0,
-    };
+    let again = 1.0 + HOST_RECOMPUTE * job.recomputed_share();
     layer * fused * again
 }
 

@@ -8,8 +8,8 @@ use crate::compute::{Constant, Constants, Kernelry};
 use crate::job::{Job, Machine};
 use crate::network::{Group, collective_seconds};
 
-/// Bytes of a parameter as schedules count the work of an update: single precision.
-const PARAMETER_BYTES: f64 = 4.0;
+/// Passes over a gradient and its sum that adding them up takes: two reads, one write.
+const ADDING_PASSES: f64 = 3.0;
 
 /// What operations of a job cost on a machine when nothing delays them.
 #[derive(Debug, Clone)]
@@ -21,15 +21,21 @@ pub struct OperationCosts {
     attention: [f64; 2],
     /// Seconds per FLOP of the output head.
     head: f64,
+    /// Bytes by which the schedule counts a parameter or gradient.
+    element_bytes: f64,
+    /// Bytes of a gradient as the software reduces it.
+    gradient_bytes: f64,
     /// Seconds per parameter of the optimizer.
     update: f64,
+    /// Seconds per byte of memory-bound kernels.
+    byte: f64,
     host: f64,
 }
 
 impl OperationCosts {
-    /// The costs of a job's operations.
+    /// The costs of a job's operations, in a schedule whose elements have `element_bytes`.
     #[must_use]
-    pub fn of(job: &Job, machine: &Machine, constants: &Constants) -> Self {
+    pub fn of(job: &Job, machine: &Machine, constants: &Constants, element_bytes: u64) -> Self {
         let kernels = Kernelry {
             machine,
             constants,
@@ -56,15 +62,21 @@ impl OperationCosts {
             attention: [0, 1].map(|pass| rate(pass, layer.attention_s[pass], scores)),
             head: head(job, &kernels) / (shape.heads_out * head_flop),
             update: kernels.memory(constants.get(Constant::OptimizerBytes)),
+            byte: kernels.memory(1.0),
+            element_bytes: element_bytes as f64,
+            gradient_bytes: job.software.gradient_bytes,
             host: constants.get(Constant::HostMicroBatch),
         }
     }
 
-    /// Seconds of an operation; of a meeting point without the waiting, where `group` says how its
-    /// members lie on the machine.
+    /// Seconds of an operation; of a meeting point without the waiting. `group` says how its
+    /// members lie on the machine, `head` whether it belongs to the output head.
     #[must_use]
-    pub fn seconds(&self, operation: &Operation, group: &Group) -> f64 {
-        let bytes = operation.bytes as f64;
+    pub fn seconds(&self, operation: &Operation, (group, head): (&Group, bool)) -> f64 {
+        let bytes = match operation.phase {
+            Phase::GradientReduce => self.elements(operation) * self.gradient_bytes,
+            _ => operation.bytes as f64,
+        };
         match operation.kind {
             OperationKind::Host => self.host,
             OperationKind::Collective(collective) => {
@@ -73,18 +85,26 @@ impl OperationCosts {
             OperationKind::Send | OperationKind::Receive => {
                 collective_seconds(Collective::SendRecv, bytes, group, &self.machine.fabric)
             }
-            OperationKind::Compute => self.compute(operation),
+            OperationKind::Compute => self.compute(operation, head),
         }
     }
 
-    fn compute(&self, operation: &Operation) -> f64 {
-        if operation.flop <= 0.0 && operation.attention_flop <= 0.0 {
-            return operation.bytes as f64 / PARAMETER_BYTES * self.update;
-        }
-        if operation.parts.contains(&Part::Head) {
+    fn compute(&self, operation: &Operation, head: bool) -> f64 {
+        let gradients = self.elements(operation) * self.gradient_bytes * self.byte;
+        let pass = match operation.phase {
+            Phase::Optimizer => return self.elements(operation) * self.update,
+            Phase::GradientNorm => return gradients,
+            Phase::GradientReduce => return ADDING_PASSES * gradients,
+            phase => usize::from(phase == Phase::Backward),
+        };
+        // Modules that predict further tokens have heads of their own.
+        if head || operation.parts == [Part::Head] {
             return operation.flop * self.head;
         }
-        let pass = usize::from(operation.phase == Phase::Backward);
         operation.flop * self.product[pass] + operation.attention_flop * self.attention[pass]
+    }
+    /// Parameters or gradients that an operation is about.
+    fn elements(&self, operation: &Operation) -> f64 {
+        operation.bytes as f64 / self.element_bytes
     }
 }

@@ -1,7 +1,9 @@
 use super::*;
-use crate::job::{Frameworks, Precision, Shape};
+use crate::job::{Degrees, Frameworks, Machine, Precision, Shape};
+use crate::network::FabricOptions;
 use crate::scale::simulate_ranks;
 use laggard_specs::{Cluster, Tables};
+use laggard_types::BytesPerSecond;
 
 struct Fixture {
     tables: Tables,
@@ -21,6 +23,19 @@ impl Fixture {
     }
 
     fn world(&self, layout: &str, micro_batches: u32, counts: &[(usize, u64)]) -> World {
+        let classes: Vec<_> = counts
+            .iter()
+            .map(|(at, n)| (&self.classes[*at], *n))
+            .collect();
+        self.world_of(layout, micro_batches, &classes)
+    }
+
+    fn world_of(
+        &self,
+        layout: &str,
+        micro_batches: u32,
+        classes: &[(&ForecastClass, u64)],
+    ) -> World {
         let model = self.tables.model("llama3-8b").expect("a model");
         let layout = Layout::parse(layout).expect("a layout");
         let layout = Layout {
@@ -38,11 +53,22 @@ impl Fixture {
                 .expect("a framework")
                 .software,
         };
-        let classes: Vec<_> = counts
-            .iter()
-            .map(|(at, n)| (&self.classes[*at], *n))
-            .collect();
-        World::new((&job, model), &classes, &self.constants).expect("a world")
+        World::new((&job, model), classes, &self.constants).expect("a world")
+    }
+
+    /// The first class with another network.
+    fn with_network(&self, bytes_per_s: f64) -> ForecastClass {
+        let class = &self.classes[0];
+        let options = FabricOptions {
+            scale_out_bandwidth: Some(BytesPerSecond(bytes_per_s)),
+            ..FabricOptions::default()
+        };
+        let accelerator = self.tables.accelerator(&class.accelerator);
+        let accelerator = accelerator.expect("an accelerator");
+        ForecastClass {
+            machine: Machine::new(accelerator, &options).expect("a machine"),
+            ..class.clone()
+        }
     }
 }
 
@@ -118,4 +144,91 @@ fn a_large_world_is_made_without_a_graph_of_all_ranks() {
             .iter()
             .all(|it| it.forward_s > 0.0 && it.optimizer_s > 0.0)
     );
+}
+
+/// Under ZeRO-3 every pass gathers its parameters: what nothing hides of that is in sketches too, as
+/// often as there are micro-batches.
+#[test]
+fn sketches_have_gathers_of_sharded_parameters() {
+    let fixture = Fixture::new();
+    let slow = fixture.with_network(2e9);
+    let step = |class: &ForecastClass, micro_batches| {
+        let world = fixture.world_of("dp16,zero3", micro_batches, &[(class, 16)]);
+        let run = simulate_ranks(&world.workload(&calm(2)).expect("a workload")).expect("a run");
+        (world.step().expect("a step").step_s, run.steps[1].wall_s)
+    };
+    for micro_batches in [1, 4] {
+        let (graph, sketch) = step(&slow, micro_batches);
+        let (fast, _) = step(&fixture.classes[0], micro_batches);
+        assert!(graph > 2.0 * fast, "most of it is exposed: {graph} {fast}");
+        assert!(
+            (sketch / graph - 1.0).abs() < 0.01,
+            "{micro_batches}: {sketch} {graph}"
+        );
+    }
+}
+
+/// What is communicated takes as long as on the class whose step is longest, which need not be that
+/// of the slowest kernels.
+#[test]
+fn the_class_of_the_longest_step_sets_what_is_communicated() {
+    let fixture = Fixture::new();
+    let slow_network = fixture.with_network(1e9);
+    // H200 computes as fast as H100, but for its memory; A GB200 much faster.
+    for class in [&fixture.classes[1], &fixture.classes[2]] {
+        let exposed = |classes: &[(&ForecastClass, u64)]| {
+            let world = fixture.world_of("dp32", 1, classes);
+            let workload = world.workload(&calm(1)).expect("a workload");
+            workload.stages[0].reduce_exposed_s
+        };
+        let alone = exposed(&[(&slow_network, 32)]);
+        assert!(alone > 10.0 * exposed(&[(class, 32)]));
+        for classes in [
+            [(&slow_network, 16), (class, 16)],
+            [(class, 16), (&slow_network, 16)],
+        ] {
+            assert!((exposed(&classes) / alone - 1.0).abs() < 1e-9);
+        }
+    }
+    let faster_kernels = ForecastClass {
+        machine: Machine {
+            half_peak: 2.0 * slow_network.machine.half_peak,
+            ..slow_network.machine.clone()
+        },
+        ..slow_network.clone()
+    };
+    let exposed = |classes: &[(&ForecastClass, u64)]| {
+        let world = fixture.world_of("dp32", 1, classes);
+        let workload = world.workload(&calm(1)).expect("a workload");
+        workload.stages[0].reduce_exposed_s
+    };
+    let alone = exposed(&[(&faster_kernels, 32)]);
+    let mixed = exposed(&[(&faster_kernels, 16), (&fixture.classes[0], 16)]);
+    assert!((mixed / alone - 1.0).abs() < 1e-9, "{mixed} {alone}");
+}
+
+/// Layers that do not divide are cut as the closed form has them.
+#[test]
+fn uneven_stages_are_those_of_the_closed_form() {
+    let fixture = Fixture::new();
+    let layers_of = |layout: &str| {
+        let world = fixture.world(layout, 8, &[(0, 24)]);
+        let of_stage = |stage: u32| {
+            let ranks = world.schedule.stage_of_rank.iter();
+            let rank = ranks.take_while(|of| **of != stage).count();
+            let program = world.schedule.program(rank as Rank).iter();
+            let operations = program.map(|id| &world.schedule.operations[*id as usize]);
+            let own = operations.filter(|it| it.kind == OperationKind::Compute);
+            let layers: std::collections::BTreeSet<u32> = own.filter_map(|it| it.layer).collect();
+            layers.into_iter().filter(|layer| *layer < 32).count()
+        };
+        (0..world.schedule.stages())
+            .map(of_stage)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(layers_of("pp3"), [11, 11, 10]);
+    assert_eq!(layers_of("pp6"), [5, 5, 5, 6, 6, 5]);
+    let of_17 = layers_of("pp17");
+    assert_eq!((of_17[0], of_17[16]), (1, 1));
+    assert!(of_17[1..16].iter().all(|layers| *layers == 2));
 }
