@@ -13,6 +13,7 @@ mod layouts;
 pub mod money;
 mod number;
 mod options;
+mod pipelines;
 pub mod pools;
 mod power;
 mod problem;
@@ -41,10 +42,16 @@ pub use options::{
     ClassTime, Group, JobPlan, Kind, MixedPipeline, Options, Outcome, Parts, PlanOption, Use,
     error_factor, options,
 };
+pub use pipelines::{
+    FoundPipeline, NoPipeline, Pipeline, PipelineCosts, PipelineStage, Slot, StagePlace,
+    fastest_pipeline,
+};
 pub use power::{SiteLoad, loads};
 pub use problem::{Class, Factors, Known, Place, PlanError, Problem, Reserve, Terms, Training};
 pub use service::{Offer, Offers, Served, Service, offers, serve};
 pub use rehearsal::{Gain, Rehearsal, RehearsalRow, RehearsedJob};
 pub use shares::{Shares, SharesError, Worker, share_out};
 pub use sharing::{InTime, InTurn, Shared, Sharing, Wanted, in_time, in_turn, share};
-pub use stages::{Chain, ChainError, Cut, Stage, cut_chain, order_stages};
+pub use stages::{
+    Chain, ChainError, Cut, Stage, StageSeconds, cut_chain, order_stages, pipeline_seconds,
+};
