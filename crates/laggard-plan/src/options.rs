@@ -7,6 +7,7 @@ mod loosely;
 mod relaxation;
 mod search;
 mod spans;
+mod trimmed;
 
 use laggard_simulate::Precision;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use devices::Use;
 pub use job::{ClassTime, Group, JobPlan, Outcome, Parts};
 pub use spans::MixedPipeline;
+pub use trimmed::{Trimmed, trimmed};
 
 use crate::figures::{Figures, figures};
 use crate::problem::{Class, Factors, PlanError, Problem};

@@ -73,7 +73,7 @@ pub use manifest::{
     RankPlace, TimeBasis, Workload,
 };
 pub use part::{accept_file, is_shared, part_files, remove_part};
-pub use reader::{Record, Rows, SampleReading};
+pub use reader::{MANIFEST_FILE, Record, Rows, SampleReading};
 pub use recorder::RankRecorder;
 pub use sketch::{SketchBaseline, SketchRank, SketchRows, SketchStep, write_sketch};
 pub use table::{Sample, StepWork, Telemetry};

@@ -20,7 +20,7 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 /// Name of the manifest in a record.
-pub(crate) const MANIFEST_FILE: &str = "manifest.json";
+pub const MANIFEST_FILE: &str = "manifest.json";
 /// Name of the closing in a record.
 pub(crate) const CLOSING_FILE: &str = "closing.json";
 

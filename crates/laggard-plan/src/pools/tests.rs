@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// The most that any allocation of a small problem is worth, by looking at all of them.
-fn by_enumeration(problem: &PoolProblem) -> Option<f64> {
+/// Looks at every allocation of a small problem that is allowed, with its value.
+pub(super) fn for_each_allocation(problem: &PoolProblem, mut see: impl FnMut(&[Vec<u64>], f64)) {
     let members: Vec<(usize, usize)> = problem
         .uses
         .iter()
@@ -17,23 +17,31 @@ fn by_enumeration(problem: &PoolProblem) -> Option<f64> {
         .iter()
         .map(|it| vec![0; it.members.len()])
         .collect();
-    let mut best = None;
     loop {
         if let Ok(worth) = value(problem, &counts) {
-            best = Some(best.map_or(worth.value, |best: f64| best.max(worth.value)));
+            see(&counts, worth.value);
         }
         let next = members.iter().find(|(of_use, member)| {
             let class = problem.uses[*of_use].members[*member].class;
             counts[*of_use][*member] < problem.classes[class].domains
         });
         let Some(&(of_use, member)) = next else {
-            return best;
+            return;
         };
         for &(earlier, of) in members.iter().take_while(|it| **it != (of_use, member)) {
             counts[earlier][of] = 0;
         }
         counts[of_use][member] += 1;
     }
+}
+
+/// The most that any allocation of a small problem is worth, by looking at all of them.
+fn by_enumeration(problem: &PoolProblem) -> Option<f64> {
+    let mut best: Option<f64> = None;
+    for_each_allocation(problem, |_, value| {
+        best = Some(best.map_or(value, |best| best.max(value)));
+    });
+    best
 }
 
 fn number(most: u32) -> impl Strategy<Value = f64> {
@@ -88,7 +96,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn a_problem()(
+    pub(super) fn a_problem()(
         classes in prop::collection::vec((1_u64..4, 0_u64..2, 0_usize..2, number(10)), 1..4),
         limits in prop::collection::vec(prop::option::of(number(300)), 2),
     )(
@@ -202,7 +210,7 @@ proptest! {
 
 /// A site of `classes` classes at about the rates of Hopper and Blackwell, with pools for three
 /// jobs and a lease, whose power does not suffice for all.
-fn a_site(classes: usize, domains: u64) -> PoolProblem {
+pub(super) fn a_site(classes: usize, domains: u64) -> PoolProblem {
     let rate = |class: usize, of_use: usize| {
         let spread = 0.013 * ((class * 7919 + of_use) % 97) as f64 / 97.0;
         8.0 * [1.0, 1.1, 2.22, 2.4, 0.5][class % 5] * (1.0 + spread)
