@@ -76,7 +76,7 @@ impl Space {
 /// The slowest machine of some classes with the least memory of all: what fits there fits on each.
 pub fn weakest<'c>(classes: impl Iterator<Item = &'c ForecastClass> + Clone) -> Option<Machine> {
     let machines = || classes.clone().map(|class| &class.machine);
-    let slowest = machines().min_by(|a, b| a.half_peak.total_cmp(&b.half_peak))?;
+    let slowest = machines().min_by(|a, b| a.paced_peak().total_cmp(&b.paced_peak()))?;
     let memory = machines().map(|it| it.memory_bytes);
     Some(Machine {
         memory_bytes: memory.fold(f64::MAX, f64::min),

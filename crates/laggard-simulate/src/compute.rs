@@ -59,8 +59,12 @@ impl Kernelry<'_> {
         self.constants.get(constant)
     }
 
-    /// Seconds of moving so many bytes through memory.
+    /// Seconds of a kernel that does nothing but move so many bytes through memory.
     pub(crate) fn memory(&self, bytes: f64) -> f64 {
+        self.machine.memory_bound_factor * self.moving(bytes)
+    }
+
+    fn moving(&self, bytes: f64) -> f64 {
         bytes / (self.machine.memory_bandwidth * self.constant(Constant::MemoryShare))
     }
 
@@ -76,9 +80,9 @@ impl Kernelry<'_> {
         let rate = machine.peak(self.precision) * self.half_share() * share;
         let depth = 1.0 + self.constant(Constant::ProductDepth) / k;
         let computing = 2.0 * m * n * k / rate * self.quantisation(m, n) * depth;
-        let moving = self.memory(2.0 * (m * k + k * n + m * n));
+        let moving = self.moving(2.0 * (m * k + k * n + m * n));
         // The two overlap within a kernel, but not wholly: between their larger and their sum.
-        computing.hypot(moving)
+        machine.products_factor * computing.hypot(moving)
     }
 
     /// Share of the peak that large products reach in half precision.
@@ -129,7 +133,8 @@ impl Kernelry<'_> {
         });
         let narrow = (work.head_dim / BEST_HEAD_DIM).min(1.0).sqrt();
         let flop = 4.0 * work.queries * work.attended * work.heads * work.head_dim;
-        let forward = flop / (self.machine.half_peak * share * narrow);
+        let forward =
+            self.machine.products_factor * flop / (self.machine.half_peak * share * narrow);
         // Backward computes the scores again: five products where forward has two.
         [
             forward,
@@ -148,7 +153,8 @@ impl Kernelry<'_> {
             * work.head_dim
             / (work.head_dim + BATCHED_HEAD_LOSS);
         let scores = work.queries * work.keys * work.heads;
-        let products = 4.0 * scores * work.head_dim / (self.machine.half_peak * share);
+        let flop = 4.0 * scores * work.head_dim;
+        let products = self.machine.products_factor * flop / (self.machine.half_peak * share);
         let softmax = self.memory(scores * self.constant(bytes));
         // Softmax backward reads its output and the gradient, and its dropout's mask.
         [products + softmax, 2.0 * products + 1.3 * softmax]

@@ -97,6 +97,45 @@ pub enum SimulateError {
         /// The class of its device.
         class: String,
     },
+    /// A record that says nothing of how the job was laid out.
+    #[error(
+        "the record has no layout, so that nothing can be predicted to hold it against\nhint: \
+         calibrate on a record of `laggard run`"
+    )]
+    NoLayoutInRecord,
+    /// A record of another model than the one of this name.
+    #[error(
+        "the record's model {model} has {recorded} parameters, the one of that name {known}\nhint: \
+         give the model that was run with --models"
+    )]
+    OtherModel {
+        /// Its name.
+        model: String,
+        /// Parameters by the record.
+        recorded: f64,
+        /// Parameters of the table's.
+        known: f64,
+    },
+    /// A record whose arithmetic tells nothing of the one that is forecast.
+    #[error(
+        "the record was computed in {data_type}, but {why}\nhint: calibrate on a run in the \
+         arithmetic of the forecast (--precision)"
+    )]
+    OtherArithmetic {
+        /// Element type by the record.
+        data_type: String,
+        /// Why that tells nothing.
+        why: String,
+    },
+    /// A record of a class that was not there.
+    #[error(
+        "class `{class}` of the record was emulated, and says nothing of the real one\nhint: \
+         calibrate on a run without --classes"
+    )]
+    EmulatedClass {
+        /// Its name in the record.
+        class: String,
+    },
     /// A batch that replicas cannot share evenly.
     #[error(
         "a step of {sequences} sequences cannot be shared out over replicas and micro-batches that \

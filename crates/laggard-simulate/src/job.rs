@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SimulateError;
 
-pub use machine::{Family, Machine};
+pub use machine::{Corrections, Family, Machine};
 pub use shape::{ExpertShape, Product, Shape, Split};
 pub use software::{
     Accumulation, AttentionKernel, Framework, Frameworks, Kernels, Selective, ShardUpdate,

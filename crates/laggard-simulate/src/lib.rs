@@ -3,6 +3,7 @@
 
 mod calibration;
 mod compute;
+mod correction;
 mod error;
 mod forecast;
 mod goodput;
@@ -21,6 +22,10 @@ pub use calibration::{
     observations,
 };
 pub use compute::{Constant, ConstantEntry, Constants};
+pub use correction::{
+    ClassCorrection, Correction, Expectation, MeasuredRun, OwnStep, Ratio, RunComparison,
+    compare_run,
+};
 pub use error::SimulateError;
 pub use forecast::{ClassForecast, Forecast, ForecastClass, forecast, mix_alone};
 pub use goodput::{
@@ -29,9 +34,9 @@ pub use goodput::{
 pub use graph::{PredictedTimeline, RankTimes, StepPrediction, predict_step, predicted_work};
 pub use jitter::{Maximum, NestedPenalties};
 pub use job::{
-    Accumulation, AttentionKernel, Degrees, ExpertShape, Family, Framework, Frameworks, Job,
-    Kernels, Machine, Precision, Product, Selective, Shape, ShardUpdate, Software, Split,
-    TensorOverlap, layout_of,
+    Accumulation, AttentionKernel, Corrections, Degrees, ExpertShape, Family, Framework,
+    Frameworks, Job, Kernels, Machine, Precision, Product, Selective, Shape, ShardUpdate, Software,
+    Split, TensorOverlap, layout_of,
 };
 pub use lockstep::{
     Cause, ClassMfu, Combination, Example, FleetAssumptions, FleetClass, FleetWaterfall,

@@ -91,7 +91,7 @@ pub fn collective_seconds(
         Some(link) if group.ranks > group.ranks_per_site => {
             across_sites(collective, bytes, group, fabric, link)
         }
-        _ => within_site(collective, bytes, group, fabric),
+        _ => fabric.time_factor * within_site(collective, bytes, group, fabric),
     }
 }
 

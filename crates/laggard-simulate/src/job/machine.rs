@@ -3,7 +3,7 @@
 use laggard_specs::Accelerator;
 
 use super::Precision;
-use crate::error::SimulateError;
+use crate::error::{SimulateError, positive};
 use crate::network::{Fabric, FabricOptions};
 
 /// Accelerators whose kernels reach alike shares of their peaks.
@@ -26,6 +26,8 @@ pub enum Family {
 pub struct Machine {
     /// Whose kernels it runs.
     pub family: Family,
+    /// Peak in single precision outside matrix engines, FLOP/s; `None` where it is not known.
+    pub single_peak: Option<f64>,
     /// Dense peak in half precision, FLOP/s.
     pub half_peak: f64,
     /// Dense peak in fp8, FLOP/s; that in half precision where there is none.
@@ -40,8 +42,35 @@ pub struct Machine {
     pub multiprocessors: f64,
     /// Power limit over that of the family's full-power part, at most 1.
     pub power_share: f64,
+    /// Time of products and of attention over what datasheet and constants give; 1 unless a run
+    /// has told otherwise ([`Machine::corrected`]).
+    pub products_factor: f64,
+    /// The same of kernels that are bound by memory.
+    pub memory_bound_factor: f64,
     /// The links.
     pub fabric: Fabric,
+}
+
+/// Times over what datasheet and constants give: 1 where these are right, 2 where all takes twice
+/// as long.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Corrections {
+    /// Of matrix products and of attention.
+    pub products: f64,
+    /// Of kernels that are bound by memory: element-wise ones and the optimizer's.
+    pub memory_bound: f64,
+    /// Of collectives and transfers within a site, without waiting.
+    pub links: f64,
+}
+
+impl Default for Corrections {
+    fn default() -> Self {
+        Self {
+            products: 1.0,
+            memory_bound: 1.0,
+            links: 1.0,
+        }
+    }
 }
 
 impl Machine {
@@ -70,6 +99,7 @@ impl Machine {
         let tiled = !matches!(family, Family::Tpu | Family::Other);
         Ok(Self {
             family,
+            single_peak: accelerator.dense_fp32_flop_per_s.map(|peak| peak.0),
             half_peak,
             fp8_peak,
             fp4_peak: fp4_peak.unwrap_or(fp8_peak),
@@ -82,7 +112,45 @@ impl Machine {
                 _ => 0.0,
             },
             power_share: power_share(accelerator),
+            products_factor: 1.0,
+            memory_bound_factor: 1.0,
             fabric: Fabric::new(accelerator, options)?,
+        })
+    }
+
+    /// The same machine with times that a run of it has told.
+    ///
+    /// # Errors
+    /// A factor that is not above zero and finite.
+    pub fn corrected(&self, corrections: &Corrections) -> Result<Self, SimulateError> {
+        let products = positive("correction of products", corrections.products)?;
+        let memory_bound = positive(
+            "correction of memory-bound kernels",
+            corrections.memory_bound,
+        )?;
+        let links = positive("correction of links", corrections.links)?;
+        Ok(Self {
+            products_factor: self.products_factor * products,
+            memory_bound_factor: self.memory_bound_factor * memory_bound,
+            fabric: self.fabric.slowed(links),
+            ..self.clone()
+        })
+    }
+
+    /// Dense peak in half precision that kernels as slow as this machine's seem to have, FLOP/s:
+    /// what slow machines are told from fast ones by.
+    #[must_use]
+    pub fn paced_peak(&self) -> f64 {
+        self.half_peak / self.products_factor
+    }
+
+    /// A machine that takes for half precision what this one takes for single: with the peak of
+    /// single precision, and elements of twice the bytes. `None` where that peak is not known.
+    pub(crate) fn in_single(&self) -> Option<Self> {
+        Some(Self {
+            half_peak: self.single_peak?,
+            memory_bandwidth: self.memory_bandwidth / 2.0,
+            ..self.clone()
         })
     }
 

@@ -72,6 +72,8 @@ pub struct Fabric {
     pub(super) mesh: bool,
     /// Seconds that an operation takes to start, where NCCL's model does not say.
     pub(super) start_seconds: f64,
+    /// Time of every operation within a site over what all this gives.
+    pub(super) time_factor: f64,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -175,7 +177,16 @@ impl Fabric {
             },
             mesh: rules.mesh_fabrics.iter().any(|mesh| name.starts_with(mesh)),
             start_seconds: rules.start_us * US,
+            time_factor: 1.0,
         })
+    }
+
+    /// The same links with everything within a site taking `factor` times as long.
+    pub(crate) fn slowed(&self, factor: f64) -> Self {
+        Self {
+            time_factor: self.time_factor * factor,
+            ..self.clone()
+        }
     }
 
     /// Accelerators of one scale-up domain.
