@@ -1,6 +1,7 @@
 //! The commands: each takes what was typed and returns an exit code.
 
 pub(crate) mod analyze;
+mod calibrate;
 mod cluster;
 pub(crate) mod compare;
 pub(crate) mod demo;

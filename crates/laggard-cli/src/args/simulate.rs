@@ -10,6 +10,7 @@ use std::path::PathBuf;
   laggard simulate --cluster colossus-1
   laggard simulate --model llama3-70b --accelerator h100 --gpus 1024 --layout tp8,pp4,dp32,sp
   laggard simulate --accelerator h100 --gpus 64 --model llama3-8b --jitter 0.02 --record predicted
+  laggard simulate --cluster mine.toml --model llama3-8b --calibrate h100=laggard-run-1
   laggard simulate --calibrated-on run-dp4 --calibrated-on run-tp2 --layout dp2,tp2
   laggard simulate --model gpt3-175b --cluster mine.toml --global-batch 1536 --format json")]
 pub(crate) struct SimulateArgs {
@@ -44,7 +45,7 @@ pub(crate) struct SimulateArgs {
     /// repeatable. Needs --layout, of which each kind of parallelism must have been run.
     #[arg(long, value_name = "DIR", requires = "layout")]
     #[arg(conflicts_with_all = ["cluster", "accelerator", "record", "fleet_mfu", "assumed_mfu",
-        "precision", "framework", "checkpoint_time", "restart_time"])]
+        "precision", "framework", "calibrate", "checkpoint_time", "restart_time"])]
     pub(crate) calibrated_on: Vec<PathBuf>,
     /// Sequences of a micro-batch, with --layout [default: 1; with --calibrated-on the record's].
     #[arg(long, value_name = "N", requires = "layout")]

@@ -4,6 +4,7 @@ mod calibrated;
 mod page;
 mod record;
 
+use super::calibrate::{Basis, CalibratedOn, calibrate};
 use super::usual;
 use crate::args::SimulateArgs;
 use crate::{exit_code, input, output};
@@ -11,12 +12,11 @@ use anyhow::{Context, Result};
 use laggard_plan::{BATCH_TOLERANCE, Demand, Space, fastest_layouts, memory_of_layout, weakest};
 use laggard_schedule::Layout;
 use laggard_simulate::{
-    Constants, Degrees, FabricOptions, FleetAssumptions, Forecast, ForecastClass, Framework,
-    Frameworks, Identification, Job, Lockstep, Machine, Peak, Range, Shape, forecast, identify_mfu,
+    Constants, Degrees, FabricOptions, FailureRate, FleetAssumptions, Forecast, ForecastClass,
+    Framework, Frameworks, Identification, Job, Lockstep, Machine, Shape, forecast, identify_mfu,
     mix_alone,
 };
 use laggard_specs::{Attention, Model, RateBasis, Tables, training_flop_per_token};
-use laggard_types::FlopPerSecond;
 use serde::Serialize;
 
 /// The model where none is said.
@@ -31,6 +31,11 @@ struct Simulation {
     sequence_length: u32,
     global_batch: u64,
     caveats: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    calibrated_on: Vec<CalibratedOn>,
+    /// What the step would be without calibration, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step_by_default_s: Option<f64>,
     forecast: Forecast,
     /// What the mix alone makes of the assumed MFU, by peaks.
     mix_by_peak: Option<Lockstep>,
@@ -47,15 +52,26 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
         return Ok(exit_code::DONE);
     }
     let model = tables.model(args.model.as_deref().unwrap_or(USUAL_MODEL))?;
-    let (cluster, classes) = classes(args, &tables)?;
+    let (cluster, mut classes) = classes(args, &tables)?;
     let constants = Constants::builtin()?;
     let frameworks = Frameworks::builtin()?;
     let framework = usual::framework(args.job.framework.as_deref(), &frameworks)?;
+    let basis = Basis {
+        tables: &tables,
+        precision: usual::precision(args.job.precision),
+        software: framework.software,
+        constants: &constants,
+    };
+    let by_default = classes.clone();
+    let mut each: Vec<&mut ForecastClass> = classes.iter_mut().collect();
+    let calibrated_on = calibrate(&args.job.calibrate, &mut each, &basis)?;
     let job = job(args, model, &classes, framework, &constants)?;
     let length = u64::from(job.sequence_length);
     let flop = training_flop_per_token(model, length, Attention::Causal).0;
     let around = usual::surroundings(&args.job)?;
-    let forecast = forecast(&job, flop, &classes, around, &constants)?;
+    let forecast_on = |classes: &[_]| forecast(&job, flop, classes, around, &constants);
+    let forecast = forecast_on(&classes)?;
+    let default = (!calibrated_on.is_empty()).then(|| forecast_on(&by_default));
     let mixed = classes.len() > 1;
     let alone = |rates: Option<&[f64]>| mix_alone(&classes, args.assumed_mfu, rates);
     let measured = measured_rates(&classes, &tables).filter(|_| mixed);
@@ -66,7 +82,9 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
         framework: framework.id.clone(),
         sequence_length: job.sequence_length,
         global_batch: job.degrees.global_batch(),
-        caveats: caveats(&job),
+        caveats: caveats(&job, args.accelerator.is_some().then_some(&classes[0]))?,
+        calibrated_on,
+        step_by_default_s: default.transpose()?.map(|it| it.step_s),
         mix_by_peak: mixed.then(|| alone(None)).transpose()?,
         mix_by_measured_rates: measured.map(|rates| alone(Some(&rates))).transpose()?,
         fleet_figure: args
@@ -87,9 +105,18 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
     Ok(exit_code::DONE)
 }
 
-/// What the prediction leaves out.
-fn caveats(job: &Job) -> Vec<String> {
+/// What the prediction leaves out or takes from elsewhere. `alone` is the class of accelerators that
+/// are of no cluster.
+fn caveats(job: &Job, alone: Option<&ForecastClass>) -> Result<Vec<String>> {
     let mut list = Vec::new();
+    if let Some(class) = alone
+        && let Some(rate) = FailureRate::of_accelerator(&class.accelerator)?
+    {
+        let (counts, source) = (rate.counts, rate.source);
+        list.push(format!(
+            "failures are taken from elsewhere: {counts} ({source})"
+        ));
+    }
     let tokens = job.tokens_per_step();
     if tokens > usual::BATCH_TOKENS as f64 * (1.0 + BATCH_TOLERANCE) {
         list.push(format!(
@@ -99,7 +126,7 @@ fn caveats(job: &Job) -> Vec<String> {
             usual::BATCH_TOKENS / u64::from(job.sequence_length)
         ));
     }
-    list
+    Ok(list)
 }
 
 /// The name of the cluster, and its classes.
@@ -112,7 +139,8 @@ fn classes(args: &SimulateArgs, tables: &Tables) -> Result<(String, Vec<Forecast
             count,
             devices_per_node: None,
             machine: Machine::new(accelerator, &FabricOptions::default())?,
-            failures_per_device_year: None,
+            failures_per_device_year: FailureRate::of_accelerator(&accelerator.id)?
+                .map(|rate| rate.per_device_year()),
         };
         return Ok((format!("{count} x {}", accelerator.product), vec![class]));
     }
@@ -186,24 +214,8 @@ fn measured_rates(classes: &[ForecastClass], tables: &Tables) -> Option<Vec<f64>
     Some(rates.iter().map(|rate| rate.relative).collect())
 }
 
-/// What a company-wide figure may mean, over the ranges that are usual.
+/// What a company-wide figure may mean.
 fn fleet_figure(figure: f64, classes: &[ForecastClass]) -> Result<Identification> {
     let machine = weakest(classes.iter()).context("a cluster without pools")?;
-    let peak = |name: &str, rate: f64| Peak {
-        name: name.to_owned(),
-        rate: FlopPerSecond(rate),
-    };
-    let assumptions = FleetAssumptions {
-        job_mfu: Range::new(0.20, 0.50),
-        goodput: Range::new(0.60, 1.0),
-        allocated_share: Range::new(0.20, 1.0),
-        reference: peak("dense bf16", machine.half_peak),
-        peaks: vec![
-            peak("dense bf16", machine.half_peak),
-            peak("dense fp8", machine.fp8_peak),
-            peak("sparse fp8", 2.0 * machine.fp8_peak),
-        ],
-        conventions: vec![("causal".to_owned(), 1.0)],
-    };
-    Ok(identify_mfu(figure, &assumptions)?)
+    Ok(identify_mfu(figure, &FleetAssumptions::usual(&machine))?)
 }

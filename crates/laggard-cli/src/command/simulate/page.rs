@@ -1,6 +1,7 @@
 //! The prediction as text.
 
 use super::Simulation;
+use crate::command::calibrate;
 use laggard_simulate::{Forecast, Identification, Lockstep, Range};
 use laggard_types::format_seconds;
 use std::fmt::Write;
@@ -44,6 +45,13 @@ pub(super) fn page(it: &Simulation, assumed_mfu: f64) -> String {
     ));
     for caveat in &it.caveats {
         page.line(&format!("caveat: {caveat}"));
+    }
+    for line in calibrate::lines(&it.calibrated_on) {
+        page.line(&line);
+    }
+    if let Some(step_s) = it.step_by_default_s {
+        let step = format_seconds(step_s);
+        page.line(&format!("  by default the step above would be {step}"));
     }
     classes(&mut page, forecast);
     causes(&mut page, forecast);
@@ -117,15 +125,26 @@ fn waterfall(page: &mut Page, forecast: &Forecast) {
         percent(fall.allocated_share)
     ));
     match (forecast.mtbf_s, &forecast.goodput) {
-        (Some(mtbf), Some(goodput)) => page.line(&format!(
-            "  a failure every {}; a checkpoint every {}; lost to checkpoints {}, work done twice \
-             {}, restarts {}",
-            format_seconds(mtbf),
-            format_seconds(goodput.interval_s),
-            percent(goodput.checkpoint),
-            percent(goodput.lost_work),
-            percent(goodput.restart)
-        )),
+        (Some(mtbf), Some(goodput)) => {
+            page.line(&format!(
+                "  a failure every {}; a checkpoint every {}; lost to checkpoints {}, work done \
+                 twice {}, restarts {}",
+                format_seconds(mtbf),
+                format_seconds(goodput.interval_s),
+                percent(goodput.checkpoint),
+                percent(goodput.lost_work),
+                percent(goodput.restart)
+            ));
+            page.line(&match forecast.first_order_interval_s {
+                Some(interval) => format!(
+                    "  Young's and Daly's first-order formula: a checkpoint every {}",
+                    format_seconds(interval)
+                ),
+                None => "  first-order formulas (Young, Daly) do not hold: checkpoint and restart \
+                         are above a fifth of the time between failures"
+                    .to_owned(),
+            });
+        }
         _ => page.line("  failures are left out: no rate is known (failures_per_device_year)"),
     }
 }
@@ -155,12 +174,19 @@ fn identification(page: &mut Page, it: &Identification) {
         percent(it.figure),
         it.statement
     ));
-    page.line("  assumed: jobs at 20 to 50 %, goodput from 60 %, from 20 % of the fleet allocated");
+    let range = |range: Range| format!("{:.0} to {:.0} %", 100.0 * range.low, 100.0 * range.high);
+    let assumed = &it.assumed;
+    page.line(&format!(
+        "  assumed: jobs at {} of {}, goodput {}, {} of the fleet allocated",
+        range(assumed.job_mfu),
+        assumed.reference.name,
+        range(assumed.goodput),
+        range(assumed.allocated_share)
+    ));
     page.line(&format!(
         "  {:<14}{:>16}{:>16}{:>18}",
         "over", "job MFU", "goodput", "allocated share"
     ));
-    let range = |range: Range| format!("{:.0} to {:.0} %", 100.0 * range.low, 100.0 * range.high);
     for row in &it.combinations {
         page.line(&format!(
             "  {:<14}{:>16}{:>16}{:>18}",

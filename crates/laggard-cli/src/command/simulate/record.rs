@@ -8,7 +8,7 @@ use laggard_record::{
     SchemaVersion, TableRows, TimeBasis, Workload, write_record, write_sketch,
 };
 use laggard_simulate::{
-    Constants, ForecastClass, Jitter, JitterDistribution, Job, Variation, World, layout_of,
+    Constants, ForecastClass, Jitter, JitterDistribution, Job, Precision, Variation, World,
     predicted_work, simulate_ranks,
 };
 use laggard_specs::{Attention, Model, recompute_flop_per_token, training_flop_per_token};
@@ -39,6 +39,13 @@ pub(super) fn write(
         steps: args.steps,
         seed: args.seed,
     };
+    let workload = world.workload(&variation)?;
+    if let Some(expected) = workload.expected_penalty()? {
+        talk(&format!(
+            "jitter: by order statistics kernels of a step take {:.1} % longer",
+            100.0 * (expected.step.mean - 1.0)
+        ));
+    }
     let operations: u64 = (0..world.schedule.world_size())
         .map(|rank| world.schedule.program(rank as u32).len() as u64)
         .sum();
@@ -46,17 +53,16 @@ pub(super) fn write(
     let mut manifest = manifest(&world, (job, model), used, args.seed);
     match is_small {
         true => {
-            let workload = manifest.workload.clone();
-            let layout = layout_of(&job.degrees);
+            let layout = job.layout();
             let rows = TableRows {
                 samples: world.samples(&variation)?,
-                steps: predicted_work(&layout, &workload, args.steps),
+                steps: predicted_work(&layout, &manifest.workload, args.steps),
                 telemetry: Vec::new(),
             };
             write_record(dir, &manifest, rows, closing(args.steps))?;
         }
         false => {
-            let run = simulate_ranks(&world.workload(&variation)?)?;
+            let run = simulate_ranks(&workload)?;
             manifest.origin = Origin::Sketch(run.baseline.sketch());
             write_sketch(dir, &manifest, run.sketch_rows(), &closing(args.steps))?;
         }
@@ -179,12 +185,21 @@ fn workload(job: &Job, model: &Model) -> Workload {
     Workload {
         model: model.id.clone(),
         synthetic: true,
-        data_type: "bf16".to_owned(),
+        data_type: match job.precision {
+            Precision::Half => "bf16",
+            Precision::Fp8 => "fp8",
+            Precision::Fp4 => "fp4",
+        }
+        .to_owned(),
         parameters: model.parameters() as f64,
         sequence_length: job.sequence_length,
         micro_batch_sequences: job.degrees.micro_batch,
         flop_per_token_causal: Some(per_token(Attention::Causal)),
         flop_per_token_full: Some(per_token(Attention::Full)),
-        recompute_flop_per_token: again.0,
+        // Of layers that are computed again only in part, the share of all.
+        recompute_flop_per_token: match job.degrees.recompute_layers {
+            None => again.0,
+            Some(_) => again.0 * job.recomputed_share(),
+        },
     }
 }
