@@ -24,6 +24,20 @@ pub use placement::{Place, Placement};
 use crate::file::{PlanFile, PlannedJob, PlannedOption};
 use placement::Free;
 
+/// Names of the files of a job; not every job has all.
+pub const FILE_NAMES: [&str; 10] = [
+    "README.txt",
+    "nodes.tsv",
+    "openmpi.hostfile",
+    "openmpi.rankfile",
+    "mpich.hostfile",
+    "mpirun.sh",
+    "slurm.sh",
+    "torchrun.sh",
+    "megatron.sh",
+    "kubernetes.yaml",
+];
+
 /// A class of devices as it is launched on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceClass {
@@ -164,16 +178,16 @@ pub fn launch_files(
 fn files_of(job: &Job<'_>) -> Vec<LaunchFile> {
     let folder = host_list::label(&job.planned.name);
     let texts = [
-        ("README.txt", Some(overview::text(job))),
-        ("nodes.tsv", Some(job.placement_table())),
-        ("openmpi.hostfile", Some(mpi::open_mpi_hosts(job))),
-        ("openmpi.rankfile", mpi::open_mpi_ranks(job)),
-        ("mpich.hostfile", Some(mpi::mpich_hosts(job))),
-        ("mpirun.sh", Some(mpi::script(job))),
-        ("slurm.sh", Some(slurm::script(job))),
-        ("torchrun.sh", Some(torchrun::script(job))),
-        ("megatron.sh", megatron::script(job).ok()),
-        ("kubernetes.yaml", kubernetes::manifest(job).ok()),
+        Some(overview::text(job)),
+        Some(job.placement_table()),
+        Some(mpi::open_mpi_hosts(job)),
+        mpi::open_mpi_ranks(job),
+        Some(mpi::mpich_hosts(job)),
+        Some(mpi::script(job)),
+        Some(slurm::script(job)),
+        Some(torchrun::script(job)),
+        megatron::script(job).ok(),
+        kubernetes::manifest(job).ok(),
     ];
     let file = |(name, text): (&str, Option<String>)| {
         Some(LaunchFile {
@@ -181,7 +195,7 @@ fn files_of(job: &Job<'_>) -> Vec<LaunchFile> {
             text: text?,
         })
     };
-    texts.into_iter().filter_map(file).collect()
+    FILE_NAMES.into_iter().zip(texts).filter_map(file).collect()
 }
 
 #[cfg(test)]
