@@ -1,5 +1,6 @@
 //! The best layout of one job on given devices: equal shares, and shares by speed.
 
+use laggard_schedule::Zero;
 use laggard_simulate::{Degrees, Machine};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -57,8 +58,11 @@ impl<'p> Search<'p> {
             let stage = (it.tensor, it.context, it.pipeline);
             (stage, it.virtual_stages, it.micro_batch)
         };
+        // Sharded gradients are reduced after each micro-batch, as often by every replica.
+        let may_differ = |it: &&Candidate| it.degrees.zero < Zero::Gradients;
         let first = candidates
             .iter()
+            .filter(may_differ)
             .filter(|candidate| seen.insert(shape(&candidate.degrees)));
         let jobs = first.flat_map(|candidate| self.uneven_shares(&candidate.degrees, counts));
         self.fastest(jobs.collect())
