@@ -135,7 +135,9 @@ impl Convention {
             Self::MbridgeGptOssNew => {
                 "6 Nmm + 6 A s, windowed layers 12 A w: Megatron-Bridge from 26.06"
             }
-            Self::MaxtextFull => "6 Nmm + 12 A s: MaxText before its change 1988",
+            Self::MaxtextFull => {
+                "6 Nmm + 12 A s, windowed layers 12 A w: MaxText before its change 1988"
+            }
             Self::MaxtextCausal => "6 Nmm + 6 A s, windowed layers 6 A w: MaxText after it",
             Self::SixN => "6 N: scaling laws (arXiv 2001.08361)",
             Self::EightN => "8 N, hardware FLOP: BloombergGPT (arXiv 2303.17564)",
@@ -241,7 +243,10 @@ impl Convention {
             (Self::Megatron72, Recompute::Attention) => {
                 Some(model_flop + attention_full(model, sequence_length))
             }
-            (Self::Megatron72, Recompute::Layers) => Some(layers_again(model, sequence_length)),
+            (Self::Megatron72, Recompute::Layers) => {
+                let router = Flop(8.0 * model.router_weights() as f64);
+                Some(layers_again(model, sequence_length) - router)
+            }
             (Self::Palm | Self::Mpt, Recompute::Layers) => Some(model_flop * (4.0 / 3.0)),
             _ => None,
         }

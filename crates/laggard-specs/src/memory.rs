@@ -206,13 +206,14 @@ impl MemoryLayout {
 
 /// Layers of a stage by their feed-forward.
 #[derive(Default)]
+#[derive(Clone, Copy)]
 struct StageLayers {
     dense: LayerCount,
     mixed: LayerCount,
 }
 
 /// Layers, and those of them that backward computes again.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct LayerCount {
     all: u64,
     again: u64,
@@ -346,13 +347,12 @@ fn states(model: &Model, layout: &MemoryLayout, stage: u64, layers: &StageLayers
     let gathered = match layout.zero {
         3 => {
             let mixed = mixed_layer as f64 + routed_of_layer as f64 / experts;
-            let has_experts = layers.mixed.all > 0;
-            let layer = if has_experts {
-                mixed
-            } else {
-                dense_layer as f64
-            };
-            layer / tensor
+            let kinds = [
+                (layers.dense.all, dense_layer as f64),
+                (layers.mixed.all, mixed),
+            ];
+            let there = kinds.into_iter().filter(|(count, _)| *count > 0);
+            there.map(|(_, size)| size).fold(0.0, f64::max) / tensor
         }
         _ => 0.0,
     };

@@ -249,6 +249,16 @@ impl Model {
         self.heads as f64 * per_head
     }
 
+    /// Channels of a token's key and value together, over all heads that have their own: what
+    /// ranks that share a sequence exchange.
+    #[must_use]
+    pub fn key_value_width(&self) -> u64 {
+        match &self.latent_attention {
+            Some(latent) => self.heads * (latent.nope_dim + latent.rope_dim + latent.v_dim),
+            None => 2 * self.kv_heads * self.head_dim,
+        }
+    }
+
     /// The experts of one transformer layer, if it has any.
     pub(crate) fn experts_of_layer(&self, layer: u64) -> Option<&Experts> {
         self.experts.as_ref().filter(|experts| {

@@ -22,7 +22,7 @@ pub fn model_work(
             .collect(),
         element_bytes,
         stream_elements: rows * model.hidden,
-        key_value_elements: rows * 2 * model.kv_heads * model.head_dim,
+        key_value_elements: rows * model.key_value_width(),
         experts_per_token: model.experts.as_ref().map_or(1, |it| it.active as u32),
     }
 }

@@ -79,26 +79,25 @@ fn check_pool(pool: &Pool, entry: &Entry<'_>) -> Result<(), SpecsError> {
     if let Some(day) = &pool.available_from {
         entry.day("available_from", day)?;
     }
-    let mut before = pool.available_from.as_deref().unwrap_or_default();
-    for step in &pool.ramp {
+    let first = pool.available_from.as_deref().unwrap_or_default();
+    for (at, step) in pool.ramp.iter().enumerate() {
         entry.day("ramp", &step.from)?;
-        if step.from.as_str() < before || step.count > pool.count {
+        let is_late = match at.checked_sub(1) {
+            None => step.from.as_str() >= first,
+            Some(before) => step.from > pool.ramp[before].from,
+        };
+        if !is_late || step.count > pool.count {
             let problem = format!(
                 "step from {} must come after the one before it, and have at most {} devices",
                 step.from, pool.count
             );
             return Err(entry.wrong("ramp", problem));
         }
-        before = &step.from;
     }
     Ok(())
 }
 
-fn check_price(
-    key: &'static str,
-    price: &Price,
-    entry: &Entry<'_>,
-) -> Result<(), SpecsError> {
+fn check_price(key: &'static str, price: &Price, entry: &Entry<'_>) -> Result<(), SpecsError> {
     for number in [price.low, price.typical, price.high] {
         entry.positive(key, Some(number))?;
     }
@@ -131,7 +130,7 @@ struct File<'a> {
 
 impl<'a> File<'a> {
     /// The n-th table `[[kind]]`.
-    fn entry(&self, kind: &str, number: usize) -> Entry<'a> {
+    fn entry(&self, kind: &'a str, number: usize) -> Entry<'a> {
         let header = format!("[[{kind}]]");
         let lines = self.text.lines().enumerate();
         let mut headers = lines.filter(|(_, line)| {
@@ -145,6 +144,7 @@ impl<'a> File<'a> {
         });
         Entry {
             text: self.text,
+            kind,
             first_line: headers.nth(number).map_or(0, |(line, _)| line),
         }
     }
@@ -153,6 +153,7 @@ impl<'a> File<'a> {
 /// One table of the file, for the places of its keys.
 struct Entry<'a> {
     text: &'a str,
+    kind: &'a str,
     first_line: usize,
 }
 
@@ -170,13 +171,17 @@ impl Entry<'_> {
     /// Line and column of a key, from 1; those of the table if it has no such key.
     fn place(&self, key: &str) -> (usize, usize) {
         let inside = self.text.lines().enumerate().skip(self.first_line + 1);
-        let inside = inside.take_while(|(_, line)| !line.trim_start().starts_with("[["));
+        let within = format!("[[{}.", self.kind);
+        let inside = inside.take_while(|(_, line)| {
+            let bare = line.trim_start();
+            !bare.starts_with("[[") || bare.starts_with(&within)
+        });
         for (at, line) in inside {
             let rest = line.trim_start();
             let after = rest.strip_prefix(key).map(str::trim_start);
             let is_inner = rest
                 .trim_start_matches('[')
-                .starts_with(&format!("pool.{key}"));
+                .starts_with(&format!("{}.{key}", self.kind));
             if after.is_some_and(|after| after.starts_with(['=', '.'])) || is_inner {
                 return (at + 1, line.len() - rest.len() + 1);
             }

@@ -156,6 +156,11 @@ fn errors_have_their_place() {
         &["line 17", "'2026-13' is no day", "YYYY-MM"],
     );
     refuses("count = 8", "count = 17", &["line 17", "at most 16"]);
+    let list = "ramp = [{ from = '2026-01', count = 8 }]";
+    let table = "\n[[pool.ramp]]\nfrom = '2026-01'\ncount = 17";
+    refuses(list, table, &["line 18, column 1", "at most 16"]);
+    let twice = "ramp = [{ from = '2026-01', count = 8 }, { from = '2026-01', count = 9 }]";
+    refuses(list, twice, &["line 17", "must come after"]);
 }
 
 #[test]

@@ -102,6 +102,7 @@ pub(super) fn of_layers(
     stage: u64,
     layers: &StageLayers,
 ) -> f64 {
+    let layers = with_prediction_modules(model, layout, stage, layers);
     let dense = PerToken::of_layer(model, layout, None);
     let mixed = PerToken::of_layer(model, layout, model.experts.as_ref());
     let waiting = waiting_pieces(layout, stage) / layout.virtual_stages as f64;
@@ -123,6 +124,28 @@ pub(super) fn of_layers(
         _ => mixed.on_rank(layout, Recompute::None),
     };
     tokens(layout) * (waiting * kept.iter().sum::<f64>() + again)
+}
+
+/// The layers of a stage with those inside modules that predict further tokens, which are like the
+/// model's last and computed again if any layers are.
+fn with_prediction_modules(
+    model: &Model,
+    layout: &MemoryLayout,
+    stage: u64,
+    layers: &StageLayers,
+) -> StageLayers {
+    let mut layers = *layers;
+    if stage + 1 == layout.pipeline_parallel {
+        let like = match model.experts_of_layer(model.layers.saturating_sub(1)) {
+            Some(_) => &mut layers.mixed,
+            None => &mut layers.dense,
+        };
+        like.all += model.mtp_modules;
+        if layout.recompute == Recompute::Layers {
+            like.again += model.mtp_modules;
+        }
+    }
+    layers
 }
 
 /// Activations of embedding and head.

@@ -136,6 +136,37 @@ fn activations_of_experts_and_latent_attention() {
     assert_eq!(need.parameters.0, 2 * (rest + routed / 64));
 }
 
+/// A module for further tokens has a layer like the last, and so its activations; and of the layers
+/// that `ZeRO` 3 gathers the largest counts.
+#[test]
+fn further_layers_and_the_largest_count() {
+    let plain = model("deepseek-v3");
+    let with_module = Model {
+        mtp_modules: 1,
+        ..plain.clone()
+    };
+    let layout = MemoryLayout::single(4096);
+    let activations = |model: &Model| memory_per_rank(model, &layout).unwrap().activations.0;
+    let attention = 4 * 7168 + 1536 + 512 + 64 + 2 * 128 * 192 + 2 * 128 * 128;
+    let mixed = 2 * (attention + 8 * 7168 + 3 * 9 * 2048) + 4 * 256 + 4 * 128;
+    assert_eq!(
+        activations(&with_module) - activations(&plain),
+        4096 * mixed
+    );
+    // Of 256 experts on as many ranks each has one: a dense layer is larger then.
+    let sharded = MemoryLayout {
+        data_parallel: 256,
+        expert_parallel: 256,
+        zero: 3,
+        ..layout
+    };
+    let gathered = |model: &Model| {
+        let whole = memory_per_rank(model, &sharded).unwrap().parameters.0;
+        whole - (2 * model.parameters()).div_ceil(256)
+    };
+    assert!(gathered(&plain).abs_diff(2 * plain.layer_parameters_with(None)) <= 1);
+}
+
 /// Splitting a model over ranks loses and invents no parameters.
 #[test]
 fn stages_make_up_the_model() {

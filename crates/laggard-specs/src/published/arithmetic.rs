@@ -199,8 +199,8 @@ impl PublishedRow {
         .collect()
     }
 
-    /// Tokens per second and accelerator from what the source prints: a step time before a rate
-    /// that was derived from it.
+    /// Tokens per second and accelerator from what the source prints. A rate that was derived from
+    /// the very figures that it would be held against tells nothing.
     fn printed_rate(&self) -> Option<Rate> {
         let printed = |column: &str, value: Option<f64>| value.filter(|_| !self.is_derived(column));
         let as_rate = |rate: f64| Rate {
@@ -219,7 +219,7 @@ impl PublishedRow {
                 range: rate(*range.end())..=rate(*range.start()),
             });
         }
-        self.tokens_per_s_per_gpu.map(as_rate)
+        None
     }
 }
 
