@@ -1,17 +1,27 @@
 //! The command line as it is typed.
 
+mod change;
+mod fleet;
 mod job;
+mod launch;
+mod measured;
 mod plan;
 mod rehearsal;
+mod serve;
 mod simulate;
 mod tables;
 mod validate;
 
 use crate::exit_code;
+pub(crate) use change::ChangeArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use fleet::{FleetArgs, FleetFormat};
 pub(crate) use job::{Arithmetic, JobArgs};
+pub(crate) use launch::LaunchArgs;
+pub(crate) use measured::MeasuredArgs;
 pub(crate) use plan::PlanArgs;
 pub(crate) use rehearsal::RehearsalArgs;
+pub(crate) use serve::ServeArgs;
 pub(crate) use simulate::SimulateArgs;
 use std::path::PathBuf;
 pub(crate) use tables::{
@@ -53,8 +63,10 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Say what changed between two records.
     Compare(CompareArgs),
+    /// Make one table of all devices from the records of many runs: how fast, who is slow, since when.
+    Fleet(FleetArgs),
     /// Say how to use a mixed cluster for a training job: every way, side by side.
-    Plan(PlanArgs),
+    Plan(Box<PlanArgs>),
     /// Predict what a job will do on a cluster, cause by cause.
     Simulate(SimulateArgs),
     /// Say what share of its accelerators' peak a step used, under every convention.

@@ -6,6 +6,7 @@ mod cluster;
 pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod fleet;
 pub(crate) mod import;
 pub(crate) mod mfu;
 mod operation_costs;

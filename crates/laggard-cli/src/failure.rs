@@ -6,7 +6,7 @@ use laggard_backend::BackendError;
 use laggard_import::ImportError;
 use laggard_measure::MeasureError;
 use laggard_mpi::MpiError;
-use laggard_plan::{NoLayout, PlanError, PlanFileError};
+use laggard_plan::{LossError, MeasuredError, NoLayout, NumberError, PlanError, PlanFileError};
 use laggard_record::RecordError;
 use laggard_schedule::LayoutError;
 use laggard_simulate::SimulateError;
@@ -106,7 +106,9 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<PlanFileError>() {
             return match error {
-                PlanFileError::NoOption { .. } | PlanFileError::OtherRuns { .. } => exit_code::USAGE,
+                PlanFileError::NoOption { .. } | PlanFileError::OtherRuns { .. } => {
+                    exit_code::USAGE
+                }
                 _ => exit_code::BAD_INPUT,
             };
         }
@@ -138,6 +140,9 @@ fn is_of_prediction(cause: &(dyn std::error::Error + 'static)) -> bool {
         || cause.is::<LayoutError>()
         || cause.is::<SimulateError>()
         || cause.is::<PlanError>()
+        || cause.is::<MeasuredError>()
+        || cause.is::<LossError>()
+        || cause.is::<NumberError>()
 }
 
 /// What to try where the error itself does not say.

@@ -3,7 +3,7 @@
 use crate::args::TableArgs;
 use crate::failure::BadInput;
 use anyhow::{Context, Result};
-use laggard_specs::{Cluster, Tables};
+use laggard_specs::{Cluster, Pool, Tables};
 use std::path::{Path, PathBuf};
 
 /// The text of a file that was named with a flag.
@@ -33,4 +33,10 @@ pub(crate) fn cluster(name: &str, tables: &Tables) -> Result<Cluster> {
             .with_context(|| format!("cannot use {name}")),
         false => Ok(Cluster::preset(name, tables)?),
     }
+}
+
+/// Whether a pool is of a class that a record names: by its own name, or its accelerator's.
+pub(crate) fn is_of_class(pool: &Pool, class: &str, tables: &Tables) -> bool {
+    let same = |id: &str| pool.accelerator == id;
+    pool.id == class || same(class) || tables.accelerator(class).is_ok_and(|it| same(&it.id))
 }

@@ -7,6 +7,7 @@ mod failure;
 mod input;
 mod launcher;
 mod output;
+mod page;
 mod progress;
 mod settings;
 mod signals;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Some(Command::Analyze(args)) => command::analyze::run(args),
         Some(Command::Import(args)) => command::import::run(args),
         Some(Command::Compare(args)) => command::compare::run(args),
+        Some(Command::Fleet(args)) => command::fleet::run(args),
         Some(Command::Plan(args)) => command::plan::run(args),
         Some(Command::Simulate(args)) => command::simulate::run(args),
         Some(Command::Mfu(args)) => command::mfu::run(args),

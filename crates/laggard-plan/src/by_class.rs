@@ -1,18 +1,20 @@
 //! What a device of each class is worth in each use: training, a lease, serving.
 
+use laggard_specs::{RateBasis, Tables};
 use serde::Serialize;
 
 use crate::money::{ClassRates, Elsewhere, Span, break_even_lease, lease_order};
-use crate::options::{Kind, PlanOption};
+use crate::options::{Kind, PlanOption, rates_alone};
 use crate::problem::{PlanError, Problem};
 use crate::service::Offers;
+use crate::serving::ServingConstants;
 
 /// A device of a class.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClassWorth {
     /// The class.
     pub class: String,
-    /// Tokens per second that it trains in a job of its class alone.
+    /// Tokens per second that it trains in a job of its class alone, of the size that is stated.
     pub training_tokens_per_s: Option<f64>,
     /// Rent that it brings, dollars per hour.
     pub lease_dollars_per_hour: Option<f64>,
@@ -28,28 +30,76 @@ pub struct ClassWorth {
 pub struct ByClass {
     /// Each class.
     pub classes: Vec<ClassWorth>,
+    /// Devices of the jobs in which the classes are compared.
+    pub devices: u64,
     /// The class that trains cheapest at its rent.
     pub cheapest: Option<String>,
     /// What everything is said to be leased at, dollars per device and hour.
     pub flat_lease_dollars_per_hour: Option<f64>,
-    /// In which order to let classes if what they serve is paid by the token: first the one that
-    /// serves most for the training that is lost.
-    pub let_by_token: Vec<String>,
-    /// In which order to let them at one price for an hour of any: first the one that trains least.
-    pub let_by_hour: Vec<String>,
+    /// Which class to let first, as predicted.
+    pub predicted: Option<LetFirst>,
+    /// The same by published measurements of all classes, where there are any.
+    pub measured: Option<LetFirst>,
     /// Share of the tokens of jobs apart that one job in equal shares loses.
     pub lost_in_lockstep: Option<f64>,
 }
 
-impl ByClass {
+/// Which class to let first.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LetFirst {
+    /// The classes.
+    pub classes: Vec<String>,
+    /// What a device of each trains, over the first.
+    pub trains: Vec<f64>,
+    /// What a device of each serves, over the first.
+    pub serves: Vec<f64>,
+    /// If a lease is paid by the token: first the class that serves most for the training lost.
+    pub by_token: Vec<String>,
+    /// At one price for an hour of any: first the class that trains least.
+    pub by_hour: Vec<String>,
+    /// Where measurements are published.
+    pub sources: Vec<String>,
+}
+
+impl LetFirst {
     /// Whether how a lease is paid decides which class to let first.
     #[must_use]
     pub fn depends_on_payment(&self) -> bool {
-        self.let_by_token.first() != self.let_by_hour.first()
+        self.by_token.first() != self.by_hour.first()
+    }
+
+    /// Of classes that train and serve so much; `None` of fewer than two.
+    fn of(
+        classes: Vec<String>,
+        (trains, serves): (Vec<f64>, Vec<f64>),
+        sources: Vec<String>,
+    ) -> Result<Option<Self>, PlanError> {
+        if classes.len() < 2 {
+            return Ok(None);
+        }
+        let rates = trains
+            .iter()
+            .zip(&serves)
+            .map(|(trains, serves)| ClassRates {
+                training_tokens_per_second: *trains,
+                serving_tokens_per_second: *serves,
+                lease_dollars_per_device_hour: 1.0,
+            });
+        let order = lease_order(&rates.collect::<Vec<_>>())?;
+        let named = |order: &[usize]| order.iter().map(|&at| classes[at].clone()).collect();
+        let over_first = |of: &[f64]| of.iter().map(|it| it / of[0]).collect();
+        Ok(Some(Self {
+            by_token: named(&order.paid_per_token),
+            by_hour: named(&order.paid_per_hour),
+            trains: over_first(&trains),
+            serves: over_first(&serves),
+            classes,
+            sources,
+        }))
     }
 }
 
-/// What a device of each class is worth, by the jobs of the classes apart among the options.
+/// What a device of each class is worth.
 ///
 /// # Errors
 /// Prices or rates that cannot be.
@@ -57,8 +107,9 @@ pub fn by_class(
     problem: &Problem<'_>,
     options: &[PlanOption],
     offers: Option<&Offers>,
+    tables: &Tables,
 ) -> Result<ByClass, PlanError> {
-    let rates = rates(problem, options);
+    let (devices, rates) = rates_alone(problem);
     let rents = problem.classes.iter().map(|class| class.dollars_per_hour);
     let priced = rates.iter().zip(rents).enumerate();
     let priced = priced.filter_map(|(at, (rate, rent))| Some((at, (*rate)?, rent?)));
@@ -84,51 +135,48 @@ pub fn by_class(
         .places
         .iter()
         .find_map(|place| place.lease_dollars_per_hour);
-    let (let_by_token, let_by_hour) = orders(&classes)?;
+    let predicted = predicted(&classes)?;
     let name = |at: usize| problem.classes[at].of.name.clone();
     Ok(ByClass {
         classes,
+        devices,
         cheapest: cheapest.map(|(at, _, _)| name(at)),
         flat_lease_dollars_per_hour: flat,
-        let_by_token,
-        let_by_hour,
+        predicted,
+        measured: measured(problem, tables)?,
         lost_in_lockstep: lost_in_lockstep(options),
     })
 }
 
-/// In which order to let the classes that train and serve, paid by the token and by the hour.
-fn orders(classes: &[ClassWorth]) -> Result<(Vec<String>, Vec<String>), PlanError> {
-    let (mut names, mut rates) = (Vec::new(), Vec::new());
+/// Which class to let first, of those that are predicted to train and to serve.
+fn predicted(classes: &[ClassWorth]) -> Result<Option<LetFirst>, PlanError> {
+    let (mut names, mut trains, mut serves) = (Vec::new(), Vec::new(), Vec::new());
     for class in classes {
         let known = class.training_tokens_per_s.zip(class.serving_tokens_per_s);
         if let Some((training, serving)) = known {
             names.push(class.class.clone());
-            rates.push(ClassRates {
-                training_tokens_per_second: training,
-                serving_tokens_per_second: serving,
-                lease_dollars_per_device_hour: 1.0,
-            });
+            trains.push(training);
+            serves.push(serving);
         }
     }
-    let order = lease_order(&rates)?;
-    let named = |order: &[usize]| order.iter().map(|&at| names[at].clone()).collect();
-    Ok((named(&order.paid_per_token), named(&order.paid_per_hour)))
+    LetFirst::of(names, (trains, serves), Vec::new())
 }
 
-/// Tokens per second that a device of each class trains in a job of its class alone.
-fn rates(problem: &Problem<'_>, options: &[PlanOption]) -> Vec<Option<f64>> {
-    let mut rates = vec![None; problem.classes.len()];
-    let apart = |option: &&PlanOption| matches!(option.kind, Kind::EqualShares | Kind::Pools);
-    for option in options.iter().filter(apart) {
-        for (job, outcome) in option.jobs.iter().zip(&option.figures.outcomes) {
-            let there = (0..rates.len()).filter(|&class| job.devices(class) > 0);
-            if let [class] = there.collect::<Vec<_>>()[..] {
-                let devices = job.devices(class) + job.idle[class];
-                rates[class] = Some(outcome.tokens_per_s() / devices as f64);
-            }
-        }
-    }
-    rates
+/// Which class to let first by what was published of all of them.
+fn measured(problem: &Problem<'_>, tables: &Tables) -> Result<Option<LetFirst>, PlanError> {
+    let classes = problem.classes.iter();
+    let ids: Vec<&str> = classes.map(|class| class.of.accelerator.as_str()).collect();
+    let Ok(trained) = tables.class_rates(&ids, RateBasis::Measured) else {
+        return Ok(None);
+    };
+    let Some(served) = ServingConstants::measured_together(&ids)? else {
+        return Ok(None);
+    };
+    let names = problem.classes.iter().map(|class| class.of.name.clone());
+    let trains = trained.iter().map(|it| it.relative).collect();
+    let mut sources: Vec<String> = trained.into_iter().map(|it| it.source).collect();
+    sources.push(format!("{}; {}", served.model, served.source));
+    LetFirst::of(names.collect(), (trains, served.tokens_per_second), sources)
 }
 
 fn lost_in_lockstep(options: &[PlanOption]) -> Option<f64> {
@@ -139,3 +187,6 @@ fn lost_in_lockstep(options: &[PlanOption]) -> Option<f64> {
     let (equal, apart) = (rate(Kind::EqualShares)?, rate(Kind::Pools)?);
     (apart > 0.0).then(|| 1.0 - equal / apart)
 }
+
+#[cfg(test)]
+mod tests;

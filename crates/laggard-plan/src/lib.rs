@@ -28,7 +28,7 @@ mod stages;
 mod tails;
 mod what_if;
 
-pub use by_class::{ByClass, ClassWorth, by_class};
+pub use by_class::{ByClass, ClassWorth, LetFirst, by_class};
 pub use compare::{Objective, Ranking, rank};
 pub use explain::{Difference, Flip, Knob, binding, differences, flips};
 pub use figures::{Figures, PeakUse};

@@ -412,19 +412,25 @@ pub(crate) fn on(problem: &Problem<'_>) -> Vec<u64> {
     on_within_power(problem, |_| true)
 }
 
-/// Tokens per second and device that each class trains in a job of its own; `None` where it has no
-/// layout.
-pub(crate) fn rates_alone(problem: &Problem<'_>) -> Vec<Option<f64>> {
-    let classes = problem.classes.len();
+/// Tokens per second and device that each class trains in a job of its own, all of one size, so that
+/// devices are compared and not pools: as many as there are of the smallest class that can train the
+/// model. `None` where a class cannot. Gives the size too.
+pub(crate) fn rates_alone(problem: &Problem<'_>) -> (u64, Vec<Option<f64>>) {
     let mut search = Search::of(problem);
-    let rate = |class: usize| {
-        let devices = problem.classes[class].of.count;
-        let mut counts = vec![0; classes];
+    let mut rate = |class: usize, devices: u64| {
+        let mut counts = vec![0; problem.classes.len()];
         counts[class] = devices;
         let job = search.equal(&counts)?;
         Some(search.rate(&job) / devices as f64)
     };
-    (0..classes).map(rate).collect()
+    let count = |class: usize| problem.classes[class].of.count;
+    let whole: Vec<Option<f64>> = (0..problem.classes.len())
+        .map(|at| rate(at, count(at)))
+        .collect();
+    let can = (0..whole.len()).filter(|&at| whole[at].is_some());
+    let size = can.map(count).min().unwrap_or(0);
+    let alike = |at: usize| whole[at].and_then(|whole| rate(at, size).or(Some(whole)));
+    (size, (0..whole.len()).map(alike).collect())
 }
 
 /// What the jobs of an option do under some factors.

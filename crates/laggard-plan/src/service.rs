@@ -321,7 +321,7 @@ fn worth_of_others(problem: &Problem<'_>, objective: Objective) -> Vec<f64> {
                 .map(|class| class.dollars_per_hour)
                 .collect(),
         ),
-        _ => of_class(rates_alone(problem)),
+        _ => of_class(rates_alone(problem).1),
     }
 }
 

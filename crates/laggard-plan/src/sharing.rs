@@ -2,9 +2,10 @@
 //! left to lease or to serve with.
 //!
 //! Each job's rate on each class alone is predicted at several sizes and drawn through these points
-//! as a concave curve. Classes that train one job together do not train more than apart, so that the
-//! best sharing where they add up bounds every sharing, as far as rates between the sizes that were
-//! predicted are what their neighbours say. The sharings that are looked at, the one of
+//! as a concave curve. Classes that train one job together do not train more than apart, nor more
+//! than as much of the fastest class would that is as fast in all: the best sharings under either
+//! bound every sharing, as far as rates between the sizes that were predicted are what their
+//! neighbours say. The sharings that are looked at, the one of
 //! the bound and those with one class for each job, are then laid out and predicted as the jobs that
 //! they are: what is said of a sharing is said of its layouts, never of curves.
 
@@ -180,7 +181,10 @@ impl<'p, 'a> Sharer<'p, 'a> {
     fn share(mut self) -> Result<Sharing, PlanError> {
         let plain = vec![1.0; self.wanted.len()];
         let mixed = vec![None; self.wanted.len()];
-        let (bound, _) = self.solve(&mixed, &plain, Drawn::Above)?;
+        // Both bounds hold.
+        let (apart, _) = self.solve(&mixed, &plain, Drawn::Above)?;
+        let (together, _) = self.solve(&mixed, &plain, Drawn::Together)?;
+        let bound = apart.min(together);
         let mut ways = vec![(bound, mixed)];
         for way in self.one_class_each() {
             if let Ok((value, _)) = self.solve(&way, &plain, Drawn::Through) {

@@ -1,8 +1,9 @@
 //! What is typed to partition a cluster: `plan`.
 
-use super::{JobArgs, ResultArgs, TableArgs};
+use super::{ChangeArgs, JobArgs, LaunchArgs, MeasuredArgs, ServeArgs, TableArgs, TableFormat};
 use clap::{Args, ValueEnum};
 use laggard_plan::Objective;
+use std::path::PathBuf;
 
 /// Options of `plan`.
 #[derive(Debug, Args)]
@@ -10,17 +11,35 @@ use laggard_plan::Objective;
   laggard plan --cluster small-lab --model llama3-8b
   laggard plan --cluster colossus-1 --model grok-1 --objective time
   laggard plan --cluster colossus-1 --model llama3.1-405b --tokens 15.6e12 --lease h100=2.60
+  laggard plan --cluster colossus-1 --cluster colossus-2 --model grok-1     side by side
+  laggard plan --cluster colossus-1 --model grok-1 --serve llama3-70b --serve-rate 1e8 \\
+               --peak-factor 1.6 --reserve 5% --deadline 90
+  laggard plan --cluster colossus-1 --jobs jobs.toml                        several jobs
+  laggard plan --calibrated-on laggard-run-1 --ranks-of h100=2 -o mine      as was measured here
   laggard plan --cluster mine.toml --model mine --models mine-models.toml --format json")]
 pub(crate) struct PlanArgs {
-    /// A cluster that laggard knows (`laggard specs list clusters`), or a file that describes one.
-    #[arg(long, value_name = "NAME|FILE")]
-    pub(crate) cluster: String,
+    /// A cluster that laggard knows (`laggard specs list clusters`), or a file that describes one;
+    /// of several, the options stand side by side.
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        required_unless_present = "calibrated_on"
+    )]
+    pub(crate) cluster: Vec<String>,
     /// Model to train; `laggard specs list models` names all.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) model: String,
+    #[arg(long, value_name = "NAME", required_unless_present_any = ["jobs", "calibrated_on"])]
+    pub(crate) model: Option<String>,
+    /// Instead of a model: a file of jobs to share the cluster out to, each with model, tokens,
+    /// batch_tokens, sequence_length, deadline_days, weight, fewest_devices.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "tokens", "deadline", "output"])]
+    pub(crate) jobs: Option<PathBuf>,
     /// Tokens to train on [default: 20 for each parameter].
     #[arg(long, value_name = "N")]
     pub(crate) tokens: Option<f64>,
+    /// Days in which the model must have its tokens: later options are no answer, and one trains on
+    /// just enough.
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) deadline: Option<f64>,
     /// What the answer is best by.
     #[arg(long, value_enum, default_value_t = By::Tokens)]
     pub(crate) objective: By,
@@ -38,12 +57,34 @@ pub(crate) struct PlanArgs {
     /// Price of a kilowatt-hour at the meter, dollars [default: power costs nothing].
     #[arg(long, value_name = "PRICE")]
     pub(crate) electricity: Option<f64>,
+    /// Devices that are kept for experiments and peaks, repeatable: `h100=1024`, `h100=5%`, or of
+    /// every class `5%`.
+    #[arg(long, value_name = "CLASS=N|P%")]
+    pub(crate) reserve: Vec<String>,
+    /// What an owner pays, as TOML: `[bought.CLASS]` with dollars_per_device, years and maybe
+    /// network_dollars_per_device and maintenance_share_per_year; staff_dollars_per_year,
+    /// utilization, electricity_dollars_per_kwh.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) owned: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) change: ChangeArgs,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    #[command(flatten)]
+    pub(crate) measured: MeasuredArgs,
     #[command(flatten)]
     pub(crate) job: JobArgs,
     #[command(flatten)]
     pub(crate) tables: TableArgs,
+    /// Output format.
+    #[arg(long, value_enum, default_value_t = TableFormat::Text)]
+    pub(crate) format: TableFormat,
+    /// Folder to write the plan to: `plan.json`, which `laggard run --plan` rehearses, and launch
+    /// files of its jobs for MPI, Slurm, torchrun, Megatron-LM and Kubernetes.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) result: ResultArgs,
+    pub(crate) launch: LaunchArgs,
 }
 
 /// What an answer is best by.

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &RunArgs, launch: &Launch, quiet: bool) -> Result<u8> {
             let told = |summary: Summary| {
                 tell(settings, &summary, quiet);
                 match &args.rehearsal.plan {
-                    Some(plan) if launch.rank == 0 => tell_compare(plan, &jobs),
+                    Some(_) if launch.rank == 0 => tell_compare(&args.rehearsal, &jobs),
                     Some(_) => (),
                     None => tell_next(&summary),
                 }

@@ -1,26 +1,34 @@
 //! `laggard plan`: how to use a mixed cluster for a training job.
 
+mod again;
+mod asked;
+mod beside;
+mod files;
+mod launch;
+mod measured;
 mod page;
+mod several;
+mod tails;
 mod words;
 
+use super::calibrate::CalibratedOn;
 use super::usual;
 use crate::args::PlanArgs;
-use crate::failure::Usage;
 use crate::{exit_code, input, output};
 use anyhow::Result;
-use laggard_plan::money::Prices;
+use asked::Setup;
+use laggard_plan::launch::{Executable, executable};
+use laggard_plan::money::{Activity, Bill, Costs, Line, bill};
 use laggard_plan::{
-    Difference, Figures, Flip, Known, Objective, PlanOption, Problem, Ranking, Terms, Training,
-    Use, binding, differences, error_factor, flips, options, rank,
+    Answer, ByClass, Difference, Figures, Flip, Kind, Objective, Offers, Options, PlanError,
+    PlanFile, PlanOption, Problem, Ranking, Served, SiteLoad, Use, binding, by_class, differences,
+    error_factor, flips, in_time, loads, offers, options, rank, serve,
 };
-use laggard_simulate::{Constants, Frameworks};
-use laggard_specs::{Cluster, Model};
+use laggard_specs::Cluster;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 
-/// Tokens for each parameter where no number is said. Source: Hoffmann et al., arXiv 2203.15556,
-/// table 3: about 20.
-const TOKENS_PER_PARAMETER: f64 = 20.0;
 /// Sets of classes to train on that are printed, of many.
 const SHOWN_SETS: usize = 3;
 
@@ -38,6 +46,8 @@ struct Plan {
     /// Nine of ten predictions of tokens per second lie within this factor, either way.
     error_factor: f64,
     caveats: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    calibrated_on: Vec<CalibratedOn>,
     objective: Objective,
     options: Vec<OptionLine>,
     /// Options that cannot be, and why.
@@ -46,11 +56,52 @@ struct Plan {
     /// Why the answer and not the next best, in shares of the peak: what the answer spends more.
     against_next: Vec<Difference>,
     flips: Vec<FlipLine>,
-    break_even: Vec<words::BreakEven>,
+    /// What a device of each class is worth in each use.
+    by_class: ByClass,
+    power: Vec<SiteLoad>,
+    serving: Option<Serving>,
+    owner: Option<Owner>,
+    /// Days in which the model must have its tokens.
+    deadline_days: Option<f64>,
+    /// How much more what a job that ends in time leaves could earn at most, over the bound.
+    in_time_gap: Option<f64>,
+    /// What the slowest hosts cost, where single devices are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tails: Option<tails::Tails>,
+    /// What to do after something changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    again: Option<again::Replanned>,
     /// The answer with a batch as large as Llama 3 405B's, where the batch is larger.
     with_small_batch: Option<SmallBatch>,
     layouts_evaluated: u64,
     layouts_too_large: u64,
+}
+
+impl Plan {
+    /// Whether an option ends after the day by which it must.
+    fn is_late(&self, option: &OptionLine) -> bool {
+        let days = option.figures.days;
+        self.deadline_days
+            .is_some_and(|deadline| days.is_none_or(|days| days > deadline))
+    }
+}
+
+/// What is served.
+#[derive(Debug, Serialize)]
+struct Serving {
+    #[serde(flatten)]
+    offers: Offers,
+    /// Who serves what is asked for.
+    demand: Option<Served>,
+}
+
+/// What an owner pays.
+#[derive(Debug, Serialize)]
+struct Owner {
+    /// Dollars for an hour of a device that is of use, by class.
+    dollars_per_used_hour: BTreeMap<String, f64>,
+    /// The bill of the best option.
+    bill: Bill,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,6 +109,7 @@ struct ClassLine {
     name: String,
     accelerator: String,
     count: u64,
+    reserve: u64,
     watts: Option<f64>,
     is_nameplate: bool,
     dollars_per_hour: Option<f64>,
@@ -68,6 +120,8 @@ struct ClassLine {
 struct SiteLine {
     name: String,
     limit_mw: Option<f64>,
+    /// Whether the limit can be kept: the power of every class there is known.
+    is_kept: bool,
     power_usage_effectiveness: Option<f64>,
 }
 
@@ -75,13 +129,15 @@ struct SiteLine {
 struct OptionLine {
     /// Its number on the page, from 1; what is not shown has none.
     number: Option<usize>,
-    kind: laggard_plan::Kind,
+    kind: Kind,
     name: String,
     can_win: bool,
     figures: Figures,
     bound_by: Option<Difference>,
     uses: BTreeMap<String, Use>,
     jobs: Vec<words::JobLine>,
+    /// Which frameworks run the jobs as they are, and what the others would need.
+    executable: Vec<Executable>,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,76 +155,125 @@ struct SmallBatch {
 }
 
 pub(crate) fn run(args: &PlanArgs) -> Result<u8> {
-    let tables = input::tables(&args.tables)?;
-    let model = tables.model(&args.model)?;
-    let cluster = input::cluster(&args.cluster, &tables)?;
-    let frameworks = Frameworks::builtin()?;
-    let framework = usual::framework(args.job.framework.as_deref(), &frameworks)?;
-    let known = Known {
-        tables: &tables,
-        prices: &Prices::builtin()?,
-        constants: &Constants::builtin()?,
+    if !args.measured.calibrated_on.is_empty() {
+        args.change.refuse()?;
+        return measured::run(args);
+    }
+    let setup = Setup::of(args)?;
+    if let Some(jobs) = &args.jobs {
+        several::run(args, &setup, jobs)?;
+        return Ok(exit_code::DONE);
+    }
+    let [cluster] = &args.cluster[..] else {
+        args.change.refuse()?;
+        beside::run(args, &setup)?;
+        return Ok(exit_code::DONE);
     };
-    let training = Training {
-        model,
-        tokens: args.tokens.unwrap_or_else(|| usual_tokens(model)),
-        batch_tokens: args
-            .batch_tokens
-            .unwrap_or_else(|| usual::batch_tokens(cluster.devices())),
-        sequence_length: usual::sequence_length(args.job.sequence_length, model),
-        precision: usual::precision(args.job.precision),
-        software: framework.software,
-        around: usual::surroundings(&args.job)?,
-    };
-    let problem = Problem::new(&cluster, training, &terms(args)?, &known)?;
-    let plan = plan(&problem, &cluster, &framework.id, args)?;
-    output::either(&args.result, &plan, || page::page(&plan, &problem))?;
+    let cluster = input::cluster(cluster, &setup.tables)?;
+    let left = again::what_is_left(&args.change, &cluster)?;
+    let mut made = make(args, &setup, &left)?;
+    again::apply(args, &setup, (&cluster, &left), &mut made)?;
+    let text = output::formatted(args.format, &made.plan, || {
+        page::page(&made.plan, &made.problem)
+    })?;
+    output::result(&text, Path::new("-"))?;
+    if let Some(folder) = &args.output {
+        files::write(&made.file, args, folder)?;
+    }
     Ok(exit_code::DONE)
 }
 
-fn usual_tokens(model: &Model) -> f64 {
-    TOKENS_PER_PARAMETER * model.parameters() as f64
+/// A plan of one cluster.
+struct Made<'s> {
+    plan: Plan,
+    file: PlanFile,
+    problem: Problem<'s>,
 }
 
-fn terms(args: &PlanArgs) -> Result<Terms> {
-    let mut lease = BTreeMap::new();
-    for text in &args.lease {
-        let parsed = text.split_once('=');
-        let parsed = parsed.and_then(|(class, price)| Some((class, price.parse::<f64>().ok()?)));
-        let Some((class, price)) = parsed else {
-            let hint = "hint: for example `--lease h100=2.60`";
-            return Err(Usage(format!("cannot read --lease `{text}`\n{hint}")).into());
-        };
-        if lease
-            .insert(class.to_owned(), price)
-            .is_some_and(|old| old.total_cmp(&price).is_ne())
-        {
-            let hint = "hint: give each class one price";
-            return Err(Usage(format!("two prices for {class} contradict\n{hint}")).into());
-        }
+fn make<'s>(args: &PlanArgs, setup: &'s Setup, cluster: &Cluster) -> Result<Made<'s>> {
+    let objective = args.objective.objective();
+    let job = setup.one_job(args)?;
+    let (mut problem, calibrated_on) = setup.problem(args, cluster, &job)?;
+    let serving = served(args, setup, &mut problem)?;
+    let fleet = args.change.fleet.as_deref();
+    let speeds = fleet.map(|path| tails::slow_down(&mut problem, path, (cluster, &setup.tables)));
+    let speeds = speeds.transpose()?;
+    let mut found = options(&problem)?;
+    let tails = match &speeds {
+        Some(speeds) => tails::add(&problem, &mut found, speeds, objective)?,
+        None => None,
+    };
+    let mut in_time_gap = None;
+    if let Some(days) = job.deadline_days {
+        let in_time = in_time(&problem, days)?;
+        in_time_gap = Some(in_time.gap);
+        found.hold_to(days, in_time);
     }
-    Ok(Terms {
-        power_limit_watts: args.power_limit_mw.map(|limit| limit * 1e6),
-        lease_dollars_per_hour: lease,
-        dollars_per_kwh: args.electricity,
-        ..Terms::default()
+    let ranking = rank(&found.list, objective)?;
+    let numbers = shown(&found.list, &ranking);
+    let caveats = words::caveats(&problem);
+    let name = cluster.name.clone().unwrap_or_else(|| cluster.id.clone());
+    let answer = Answer {
+        cluster: &name,
+        options: &found.list,
+        numbers: &numbers,
+        chosen: ranking.order[0],
+        objective,
+        caveats: &caveats,
+    };
+    let file = PlanFile::new(&problem, &answer);
+    let of_serving = serving.as_ref().map(|it| &it.offers);
+    let by_class = by_class(&problem, &found.list, of_serving, &setup.tables)?;
+    let mut plan = plan(&problem, &found, &answer, (ranking, by_class))?;
+    for (line, planned) in plan.options.iter_mut().zip(&file.options) {
+        line.executable = executable(planned);
+    }
+    plan.framework.clone_from(&setup.framework.id);
+    plan.calibrated_on = calibrated_on;
+    plan.serving = serving;
+    plan.deadline_days = job.deadline_days;
+    plan.in_time_gap = in_time_gap;
+    plan.tails = tails;
+    if let Some(costs) = asked::costs(args)? {
+        let best = &found.list[answer.chosen];
+        plan.owner = Some(owner(&problem, cluster, best, (&costs, setup))?);
+    }
+    Ok(Made {
+        plan,
+        file,
+        problem,
     })
+}
+
+/// Lets devices serve what is asked for.
+fn served<'s>(
+    args: &PlanArgs,
+    setup: &'s Setup,
+    problem: &mut Problem<'s>,
+) -> Result<Option<Serving>> {
+    let service = setup.service(&args.serve, problem.training.model)?;
+    let offers = match offers(problem, &service, &setup.tables, &setup.serving) {
+        Ok(offers) => offers,
+        // Where no model to serve is named, figures of serving are an extra.
+        Err(_) if args.serve.serve.is_none() => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let objective = args.objective.objective();
+    let demand = serve(problem, &service, &offers, objective, &setup.serving)?;
+    Ok(Some(Serving { offers, demand }))
 }
 
 fn plan(
     problem: &Problem<'_>,
-    cluster: &Cluster,
-    framework: &str,
-    args: &PlanArgs,
+    found: &Options,
+    answer: &Answer<'_>,
+    (ranking, by_class): (Ranking, ByClass),
 ) -> Result<Plan> {
-    let objective = args.objective.objective();
-    let found = options(problem)?;
-    let ranking = rank(&found.list, objective)?;
+    let objective = answer.objective;
     let against_next = match ranking.order[..] {
         [best, next, ..] => differences(&found.list[best].figures, &found.list[next].figures),
         _ => Vec::new(),
     };
-    let numbers = shown(&found.list, &ranking);
     let line = |(option, number): (&PlanOption, &Option<usize>)| line(problem, option, *number);
     let flips = flips(problem, &found.list, objective)?;
     let flip = |flip: &Flip| FlipLine {
@@ -180,21 +285,29 @@ fn plan(
     let training = &problem.training;
     Ok(Plan {
         model: training.model.name.clone(),
-        cluster: cluster.name.clone().unwrap_or_else(|| cluster.id.clone()),
-        framework: framework.to_owned(),
+        cluster: answer.cluster.to_owned(),
+        framework: String::new(),
         classes: classes(problem),
         sites: sites(problem),
         sequence_length: training.sequence_length,
         batch_tokens: training.batch_tokens,
         tokens: training.tokens,
         error_factor: error_factor(problem),
-        caveats: words::caveats(problem),
+        caveats: answer.caveats.to_vec(),
+        calibrated_on: Vec::new(),
         objective,
-        options: found.list.iter().zip(&numbers).map(line).collect(),
+        options: found.list.iter().zip(answer.numbers).map(line).collect(),
         left_out: left_out.collect(),
         against_next,
         flips: flips.iter().map(flip).collect(),
-        break_even: words::break_even(problem, &found.list)?,
+        by_class,
+        power: loads(problem),
+        serving: None,
+        owner: None,
+        deadline_days: None,
+        in_time_gap: None,
+        tails: None,
+        again: None,
         with_small_batch: small_batch(problem, objective)?,
         layouts_evaluated: found.evaluated,
         layouts_too_large: found.too_large,
@@ -202,11 +315,55 @@ fn plan(
     })
 }
 
+/// What an owner pays for an hour of each class, and for the best option.
+fn owner(
+    problem: &Problem<'_>,
+    cluster: &Cluster,
+    best: &PlanOption,
+    (costs, setup): (&Costs, &Setup),
+) -> Result<Owner> {
+    let mut dollars_per_used_hour = BTreeMap::new();
+    let mut lines = Vec::new();
+    for (class, all) in problem.classes.iter().zip(&best.uses) {
+        let pool = class.of.name.clone();
+        let of_pool = cluster.pools.iter().find(|it| it.id == pool);
+        let watts = problem.watts_at_meter(class);
+        let hour = of_pool.and_then(|it| costs.dollars_per_used_hour(cluster, it, watts));
+        if let Some(dollars) = hour {
+            dollars_per_used_hour.insert(pool.clone(), dollars);
+        }
+        for (activity, devices, income) in [
+            (Activity::Train, all.train + all.idle, None),
+            (Activity::Lease, all.lease, class.dollars_per_hour),
+            (Activity::Serve, all.serve, class.serving_dollars_per_hour),
+            (Activity::Reserve, all.reserve, None),
+            (Activity::Off, all.off, None),
+        ] {
+            lines.push(Line {
+                pool: pool.clone(),
+                activity,
+                devices,
+                income_dollars_per_device_hour: income.map(laggard_plan::money::Span::exactly),
+            });
+        }
+    }
+    Ok(Owner {
+        dollars_per_used_hour,
+        bill: bill(cluster, &lines, &setup.prices, costs).map_err(PlanError::from)?,
+    })
+}
+
 /// The numbers of options on the page: of the sets of classes to train on only the best.
 fn shown(options: &[PlanOption], ranking: &Ranking) -> Vec<Option<usize>> {
-    let is_set = |at: usize| options[at].kind == laggard_plan::Kind::TrainAndLease;
-    let sets = ranking.order.iter().copied().filter(|&at| is_set(at));
-    let best: Vec<usize> = sets.take(SHOWN_SETS).collect();
+    let sets = [Kind::TrainAndLease, Kind::TrainAndServe];
+    let is_set = |at: usize| sets.contains(&options[at].kind);
+    let best_of = |kind: Kind| {
+        let of_kind = ranking.order.iter().copied();
+        of_kind
+            .filter(move |&at| options[at].kind == kind)
+            .take(SHOWN_SETS)
+    };
+    let best: Vec<usize> = sets.into_iter().flat_map(best_of).collect();
     let mut count = 0;
     let number = |at: usize| {
         (!is_set(at) || best.contains(&at)).then(|| {
@@ -231,6 +388,7 @@ fn line(problem: &Problem<'_>, option: &PlanOption, number: Option<usize>) -> Op
             .map(|(job, outcome)| words::job(problem, job, outcome))
             .collect(),
         figures: option.figures.clone(),
+        executable: Vec::new(),
     }
 }
 
@@ -239,6 +397,7 @@ fn classes(problem: &Problem<'_>) -> Vec<ClassLine> {
         name: class.of.name.clone(),
         accelerator: class.of.accelerator.clone(),
         count: class.of.count,
+        reserve: class.reserve,
         watts: class.watts,
         is_nameplate: class.is_nameplate,
         dollars_per_hour: class.dollars_per_hour,
@@ -251,6 +410,7 @@ fn sites(problem: &Problem<'_>) -> Vec<SiteLine> {
     let line = |place: &laggard_plan::Place| SiteLine {
         name: place.id.clone(),
         limit_mw: place.limit_watts.map(|watts| watts / 1e6),
+        is_kept: place.is_kept,
         power_usage_effectiveness: place.usage_effectiveness,
     };
     problem.places.iter().map(line).collect()

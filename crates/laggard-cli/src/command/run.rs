@@ -1,6 +1,6 @@
 //! `laggard run`.
 
-use crate::args::RunArgs;
+use crate::args::{RehearsalArgs, RunArgs};
 use crate::command::cluster;
 use crate::launcher::Launch;
 use crate::output::talk;
@@ -35,20 +35,23 @@ fn rehearse(args: &RunArgs, plan: &Path, quiet: bool) -> Result<u8> {
     for (settings, summary) in jobs.iter().zip(&summaries) {
         tell(settings, summary, quiet);
     }
-    tell_compare(plan, &jobs);
+    tell_compare(&args.rehearsal, &jobs);
     Ok(summaries.iter().map(code).max().unwrap_or(exit_code::DONE))
 }
 
 /// Says where the records of a rehearsal are, and what to type next.
-pub(crate) fn tell_compare(plan: &Path, jobs: &[Settings]) {
+pub(crate) fn tell_compare(asked: &RehearsalArgs, jobs: &[Settings]) {
+    let Some(plan) = &asked.plan else { return };
     let paths: Vec<String> = jobs
         .iter()
         .map(|job| job.record.display().to_string())
         .collect();
     let paths = paths.join(" ");
+    let number = asked.option.map(|number| format!("--option {number} "));
     talk(&format!(
-        "record: {paths}\nnext: laggard compare --plan {} {paths}",
-        plan.display()
+        "record: {paths}\nnext: laggard compare --plan {} {}{paths}",
+        plan.display(),
+        number.unwrap_or_default()
     ));
 }
 

@@ -3,6 +3,7 @@
 mod calibrate;
 mod plan;
 mod simulate;
+mod site;
 mod specs;
 mod validate;
 

@@ -86,6 +86,18 @@ pub struct MeasuredTable {
     pub rows: Vec<MeasuredRow>,
 }
 
+/// What several accelerators were measured to serve under the same load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredTogether {
+    /// Id of the model.
+    pub model: String,
+    /// Tokens of answers per second and device of each.
+    pub tokens_per_second: Vec<f64>,
+    /// Where it is published.
+    pub source: String,
+}
+
 /// Seconds per token of one system, by the sequences that it holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,6 +159,31 @@ impl ServingConstants {
         Ok(table()?.measured)
     }
 
+    /// What accelerators were measured to serve under the same load, in the order given: the first
+    /// load of the table that all of them were measured under, each in its best replica.
+    ///
+    /// # Errors
+    /// None in a released laggard: its tests load them.
+    pub fn measured_together(ids: &[&str]) -> Result<Option<MeasuredTogether>, ServingError> {
+        let tables = Self::measured()?;
+        let of = |id: &str, load: &MeasuredTable, row: &MeasuredRow| {
+            let is = |it: &&MeasuredTable| it.accelerator == id && it.is_under_the_load_of(load);
+            let mut rows = tables.iter().filter(is).flat_map(|it| &it.rows);
+            let same = |it: &&MeasuredRow| it.requests() == row.requests();
+            rows.find(same).map(|it| it.2)
+        };
+        let loads = tables.iter().filter(|it| it.up_to);
+        let mut rows = loads.flat_map(|load| load.rows.iter().map(move |row| (load, row)));
+        Ok(rows.find_map(|(load, row)| {
+            let rates = ids.iter().map(|id| of(id, load, row));
+            Some(MeasuredTogether {
+                model: load.model.clone(),
+                tokens_per_second: rates.collect::<Option<_>>()?,
+                source: load.source.clone(),
+            })
+        }))
+    }
+
     /// Measured latencies, which the constants are fitted on too.
     ///
     /// # Errors
@@ -176,7 +213,27 @@ impl ServingConstants {
     }
 }
 
+impl MeasuredRow {
+    /// Tokens of a prompt and of an answer.
+    fn requests(&self) -> [u64; 2] {
+        [self.0 as u64, self.1 as u64]
+    }
+}
+
 impl MeasuredTable {
+    /// Whether the same was asked of both: model and limits of latency, in the best replica.
+    fn is_under_the_load_of(&self, other: &Self) -> bool {
+        let asked = |it: &Self| {
+            let limits = [it.most_seconds_per_token, it.most_seconds_to_first_token];
+            (
+                it.model.clone(),
+                it.up_to,
+                limits.map(|it| it.map(f64::to_bits)),
+            )
+        };
+        asked(self) == asked(other)
+    }
+
     /// The requests of a row.
     #[must_use]
     pub fn requests(&self, row: &MeasuredRow) -> Requests {

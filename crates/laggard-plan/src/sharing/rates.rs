@@ -13,8 +13,11 @@ pub(super) enum Drawn {
     /// Straight from one to the next.
     Through,
     /// As high as it may be: no size trains more than the next larger one that was predicted, nor
-    /// more of each host than the better of its neighbours.
+    /// more of each host than the better of its neighbours. Classes of one job add up.
     Above,
+    /// The same, but classes of one job train no more together than as much of the fastest of them
+    /// would that is as fast in all: more and slower devices fail more often and fill a batch sooner.
+    Together,
 }
 
 /// Predicted rates of one job.
@@ -25,6 +28,9 @@ pub(super) struct Rates {
     points: Vec<Vec<(u64, f64)>>,
     /// For each class, the most tokens per second that a host of it adds.
     of_host: Vec<f64>,
+    /// The class with the fastest devices, and what more hosts of it than there are would train, up
+    /// to as fast as all classes are.
+    beyond: Option<(usize, Vec<(u64, f64)>)>,
 }
 
 impl Rates {
@@ -36,10 +42,40 @@ impl Rates {
             let each = points.iter().map(|&(hosts, rate)| rate / hosts as f64);
             each.fold(0.0, f64::max)
         };
-        Self {
+        let mut rates = Self {
             of_host: points.iter().map(of_host).collect(),
             points,
+            beyond: None,
+        };
+        rates.beyond = rates.beyond(search, &units);
+        rates
+    }
+
+    /// What the fastest class would train if all others were of it.
+    fn beyond(&self, search: &mut Search<'_>, units: &[Unit]) -> Option<(usize, Vec<(u64, f64)>)> {
+        let of_device = |class: &usize| self.of_host[*class] / units[*class].devices as f64;
+        let classes = self.classes();
+        let fastest = classes
+            .iter()
+            .copied()
+            .max_by(|a, b| of_device(a).total_cmp(&of_device(b)))?;
+        let of_class = |&class: &usize| self.points[class].last().map_or(0, |point| point.0);
+        let capacity = classes
+            .iter()
+            .map(|at| of_class(at) as f64 * self.of_host[*at]);
+        let all = (capacity.sum::<f64>() / self.of_host[fastest]).ceil() as u64;
+        let (own, mut hosts) = (of_class(&fastest), all);
+        let mut points = Vec::new();
+        while hosts > own {
+            let mut counts = vec![0; units.len()];
+            counts[fastest] = hosts * units[fastest].devices;
+            let job = search.equal(&counts)?;
+            points.push((hosts, search.rate(&job)));
+            hosts = (hosts / 2).max(own);
         }
+        points.extend(self.points[fastest].last());
+        points.reverse();
+        Some((fastest, points))
     }
 
     /// The classes that the job can be trained on.
@@ -64,31 +100,38 @@ impl Rates {
     /// the one that no sum of theirs is above.
     pub(super) fn curve(&self, class: Option<usize>, drawn: Drawn) -> Result<Curve, PoolsError> {
         if let Some(class) = class {
-            return self.hull(class, drawn);
+            return Curve::hull(&self.corners((class, &self.points[class]), drawn));
+        }
+        let of = |&class: &usize| self.corners((class, &self.points[class]), drawn);
+        let corners = self.classes();
+        let corners = corners.iter().map(of);
+        if drawn == Drawn::Together {
+            let beyond = self.beyond.iter();
+            let beyond = beyond.map(|(class, points)| self.corners((*class, points), drawn));
+            return Curve::hull(&corners.chain(beyond).flatten().collect::<Vec<_>>());
         }
         let mut pieces: Vec<Piece> = Vec::new();
-        for class in self.classes() {
-            pieces.extend(self.hull(class, drawn)?.pieces());
+        for corners in corners {
+            pieces.extend(Curve::hull(&corners)?.pieces());
         }
         pieces.sort_by(|a, b| b.slope.total_cmp(&a.slope));
         Curve::of_pieces(pieces)
     }
 
-    fn hull(&self, class: usize, drawn: Drawn) -> Result<Curve, PoolsError> {
-        let (of_host, points) = (self.of_host[class], &self.points[class]);
-        let capacity = |hosts: f64| hosts * of_host;
-        let mut corners: Vec<(f64, f64)> = points
-            .iter()
-            .map(|&(hosts, rate)| (capacity(hosts as f64), rate))
-            .collect();
-        if drawn == Drawn::Above {
+    /// The points of a class as capacities with rates, and those that lie as high as they may between
+    /// them.
+    fn corners(&self, (class, points): (usize, &[(u64, f64)]), drawn: Drawn) -> Vec<(f64, f64)> {
+        let capacity = |hosts: f64| hosts * self.of_host[class];
+        let at = |&(hosts, rate): &(u64, f64)| (capacity(hosts as f64), rate);
+        let mut corners: Vec<(f64, f64)> = points.iter().map(at).collect();
+        if drawn != Drawn::Through {
             for pair in points.windows(2).filter(|pair| pair[1].0 > pair[0].0 + 1) {
                 let each = |(hosts, rate): (u64, f64)| rate / hosts as f64;
                 let best = each(pair[0]).max(each(pair[1]));
                 corners.push((capacity(pair[1].1 / best), pair[1].1));
             }
         }
-        Curve::hull(&corners)
+        corners
     }
 }
 

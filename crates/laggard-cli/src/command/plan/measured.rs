@@ -51,7 +51,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
     let text = output::formatted(args.format, &plan.file, || page(&measured, &plan))?;
     output::result(&text, Path::new("-"))?;
     if let Some(folder) = &args.output {
-        files::write(&plan.file, folder)?;
+        files::write(&plan.file, args, folder)?;
     }
     Ok(exit_code::DONE)
 }

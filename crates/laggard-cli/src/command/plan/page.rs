@@ -1,56 +1,36 @@
 //! The plan as text.
 
+mod classes;
 mod jobs;
-mod numbers;
+pub(super) mod numbers;
 
-use super::words::mebi;
+use super::words::{self, mebi};
 use super::{OptionLine, Plan};
+use crate::command::calibrate;
+use crate::page::Page;
 use laggard_plan::{Difference, Kind, Problem};
 use numbers::{clipped, days, digits, percent};
-use std::fmt::Write;
-
-/// Columns of a sentence.
-const WIDTH: usize = 100;
-
-/// Lines of text.
-struct Page(String);
-
-impl Page {
-    fn line(&mut self, text: &str) {
-        // Writing to a string cannot fail.
-        _ = writeln!(self.0, "{}", text.trim_end());
-    }
-
-    /// A sentence, broken between words, further lines indented like the first.
-    fn sentence(&mut self, indent: usize, text: &str) {
-        let mut line = String::new();
-        for word in text.split_whitespace() {
-            if !line.is_empty() && indent + line.chars().count() + word.chars().count() >= WIDTH {
-                self.line(&format!("{:indent$}{line}", ""));
-                line.clear();
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-        self.line(&format!("{:indent$}{line}", ""));
-    }
-
-    fn heading(&mut self, text: &str) {
-        self.line("");
-        self.line(text);
-    }
-}
 
 pub(super) fn page(plan: &Plan, problem: &Problem<'_>) -> String {
-    let mut page = Page(String::new());
-    head(&mut page, plan, problem);
+    let mut page = Page::default();
+    head(&mut page, plan);
     answer(&mut page, plan);
     table(&mut page, plan);
-    losses(&mut page, plan);
+    losses(&mut page, plan, problem);
     changes(&mut page, plan);
+    classes::by_class(&mut page, plan);
+    classes::serving(&mut page, plan);
+    classes::owner(&mut page, plan);
     jobs::layouts(&mut page, plan);
+    for line in calibrate::lines(&plan.calibrated_on) {
+        page.line(&line);
+    }
+    if let Some(tails) = &plan.tails {
+        super::tails::lines(&mut page, tails);
+    }
+    if let Some(again) = &plan.again {
+        super::again::lines(&mut page, again);
+    }
     page.heading("keep in mind");
     let sure = format!(
         "tokens/s may be off by a factor of {:.2} either way: nine of ten published runs are \
@@ -65,10 +45,10 @@ pub(super) fn page(plan: &Plan, problem: &Problem<'_>) -> String {
     {
         page.sentence(2, caveat);
     }
-    page.0
+    page.text()
 }
 
-fn head(page: &mut Page, plan: &Plan, problem: &Problem<'_>) {
+fn head(page: &mut Page, plan: &Plan) {
     page.line(&format!(
         "{} on {}: predicted, not measured",
         plan.model, plan.cluster
@@ -76,7 +56,8 @@ fn head(page: &mut Page, plan: &Plan, problem: &Problem<'_>) {
     let classes = plan.classes.iter().map(|class| {
         let price = class.dollars_per_hour.map(|it| format!("${it:.2}/h"));
         let watts = class.watts.map(|it| format!("{it:.0} W"));
-        let known: Vec<String> = [watts, price].into_iter().flatten().collect();
+        let kept = (class.reserve > 0).then(|| format!("{} in reserve", class.reserve));
+        let known: Vec<String> = [watts, price, kept].into_iter().flatten().collect();
         match known.is_empty() {
             true => format!("{} {}", class.count, class.name),
             false => format!("{} {} ({})", class.count, class.name, known.join(", ")),
@@ -86,7 +67,14 @@ fn head(page: &mut Page, plan: &Plan, problem: &Problem<'_>) {
     for site in &plan.sites {
         let usage = site.power_usage_effectiveness;
         let usage = usage.map(|it| format!("PUE {it:.2}"));
-        let limit = site.limit_mw.map(|it| format!("at most {} MW", digits(it)));
+        let kept = if site.is_kept {
+            ""
+        } else {
+            " (not kept: see below)"
+        };
+        let limit = site
+            .limit_mw
+            .map(|it| format!("at most {} MW{kept}", digits(it)));
         let known: Vec<String> = [limit, usage].into_iter().flatten().collect();
         if !known.is_empty() {
             page.line(&format!("power of {}: {}", site.name, known.join(", ")));
@@ -99,10 +87,11 @@ fn head(page: &mut Page, plan: &Plan, problem: &Problem<'_>) {
         plan.sequence_length,
         plan.framework,
     ));
-    page.line(&format!(
-        "sum of the dense half-precision peaks: {:.3e} FLOP/s",
-        problem.peak()
-    ));
+    for load in &plan.power {
+        if let Some(line) = words::load(load) {
+            page.sentence(0, &line);
+        }
+    }
     // Of one job on everything nothing is off but for power.
     let together = plan.options.iter().find(|it| it.kind == Kind::EqualShares);
     let uses = together.iter().flat_map(|option| &option.uses);
@@ -111,12 +100,10 @@ fn head(page: &mut Page, plan: &Plan, problem: &Problem<'_>) {
         .map(|(name, it)| format!("{} {name}", it.off))
         .collect();
     if !off.is_empty() {
+        let off = off.join(", ");
         page.sentence(
             0,
-            &format!(
-                "power binds: {} are off, those of least peak per watt",
-                off.join(", ")
-            ),
+            &format!("power binds: {off} are off, those of least peak per watt"),
         );
     }
 }
@@ -127,13 +114,17 @@ fn answer(page: &mut Page, plan: &Plan) {
     page.heading(&format!("best by {}: {}", plan.objective.name(), best.name));
     page.line(&format!("  {}", summary(best, plan)));
     if let Some(&next) = plan.ranking.order.get(1) {
+        let as_one = match plan.ranking.one_model == Some(next) {
+            true => ", and fastest for one model",
+            false => "",
+        };
         let next = option(next);
-        page.line(&format!("next: {}", next.name));
+        page.line(&format!("next{as_one}: {}", next.name));
         page.line(&format!("  {}", summary(next, plan)));
         page.sentence(2, &why(best, next, &plan.against_next));
     }
     if let Some(at) = plan.ranking.one_model
-        && at != plan.ranking.order[0]
+        && !plan.ranking.order.iter().take(2).any(|&it| it == at)
     {
         let one = option(at);
         page.line(&format!("fastest for one model alone: {}", one.name));
@@ -201,7 +192,11 @@ fn table(page: &mut Page, plan: &Plan) {
         let of_job = |text: String| if trains { text } else { "-".to_owned() };
         let known = |value: Option<f64>| value.map_or("?".to_owned(), digits);
         let per_token = figures.dollars_per_million_tokens;
-        let mark = if option.can_win { "" } else { " *" };
+        let mark = match (option.can_win, plan.is_late(option)) {
+            (true, _) => "",
+            (false, true) => " !",
+            (false, false) => " *",
+        };
         page.line(&format!(
             "  {number:<2} {:<37}{:>9}{:>8}{:>7}{:>7}{:>7}{:>6}{:>6}{:>8}",
             clipped(&option.name, 37 - mark.len()) + mark,
@@ -223,10 +218,25 @@ fn legend(page: &mut Page, plan: &Plan) {
         2,
         "tokens/s: kept, of all jobs; days: for one model; MFU: of the devices of jobs while they \
          step; of all: tokens/s over the peak of the cluster; useful: share of time that failures \
-         leave; k$/h: rent earned less power; $/Mtok: market rent of what trains",
+         leave; k$/h: rent and tokens sold less power; $/Mtok: market rent of what trains",
     );
-    if plan.options.iter().any(|option| !option.can_win) {
+    if plan
+        .options
+        .iter()
+        .any(|it| !it.can_win && !plan.is_late(it))
+    {
         page.line("  * convergence not modelled: another algorithm, never the answer");
+    }
+    if let (Some(days), Some(gap)) = (plan.deadline_days, plan.in_time_gap) {
+        page.sentence(
+            2,
+            &format!(
+                "! later than {}: no answer. What just enough training leaves earns at most {} less \
+                 than the best possible",
+                numbers::days(days),
+                percent(gap)
+            ),
+        );
     }
     let front = plan.ranking.front.iter();
     let front: Vec<String> = front
@@ -239,24 +249,36 @@ fn legend(page: &mut Page, plan: &Plan) {
     ));
 }
 
-fn losses(page: &mut Page, plan: &Plan) {
-    page.heading("where the peak of the cluster goes, in points");
-    let names = [
-        "trains", "kernel", "links", "bubble", "wait", "jitter", "fail", "idle", "lease", "off",
+fn losses(page: &mut Page, plan: &Plan, problem: &Problem<'_>) {
+    page.heading(&format!(
+        "where the peak of the cluster ({:.3e} dense half-precision FLOP/s) goes, in points",
+        problem.peak()
+    ));
+    const NAMES: [&str; 12] = [
+        "trains", "kernel", "links", "bubble", "wait", "jitter", "fail", "idle", "lease", "serve",
+        "kept", "off",
     ];
-    let head: String = names.iter().map(|name| format!("{name:>7}")).collect();
+    let shown = || plan.options.iter().filter(|option| option.number.is_some());
+    // What nothing is spent on in any option has no column.
+    let is_used = |&at: &usize| {
+        let share = |option: &OptionLine| option.figures.peak_use.terms()[at].1;
+        shown().any(|option| share(option).abs() >= 0.0005)
+    };
+    let columns: Vec<usize> = (0..NAMES.len()).filter(is_used).collect();
+    let head: String = columns
+        .iter()
+        .map(|&at| format!("{:>7}", NAMES[at]))
+        .collect();
     page.line(&format!("    {head}  most lost to"));
-    for option in &plan.options {
-        let Some(number) = option.number else {
-            continue;
-        };
+    for option in shown() {
         let terms = option.figures.peak_use.terms();
-        let cells: String = terms
-            .iter()
-            .map(|(_, share)| format!("{:>7.1}", 100.0 * share))
-            .collect();
+        let cell = |&at: &usize| format!("{:>7.1}", 100.0 * terms[at].1);
+        let cells: String = columns.iter().map(cell).collect();
         let bound = option.bound_by.map_or("-", |it| it.term);
-        page.line(&format!("  {number:<2}{cells}  {bound}"));
+        page.line(&format!(
+            "  {:<2}{cells}  {bound}",
+            option.number.unwrap_or_default()
+        ));
     }
 }
 
@@ -270,14 +292,5 @@ fn changes(page: &mut Page, plan: &Plan) {
     }
     if plan.flips.is_empty() {
         page.line("  no speed, rent, failure rate or jitter between an eighth and eight times");
-    }
-    for it in &plan.break_even {
-        let rents = it
-            .lease_dollars_per_device_hour
-            .map_or(String::new(), |lease| format!(" (it rents at {lease:.2})"));
-        page.line(&format!(
-            "  {} above {:.2} $/h{rents}: leased, it pays for {} that train more",
-            it.class, it.dollars_per_device_hour, it.elsewhere
-        ));
     }
 }

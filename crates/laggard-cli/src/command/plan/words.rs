@@ -1,14 +1,8 @@
-//! Jobs, doubts and prices of a plan, in words and as lines of JSON.
+//! Jobs and doubts of a plan, in words and as lines of JSON.
 
 use crate::command::usual;
-use anyhow::Result;
-use laggard_plan::money::{Elsewhere, Span, break_even_lease};
-use laggard_plan::{Group, JobPlan, Kind, Knob, Outcome, Parts, PlanOption, Problem};
+use laggard_plan::{Class, Group, JobPlan, Knob, Outcome, Parts, Problem, SiteLoad};
 use serde::Serialize;
-
-/// Micro-batches of the slowest from which on rounding to whole ones costs less than 2 %: one of
-/// them at most is lost.
-const FINE_MICRO_BATCHES: f64 = 50.0;
 
 /// A job as it is printed.
 #[derive(Debug, Serialize)]
@@ -51,19 +45,9 @@ pub(super) struct StageLine {
     pub(super) layers: usize,
 }
 
-/// The lease price of a class above which leasing it and renting elsewhere trains more.
-#[derive(Debug, Serialize)]
-pub(super) struct BreakEven {
-    pub(super) class: String,
-    pub(super) elsewhere: String,
-    pub(super) dollars_per_device_hour: f64,
-    /// What the class brings.
-    pub(super) lease_dollars_per_device_hour: Option<f64>,
-}
-
 pub(super) fn job(problem: &Problem<'_>, job: &JobPlan, outcome: &Outcome) -> JobLine {
     let (shares, stages) = match &job.parts {
-        Parts::Replicas(groups) => (shares(problem, groups), Vec::new()),
+        Parts::Replicas(groups) => (shares(problem, job, groups), Vec::new()),
         Parts::Stages(span) => {
             let stage = |&(class, layers): &(usize, usize)| StageLine {
                 class: name(problem, class),
@@ -83,7 +67,7 @@ pub(super) fn job(problem: &Problem<'_>, job: &JobPlan, outcome: &Outcome) -> Jo
         useful: outcome.useful(),
         shares,
         stages,
-        fine_step_tokens: fine_step_tokens(problem, job),
+        fine_step_tokens: job.fine_step_tokens(problem.training.sequence_length),
     }
 }
 
@@ -91,37 +75,14 @@ fn name(problem: &Problem<'_>, class: usize) -> String {
     problem.classes[class].of.name.clone()
 }
 
-fn shares(problem: &Problem<'_>, groups: &[Group]) -> Vec<ShareLine> {
-    let of = |group: &Group| group.replicas * u64::from(group.micro_batches);
-    let all: u64 = groups.iter().map(of).sum();
+fn shares(problem: &Problem<'_>, job: &JobPlan, groups: &[Group]) -> Vec<ShareLine> {
     let line = |group: &Group| ShareLine {
         class: name(problem, group.class),
         replicas: group.replicas,
         micro_batches: group.micro_batches,
-        gradient_weight: f64::from(group.micro_batches) / all as f64,
+        gradient_weight: job.gradient_weight(group),
     };
     groups.iter().map(line).collect()
-}
-
-fn fine_step_tokens(problem: &Problem<'_>, job: &JobPlan) -> Option<f64> {
-    let Parts::Replicas(groups) = &job.parts else {
-        return None;
-    };
-    let least = groups.iter().map(|group| group.micro_batches).min()?;
-    let most = groups.iter().map(|group| group.micro_batches).max()?;
-    if least == most {
-        return None;
-    }
-    let of = |group: &Group| group.replicas as f64 * f64::from(group.micro_batches);
-    let all: f64 = groups.iter().map(of).sum();
-    let sequences = all * f64::from(job.degrees.micro_batch);
-    let tokens = sequences * f64::from(problem.training.sequence_length);
-    let round = match job.degrees.virtual_stages {
-        1 => 1.0,
-        _ => f64::from(job.degrees.pipeline),
-    };
-    let larger = FINE_MICRO_BATCHES * round / f64::from(least);
-    Some(tokens * larger.max(1.0))
 }
 
 pub(super) fn knob(problem: &Problem<'_>, knob: Knob) -> String {
@@ -147,7 +108,10 @@ pub(super) fn caveats(problem: &Problem<'_>) -> Vec<String> {
     if training.model.experts.is_some() {
         list.push("experts are predicted badly, with routing taken to be even".to_owned());
     }
+    // Where there is a limit, both loads stand beside it.
+    let without_limit = |class: &&Class| problem.places[class.site].limit_watts.is_none();
     let nameplate = problem.classes.iter().filter(|class| class.is_nameplate);
+    let nameplate = nameplate.filter(without_limit);
     let nameplate: Vec<&str> = nameplate
         .filter(|class| class.watts.is_some())
         .map(|class| class.of.name.as_str())
@@ -162,43 +126,28 @@ pub(super) fn caveats(problem: &Problem<'_>) -> Vec<String> {
     list
 }
 
-/// For each class with a rate of its own, against the class that trains cheapest at market rents.
-pub(super) fn break_even(problem: &Problem<'_>, options: &[PlanOption]) -> Result<Vec<BreakEven>> {
-    let Some(pools) = options.iter().find(|option| option.kind == Kind::Pools) else {
-        return Ok(Vec::new());
+/// Whether the power of a site binds.
+pub(super) fn load(load: &SiteLoad) -> Option<String> {
+    let (limit, stated) = (load.limit_mw?, load.stated_mw?);
+    let says = |mw: f64| match load.binds(Some(mw)) {
+        Some(true) => "more than the limit",
+        _ => "within the limit",
     };
-    let mut rates = vec![None; problem.classes.len()];
-    for (job, outcome) in pools.jobs.iter().zip(&pools.figures.outcomes) {
-        for (class, rate) in rates.iter_mut().enumerate() {
-            let devices = job.devices(class) + job.idle[class];
-            if job.devices(class) > 0 {
-                *rate = Some(outcome.tokens_per_s() / devices as f64);
-            }
-        }
+    let mut text = format!(
+        "with everything on {} draws {stated:.0} MW at the power that is stated, {} of {limit:.0} MW",
+        load.site,
+        says(stated)
+    );
+    if let (Some(measured), Some(share)) = (load.measured_mw, load.measured_share)
+        && (measured - stated).abs() > 0.5
+    {
+        text += &format!(
+            "; {measured:.0} MW at the {share:.2} of nameplate that a B200 that serves was measured \
+             to draw, {}",
+            says(measured)
+        );
     }
-    let priced = (0..rates.len()).filter_map(|class| {
-        let (rate, rent) = (rates[class]?, problem.classes[class].dollars_per_hour?);
-        Some((class, rate, rent))
-    });
-    let cheapest = priced.max_by(|a, b| (a.1 / a.2).total_cmp(&(b.1 / b.2)));
-    let Some((other, rate, rent)) = cheapest else {
-        return Ok(Vec::new());
-    };
-    let elsewhere = Elsewhere {
-        dollars_per_device_hour: Span::exactly(rent),
-        tokens_per_second: rate,
-    };
-    let mut list = Vec::new();
-    for (class, rate) in rates.iter().enumerate().filter(|it| it.0 != other) {
-        let Some(rate) = *rate else { continue };
-        list.push(BreakEven {
-            class: name(problem, class),
-            elsewhere: name(problem, other),
-            dollars_per_device_hour: break_even_lease(rate, &elsewhere, 0.0)?.typical,
-            lease_dollars_per_device_hour: problem.classes[class].dollars_per_hour,
-        });
-    }
-    Ok(list)
+    Some(text)
 }
 
 /// `16 Mi` and the like.

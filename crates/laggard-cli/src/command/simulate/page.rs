@@ -2,27 +2,12 @@
 
 use super::Simulation;
 use crate::command::calibrate;
+use crate::page::Page;
 use laggard_simulate::{Forecast, Identification, Lockstep, Range};
 use laggard_types::format_seconds;
-use std::fmt::Write;
-
-/// Lines of text.
-struct Page(String);
-
-impl Page {
-    fn line(&mut self, text: &str) {
-        // Writing to a string cannot fail.
-        _ = writeln!(self.0, "{}", text.trim_end());
-    }
-
-    fn heading(&mut self, text: &str) {
-        self.line("");
-        self.line(text);
-    }
-}
 
 pub(super) fn page(it: &Simulation, assumed_mfu: f64) -> String {
-    let mut page = Page(String::new());
+    let mut page = Page::default();
     let forecast = &it.forecast;
     page.line(&format!(
         "{} on {}: predicted, not measured",
@@ -67,7 +52,7 @@ pub(super) fn page(it: &Simulation, assumed_mfu: f64) -> String {
     if let Some(figure) = &it.fleet_figure {
         identification(&mut page, figure);
     }
-    page.0
+    page.text()
 }
 
 fn classes(page: &mut Page, forecast: &Forecast) {

@@ -5,6 +5,7 @@ use super::numbers::span;
 use crate::command::plan::Plan;
 use crate::command::plan::words::{JobLine, ShareLine, StageLine, mebi};
 use laggard_plan::Kind;
+use laggard_plan::launch::in_words;
 use laggard_types::format_seconds;
 
 pub(super) fn layouts(page: &mut Page, plan: &Plan) {
@@ -29,6 +30,25 @@ pub(super) fn layouts(page: &mut Page, plan: &Plan) {
             }
         }
     }
+    for (numbers, who) in who_runs(plan) {
+        page.sentence(2, &format!("{}: {who}", numbers.join(", ")));
+    }
+}
+
+/// Which frameworks run which options, those of the same ones together.
+fn who_runs(plan: &Plan) -> Vec<(Vec<String>, String)> {
+    let mut groups: Vec<(Vec<String>, String)> = Vec::new();
+    for option in plan.options.iter().filter(|option| !option.jobs.is_empty()) {
+        let Some(number) = option.number else {
+            continue;
+        };
+        let who = in_words(&option.executable);
+        match groups.iter_mut().find(|group| group.1 == who) {
+            Some(group) => group.0.push(number.to_string()),
+            None => groups.push((vec![number.to_string()], who)),
+        }
+    }
+    groups
 }
 
 fn layout(job: &JobLine) -> String {
@@ -47,18 +67,28 @@ fn layout(job: &JobLine) -> String {
 }
 
 fn shares(job: &JobLine) -> Vec<String> {
+    let sequences = job.micro_batch_sequences;
     let counts = job.shares.iter().map(|share| share.micro_batches);
     let differ = counts.clone().min() != counts.max();
+    let of_class = |it: &ShareLine| format!("{} replicas of {}", it.replicas, it.class);
     let share = |it: &ShareLine| {
-        let weight = match differ {
-            true => format!(", gradient weight {:.3e} each", it.gradient_weight),
-            false => String::new(),
-        };
-        let (class, replicas, count) = (&it.class, it.replicas, it.micro_batches);
-        let sequences = job.micro_batch_sequences;
-        format!("{replicas} replicas of {class} x {count} micro-batches of {sequences}{weight}")
+        let (count, weight) = (it.micro_batches, it.gradient_weight);
+        format!(
+            "{} x {count} micro-batches of {sequences}, gradient weight {weight:.3e} each",
+            of_class(it)
+        )
     };
-    let mut lines: Vec<String> = job.shares.iter().map(share).collect();
+    let mut lines: Vec<String> = match (differ, job.shares.first()) {
+        (true, _) => job.shares.iter().map(share).collect(),
+        (false, Some(first)) => {
+            let classes: Vec<String> = job.shares.iter().map(of_class).collect();
+            let (classes, count) = (classes.join(", "), first.micro_batches);
+            vec![format!(
+                "{classes}, each x {count} micro-batches of {sequences}"
+            )]
+        }
+        (false, None) => Vec::new(),
+    };
     if let Some(tokens) = job.fine_step_tokens {
         lines.push(format!(
             "whole micro-batches cost less than 2 % from {} tokens a step on",

@@ -1,18 +1,18 @@
 //! Numbers in the columns of a page.
 
 /// So many characters of a name at most.
-pub(super) fn clipped(name: &str, most: usize) -> String {
+pub(in crate::command::plan) fn clipped(name: &str, most: usize) -> String {
     match name.chars().count() > most {
         true => name.chars().take(most - 1).chain(['~']).collect(),
         false => name.to_owned(),
     }
 }
 
-pub(super) fn percent(share: f64) -> String {
+pub(in crate::command::plan) fn percent(share: f64) -> String {
     format!("{:.1}%", 100.0 * share)
 }
 
-pub(super) fn days(count: f64) -> String {
+pub(in crate::command::plan) fn days(count: f64) -> String {
     match count {
         count if count >= 1e5 => format!("{count:.1e} d"),
         count if count >= 100.0 => format!("{count:.0} d"),
@@ -21,7 +21,7 @@ pub(super) fn days(count: f64) -> String {
 }
 
 /// Three significant digits or so.
-pub(super) fn digits(value: f64) -> String {
+pub(in crate::command::plan) fn digits(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 1.0 => format!("{value:.1}"),
@@ -31,7 +31,7 @@ pub(super) fn digits(value: f64) -> String {
 }
 
 /// A time of minutes to days.
-pub(super) fn span(seconds: f64) -> String {
+pub(in crate::command::plan) fn span(seconds: f64) -> String {
     match seconds {
         seconds if seconds >= 2.0 * 86_400.0 => format!("{:.1} d", seconds / 86_400.0),
         seconds if seconds >= 2.0 * 3600.0 => format!("{:.1} h", seconds / 3600.0),

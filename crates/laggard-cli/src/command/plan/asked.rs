@@ -1,0 +1,199 @@
+//! What was typed, as what the library asks for.
+
+use super::super::calibrate::{Basis, CalibratedOn, calibrate};
+use super::super::usual;
+use crate::args::{PlanArgs, ServeArgs};
+use crate::failure::{BadInput, Usage};
+use crate::input;
+use anyhow::Result;
+use laggard_plan::money::{Costs, Prices};
+use laggard_plan::serving::{DailyDemand, Requests, ServingConstants};
+use laggard_plan::{Known, PlanError, Problem, Reserve, Service, Terms, Training, WantedJob};
+use laggard_simulate::{Constants, Framework, Frameworks};
+use laggard_specs::{Cluster, Model, Tables};
+use std::collections::BTreeMap;
+
+/// Tokens for each parameter where no number is said. Source: Hoffmann et al., arXiv 2203.15556,
+/// table 3: about 20.
+const TOKENS_PER_PARAMETER: f64 = 20.0;
+
+/// What plans of every cluster have in common.
+pub(super) struct Setup {
+    pub(super) tables: Tables,
+    pub(super) prices: Prices,
+    pub(super) constants: Constants,
+    pub(super) serving: ServingConstants,
+    pub(super) framework: Framework,
+}
+
+impl Setup {
+    pub(super) fn of(args: &PlanArgs) -> Result<Self> {
+        let frameworks = Frameworks::builtin()?;
+        let framework = usual::framework(args.job.framework.as_deref(), &frameworks)?;
+        Ok(Self {
+            tables: input::tables(&args.tables)?,
+            prices: Prices::builtin()?,
+            constants: Constants::builtin()?,
+            serving: ServingConstants::builtin()?,
+            framework: framework.clone(),
+        })
+    }
+
+    /// The one job that was asked for.
+    pub(super) fn one_job<'s>(&'s self, args: &PlanArgs) -> Result<WantedJob<'s>> {
+        let name = args.model.as_deref().unwrap_or_default();
+        Ok(WantedJob {
+            model: self.tables.model(name)?,
+            tokens: args.tokens,
+            batch_tokens: args.batch_tokens,
+            sequence_length: args.job.sequence_length,
+            deadline_days: args.deadline,
+            weight: 1.0,
+            fewest_devices: 0,
+        })
+    }
+
+    /// A job on a cluster.
+    pub(super) fn problem<'s>(
+        &'s self,
+        args: &PlanArgs,
+        cluster: &Cluster,
+        job: &WantedJob<'s>,
+    ) -> Result<(Problem<'s>, Vec<CalibratedOn>)> {
+        let (model, usual_batch) = (job.model, usual::batch_tokens(cluster.devices()));
+        let training = Training {
+            model,
+            tokens: job.tokens.unwrap_or_else(|| usual_tokens(model)),
+            batch_tokens: job
+                .batch_tokens
+                .or(args.batch_tokens)
+                .unwrap_or(usual_batch),
+            sequence_length: usual::sequence_length(
+                job.sequence_length.or(args.job.sequence_length),
+                model,
+            ),
+            precision: usual::precision(args.job.precision),
+            software: self.framework.software,
+            around: usual::surroundings(&args.job)?,
+        };
+        let known = Known {
+            tables: &self.tables,
+            prices: &self.prices,
+            constants: &self.constants,
+        };
+        let mut problem = Problem::new(cluster, training, &terms(args, cluster)?, &known)?;
+        let basis = Basis {
+            tables: &self.tables,
+            precision: problem.training.precision,
+            software: self.framework.software,
+            constants: &self.constants,
+        };
+        let each = problem.classes.iter_mut().map(|class| &mut class.of);
+        let on = calibrate(&args.job.calibrate, &mut each.collect::<Vec<_>>(), &basis)?;
+        Ok((problem, on))
+    }
+
+    /// What is to be served: where nothing is said, the model that is trained.
+    pub(super) fn service<'s>(
+        &'s self,
+        args: &ServeArgs,
+        trained: &'s Model,
+    ) -> Result<Service<'s>> {
+        let peak_factor = match args.day[..] {
+            [] => args.peak_factor,
+            ref hours => DailyDemand::new(hours)
+                .map_err(PlanError::from)?
+                .peak_factor(),
+        };
+        Ok(Service {
+            model: match &args.serve {
+                Some(name) => self.tables.model(name)?,
+                None => trained,
+            },
+            requests: Requests {
+                input_tokens: args.prompt_tokens,
+                output_tokens: args.answer_tokens,
+                most_seconds_per_token: args.tpot,
+                most_seconds_to_first_token: args.ttft,
+            },
+            peak_factor,
+            tokens_per_s: args.serve_rate,
+            sessions: args.serve_sessions,
+            session_tokens_per_s: args.session_rate,
+            dollars_per_million_tokens: args.token_price,
+        })
+    }
+}
+
+/// What an owner pays, by the file that says so.
+pub(super) fn costs(args: &PlanArgs) -> Result<Option<Costs>> {
+    let Some(path) = &args.owned else {
+        return Ok(None);
+    };
+    let mut costs = Costs::from_toml_str(&input::text(path)?)
+        .map_err(|error| BadInput(format!("{}: {error}", path.display())))?;
+    costs.electricity_dollars_per_kwh = args.electricity.or(costs.electricity_dollars_per_kwh);
+    Ok(Some(costs))
+}
+
+fn usual_tokens(model: &Model) -> f64 {
+    TOKENS_PER_PARAMETER * model.parameters() as f64
+}
+
+fn terms(args: &PlanArgs, cluster: &Cluster) -> Result<Terms> {
+    let lease = named("--lease", &args.lease, "h100=2.60", |text| {
+        text.parse::<f64>().ok()
+    })?;
+    let example = "h100=1024` or `h100=5%` or, of every class, `5%";
+    let of_all = |text: &str| {
+        let pools = cluster.pools.iter();
+        pools
+            .map(|pool| format!("{}={text}", pool.id))
+            .collect::<Vec<_>>()
+    };
+    let reserves = args.reserve.iter();
+    let reserves: Vec<String> = reserves
+        .flat_map(|text| match text.contains('=') {
+            true => vec![text.clone()],
+            false => of_all(text),
+        })
+        .collect();
+    Ok(Terms {
+        power_limit_watts: args.power_limit_mw.map(|limit| limit * 1e6),
+        lease_dollars_per_hour: lease,
+        dollars_per_kwh: args.electricity,
+        reserve: named("--reserve", &reserves, example, reserve)?,
+    })
+}
+
+fn reserve(text: &str) -> Option<Reserve> {
+    match text.strip_suffix('%') {
+        Some(percent) => Some(Reserve::Share(percent.parse::<f64>().ok()? / 100.0)),
+        None => text.parse().ok().map(Reserve::Devices),
+    }
+}
+
+/// `CLASS=VALUE`, each class once.
+fn named<T: PartialEq>(
+    flag: &str,
+    texts: &[String],
+    example: &str,
+    value: impl Fn(&str) -> Option<T>,
+) -> Result<BTreeMap<String, T>> {
+    let mut all = BTreeMap::new();
+    for text in texts {
+        let parsed = text.split_once('=');
+        let parsed = parsed.and_then(|(class, text)| Some((class, value(text)?)));
+        let Some((class, value)) = parsed else {
+            let hint = format!("hint: for example `{flag} {example}`");
+            return Err(Usage(format!("cannot read {flag} `{text}`\n{hint}")).into());
+        };
+        if all.get(class).is_some_and(|old| *old != value) {
+            let hint = "hint: give each class one value";
+            let text = format!("two values of {flag} for {class} contradict\n{hint}");
+            return Err(Usage(text).into());
+        }
+        all.insert(class.to_owned(), value);
+    }
+    Ok(all)
+}

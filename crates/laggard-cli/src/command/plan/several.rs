@@ -1,0 +1,229 @@
+//! Several training jobs that share a cluster.
+
+use super::asked::Setup;
+use super::page::numbers::{days, digits, percent};
+use super::words;
+use crate::args::PlanArgs;
+use crate::failure::{BadInput, Usage};
+use crate::page::Page;
+use crate::{input, output};
+use anyhow::Result;
+use laggard_plan::{
+    InTurn, Objective, Problem, Shared, SiteLoad, Use, Wanted, WantedJob, error_factor, in_turn,
+    loads, offers, read_jobs, serve, share,
+};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Everything that is printed.
+#[derive(Debug, Serialize)]
+struct SharedOut {
+    cluster: String,
+    objective: Objective,
+    jobs: Vec<JobLine>,
+    uses: BTreeMap<String, Use>,
+    /// Model FLOP per second by weight, or dollars per hour where they are the objective.
+    value: f64,
+    /// What no sharing is predicted to be worth more than.
+    bound: f64,
+    gap: f64,
+    in_turn: InTurn,
+    power: Vec<SiteLoad>,
+    caveats: Vec<String>,
+    programs: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct JobLine {
+    name: String,
+    model: String,
+    weight: f64,
+    tokens: f64,
+    deadline_days: Option<f64>,
+    devices: BTreeMap<String, u64>,
+    tokens_per_s: f64,
+    days: Option<f64>,
+    /// Nine of ten predictions of tokens per second lie within this factor, either way.
+    error_factor: f64,
+    job: Option<words::JobLine>,
+}
+
+pub(super) fn run(args: &PlanArgs, setup: &Setup, path: &Path) -> Result<()> {
+    let [cluster] = &args.cluster[..] else {
+        let hint = "hint: give one --cluster with --jobs";
+        return Err(Usage(format!("jobs that share several clusters\n{hint}")).into());
+    };
+    let cluster = input::cluster(cluster, &setup.tables)?;
+    let jobs = read_jobs(&input::text(path)?, &setup.tables)
+        .map_err(|error| BadInput(format!("{}: {error}", path.display())))?;
+    let objective = args.objective.objective();
+    let mut problems: Vec<Problem<'_>> = Vec::new();
+    for (_, job) in &jobs {
+        let (mut problem, _) = setup.problem(args, &cluster, job)?;
+        if let Some(first) = problems.first() {
+            problem.classes.clone_from(&first.classes);
+        } else if args.serve.serve.is_some() {
+            let service = setup.service(&args.serve, job.model)?;
+            let offers = offers(&problem, &service, &setup.tables, &setup.serving)?;
+            serve(&mut problem, &service, &offers, objective, &setup.serving)?;
+        }
+        problems.push(problem);
+    }
+    let wanted: Vec<Wanted<'_, '_>> = jobs.iter().zip(&problems).map(wanted).collect();
+    let sharing = share(&wanted, objective)?;
+    let classes = || {
+        problems[0]
+            .classes
+            .iter()
+            .map(|class| class.of.name.clone())
+    };
+    let lines = wanted
+        .iter()
+        .zip(&sharing.jobs)
+        .map(|(wanted, job)| line(wanted, job));
+    let shared = SharedOut {
+        cluster: cluster.name.clone().unwrap_or_else(|| cluster.id.clone()),
+        objective,
+        jobs: lines.collect(),
+        gap: sharing.gap(),
+        uses: classes().zip(sharing.uses).collect(),
+        value: sharing.value,
+        bound: sharing.bound,
+        in_turn: in_turn(&wanted),
+        power: loads(&problems[0]),
+        caveats: words::caveats(&problems[0]),
+        programs: sharing.programs,
+    };
+    let text = output::formatted(args.format, &shared, || page(&shared))?;
+    output::result(&text, Path::new("-"))
+}
+
+fn wanted<'p, 'a>(
+    ((name, job), problem): (&'p (String, WantedJob<'a>), &'p Problem<'a>),
+) -> Wanted<'p, 'a> {
+    Wanted {
+        name,
+        problem,
+        weight: job.weight,
+        deadline_days: job.deadline_days,
+        fewest_devices: job.fewest_devices,
+    }
+}
+
+fn line(wanted: &Wanted<'_, '_>, job: &Shared) -> JobLine {
+    let problem = wanted.problem;
+    let names = problem.classes.iter().map(|class| class.of.name.clone());
+    let devices = names.zip(job.devices.iter().copied());
+    let plan = job.plan.as_ref().zip(job.outcome.as_ref());
+    JobLine {
+        name: job.name.clone(),
+        model: problem.training.model.name.clone(),
+        weight: wanted.weight,
+        tokens: problem.training.tokens,
+        deadline_days: wanted.deadline_days,
+        devices: devices.filter(|(_, count)| *count > 0).collect(),
+        tokens_per_s: job.tokens_per_s,
+        days: job.days,
+        error_factor: error_factor(problem),
+        job: plan.map(|(plan, outcome)| words::job(problem, plan, outcome)),
+    }
+}
+
+fn page(shared: &SharedOut) -> String {
+    let mut page = Page::default();
+    let count = shared.jobs.len();
+    page.line(&format!(
+        "{count} jobs share {}: predicted, not measured",
+        shared.cluster
+    ));
+    for load in &shared.power {
+        if let Some(line) = words::load(load) {
+            page.sentence(0, &line);
+        }
+    }
+    page.heading("who gets what");
+    page.line(&format!(
+        "  {:<18}{:>9}{:>9}{:>9}{:>8}{:>10}  devices",
+        "", "tokens", "tokens/s", "off by x", "days", "deadline"
+    ));
+    for job in &shared.jobs {
+        let devices = job.devices.iter();
+        let devices: Vec<String> = devices
+            .map(|(class, count)| format!("{count} {class}"))
+            .collect();
+        let devices = if devices.is_empty() {
+            "none: it waits".to_owned()
+        } else {
+            devices.join(" + ")
+        };
+        page.line(&format!(
+            "  {:<18}{:>9.2e}{:>9.2e}{:>9.2}{:>8}{:>10}  {devices}",
+            job.name,
+            job.tokens,
+            job.tokens_per_s,
+            job.error_factor,
+            job.days.map_or("-".to_owned(), days),
+            job.deadline_days.map_or("-".to_owned(), days),
+        ));
+        if let Some(line) = &job.job {
+            page.sentence(20, &line.layout);
+        }
+    }
+    for (class, all) in &shared.uses {
+        let parts = [
+            (all.train, "train"),
+            (all.idle, "idle"),
+            (all.lease, "leased"),
+            (all.serve, "serve"),
+            (all.reserve, "in reserve"),
+            (all.off, "off"),
+        ];
+        let parts = parts.iter().filter(|(count, _)| *count > 0);
+        let parts: Vec<String> = parts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        page.sentence(2, &format!("{class}: {}", parts.join(", ")));
+    }
+    worth(&mut page, shared);
+    page.heading("keep in mind");
+    for caveat in &shared.caveats {
+        page.sentence(2, caveat);
+    }
+    page.text()
+}
+
+fn worth(page: &mut Page, shared: &SharedOut) {
+    page.heading("how good that is");
+    let unit = match shared.objective {
+        Objective::NetDollars => "$/h earned",
+        _ => "model FLOP/s by weight",
+    };
+    page.sentence(
+        2,
+        &format!(
+            "{:.3e} {unit}: at most {} less than the best possible, by an integer program over class \
+             counts",
+            shared.value,
+            percent(shared.gap)
+        ),
+    );
+    let turn = &shared.in_turn;
+    let done: Vec<String> = shared
+        .jobs
+        .iter()
+        .zip(&turn.done_days)
+        .map(|(job, day)| match day {
+            Some(day) => format!("{} on day {}", job.name, digits(*day)),
+            None => format!("{} never", job.name),
+        })
+        .collect();
+    page.sentence(
+        2,
+        &format!(
+            "one after the other on everything in equal shares: {:.3e} model FLOP/s by weight; done: {}",
+            turn.value,
+            done.join(", ")
+        ),
+    );
+}
