@@ -5,5 +5,6 @@ pub mod known_job;
 pub mod known_layout;
 mod known_manifest;
 pub mod models;
+pub mod rehearse;
 
 pub use known_manifest::large_manifest;

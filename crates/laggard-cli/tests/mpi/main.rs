@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "tests that are passed over say so")]
 
 mod failures;
+mod pools;
 
 use laggard_analyze::{Options, analyze};
 use laggard_mpi::Flavor;
@@ -58,11 +59,12 @@ fn launchers() -> Vec<(&'static str, Command)> {
 fn start(launcher: &mut Command, ranks: u32, args: &[&str]) -> Child {
     launcher
         .args(["-n", &ranks.to_string(), env!("CARGO_BIN_EXE_laggard")])
-        .args(if args.contains(&"--model") {
-            &["run"][..]
-        } else {
-            &["run", "--model", "tiny"]
-        })
+        .args(
+            match args.contains(&"--model") || args.contains(&"--plan") {
+                true => &["run"][..],
+                false => &["run", "--model", "tiny"],
+            },
+        )
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -1,0 +1,172 @@
+//! Plans against their rehearsals, over random mixes of emulated classes.
+//!
+//! Each mix is run with equal shares, planned by what that run cost, and then run both ways in
+//! pairs, in random order, since the speed of a shared machine drifts.
+//!
+//! Usage: `rehearse --basis wall|virtual [--mixes N] [--pairs N] [--steps N] [--seed N] [--csv FILE]
+//! [--require-points N]`. The last one fails if a gain is further off than so many points, or a plan
+//! is slower than equal shares by more than runs of these lay apart.
+#![expect(clippy::print_stdout, reason = "the table is the result")]
+
+use anyhow::{Context, Result, anyhow, bail};
+use laggard_benches::models::layered;
+use laggard_benches::rehearse::{Campaign, Mix, Outcome, rehearse};
+use laggard_stats::{Rng, median, quantile};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const LAYERS: u32 = 6;
+const OUTPUTS: u32 = 768;
+const HEADER: &str = "mix,basis,ranks,rates,each,option,layout,shares,predicted_gain,measured_gains,equal_step_ms,\
+     planned_step_ms";
+
+fn main() -> Result<ExitCode> {
+    let options = Options::from_arguments(std::env::args().skip(1))?;
+    let model = layered(LAYERS, OUTPUTS)?;
+    let mut csv = options.csv.as_ref().map(File::create).transpose()?;
+    if let Some(file) = &mut csv {
+        writeln!(file, "{HEADER}")?;
+    }
+    let processors = std::thread::available_parallelism()?.get() as u32;
+    let mut points = Vec::new();
+    let mut worse = 0;
+    for number in 0..options.mixes {
+        let mut rng = Rng::for_stream(options.seed, u64::from(number));
+        let mix = match options.on_wall {
+            true => Mix::of_processors(processors, &mut rng),
+            false => Mix::beyond(processors + 1, &mut rng),
+        };
+        let folder = tempfile::tempdir().context("no directory for records")?;
+        let campaign = Campaign {
+            steps: options.steps,
+            pairs: options.pairs,
+        };
+        let outcome = rehearse((&mix, &model), campaign, &mut rng, folder.path())
+            .with_context(|| format!("mix {number}: {mix:?}"))?;
+        let off = tell(number, &mix, &outcome)?;
+        points.push(off.abs());
+        worse += u32::from(outcome.gain()? < -outcome.noise());
+        if let Some(file) = &mut csv {
+            writeln!(file, "{}", line(number, &mix, &outcome)?)?;
+        }
+    }
+    let largest = quantile(&points, 1.0)?;
+    println!(
+        "{} mixes: gain predicted to {:.1} points in the median, {:.1} at most; {} within 5 points; \
+         {worse} slower than equal shares beyond what runs of these lie apart",
+        points.len(),
+        median(&points)?,
+        largest,
+        points.iter().filter(|off| **off <= 5.0).count()
+    );
+    let holds = options
+        .require_points
+        .is_none_or(|most| largest <= most && worse == 0);
+    Ok(if holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints a mix; points that its predicted gain is off by.
+fn tell(number: u32, mix: &Mix, outcome: &Outcome) -> Result<f64> {
+    let gain = outcome.gain()?;
+    let off = 100.0 * (outcome.predicted - gain);
+    let rates: Vec<String> = mix.rates.iter().map(|rate| format!("{rate:.2}")).collect();
+    println!(
+        "{number:>3} {:?}: ranks {:?} at {}, {} each: {}: predicted {:+.1} %, measured {:+.1} %, \
+         {off:+.1} points; runs with equal shares {:.1} % apart",
+        outcome.basis,
+        mix.ranks,
+        rates.join(" "),
+        mix.each,
+        outcome.plan.option(None)?.name,
+        100.0 * outcome.predicted,
+        100.0 * gain,
+        100.0 * outcome.noise()
+    );
+    Ok(off)
+}
+
+fn line(number: u32, mix: &Mix, outcome: &Outcome) -> Result<String> {
+    let list = |values: &[f64], scale: f64| {
+        let values: Vec<String> = values
+            .iter()
+            .map(|it| format!("{:.5}", it * scale))
+            .collect();
+        values.join(" ")
+    };
+    let chosen = outcome.plan.option(None)?;
+    let layouts: Vec<String> = chosen
+        .jobs
+        .iter()
+        .map(|it| it.layout().to_string())
+        .collect();
+    let shares = chosen.jobs.iter().map(|job| {
+        let layout = job.layout();
+        format!("{:?} {:?}", layout.micro_batches, layout.stage_layers)
+    });
+    let planned: Vec<f64> = outcome.planned_step_s.concat();
+    Ok(format!(
+        "{number},{:?},\"{:?}\",{},{},{},\"{}\",\"{}\",{:.5},{},{},{}",
+        outcome.basis,
+        mix.ranks,
+        list(&mix.rates, 1.0),
+        mix.each,
+        chosen.name.replace(',', ";"),
+        layouts.join("; "),
+        shares.collect::<Vec<_>>().join("; "),
+        outcome.predicted,
+        list(&outcome.measured, 1.0),
+        list(&outcome.equal_step_s, 1e3),
+        list(&planned, 1e3)
+    ))
+}
+
+/// What the command line asks for.
+struct Options {
+    on_wall: bool,
+    mixes: u32,
+    pairs: u32,
+    steps: u32,
+    seed: u64,
+    csv: Option<PathBuf>,
+    require_points: Option<f64>,
+}
+
+impl Options {
+    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self {
+            on_wall: false,
+            mixes: 20,
+            pairs: 3,
+            steps: 60,
+            seed: 1,
+            csv: None,
+            require_points: None,
+        };
+        while let Some(name) = arguments.next() {
+            let value = arguments
+                .next()
+                .ok_or_else(|| anyhow!("{name} needs a value"))?;
+            let wrong = || format!("{name} {value}");
+            match (name.as_str(), value.as_str()) {
+                ("--basis", "wall") => options.on_wall = true,
+                ("--basis", "virtual") => options.on_wall = false,
+                ("--mixes", _) => options.mixes = value.parse().with_context(wrong)?,
+                ("--pairs", _) => options.pairs = value.parse().with_context(wrong)?,
+                ("--steps", _) => options.steps = value.parse().with_context(wrong)?,
+                ("--seed", _) => options.seed = value.parse().with_context(wrong)?,
+                ("--csv", _) => options.csv = Some(value.into()),
+                ("--require-points", _) => {
+                    options.require_points = Some(value.parse().with_context(wrong)?);
+                }
+                _ => bail!("unknown option {name} {value}"),
+            }
+        }
+        Ok(options)
+    }
+}

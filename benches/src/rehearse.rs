@@ -1,0 +1,283 @@
+//! Plans of mixes that are emulated here: measured in equal shares, planned by what that cost, and
+//! run both ways in pairs.
+
+use anyhow::{Context, Result};
+use laggard_analyze::{Options, analyze, kernel_seconds, operation_times};
+use laggard_measure::{ClassShare, Hooks, Settings, run, run_together};
+use laggard_plan::{
+    Expected, Measured, MeasuredClass, Objective, PlanFile, PlannedOption, Rehearsal, RehearsedJob,
+    plan_measured,
+};
+use laggard_record::{Record, TimeBasis};
+use laggard_schedule::Layout;
+use laggard_simulate::{Calibration, observations};
+use laggard_specs::Model;
+use laggard_stats::{Rng, median};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Names of classes.
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+/// The slowest class, relative to the fastest.
+const SLOWEST: f64 = 0.3;
+/// Bytes of an element of a synthetic job.
+const ELEMENT_BYTES: u64 = 4;
+/// Steps that are drawn for a prediction, and the seed.
+const DRAWS: (u32, u64) = (101, 1);
+/// Tokens of a sequence.
+const LENGTH: u32 = 32;
+
+/// Emulated classes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mix {
+    /// Rate of each, relative to the fastest.
+    pub rates: Vec<f64>,
+    /// Ranks of each.
+    pub ranks: Vec<u32>,
+    /// Micro-batches of a rank with equal shares.
+    pub each: u32,
+}
+
+impl Mix {
+    /// A mix whose ranks have a processor each: two classes.
+    #[must_use]
+    pub fn of_processors(processors: u32, rng: &mut Rng) -> Self {
+        let slow = 1 + rng.below(processors.max(2) as usize - 1) as u32;
+        Self::of_ranks(vec![processors.max(2) - slow, slow], rng)
+    }
+
+    /// A mix of two to four classes with up to 16 ranks, and no fewer than `least`.
+    #[must_use]
+    pub fn beyond(least: u32, rng: &mut Rng) -> Self {
+        let classes = 2 + rng.below(3) as u32;
+        let least = least.max(classes);
+        let all = least + rng.below(17_usize.saturating_sub(least as usize).max(1)) as u32;
+        let mut ranks = vec![1; classes as usize];
+        for _ in classes..all {
+            ranks[rng.below(classes as usize)] += 1;
+        }
+        Self::of_ranks(ranks, rng)
+    }
+
+    fn of_ranks(ranks: Vec<u32>, rng: &mut Rng) -> Self {
+        let rate = |at: usize, rng: &mut Rng| match at {
+            0 => 1.0,
+            _ => SLOWEST + (1.0 - SLOWEST) * rng.uniform(),
+        };
+        Self {
+            rates: (0..ranks.len()).map(|at| rate(at, rng)).collect(),
+            each: 2 + rng.below(5) as u32,
+            ranks,
+        }
+    }
+
+    fn rate(&self, class: &str) -> Option<(f64, String)> {
+        let at = NAMES.iter().position(|name| *name == class)?;
+        Some((self.rates[at], "drawn".to_owned()))
+    }
+
+    fn classes(&self) -> Vec<MeasuredClass> {
+        let class = |(at, &ranks): (usize, &u32)| MeasuredClass {
+            name: NAMES[at].to_owned(),
+            ranks,
+            emulated_rate: Some(self.rates[at]),
+        };
+        self.ranks.iter().enumerate().map(class).collect()
+    }
+}
+
+/// How a mix is rehearsed.
+#[derive(Debug, Clone, Copy)]
+pub struct Campaign {
+    /// Steps of each run.
+    pub steps: u32,
+    /// Runs of the plan, each beside one of equal shares.
+    pub pairs: u32,
+}
+
+/// What came of a mix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The plan.
+    pub plan: PlanFile,
+    /// Which times the runs vouch for.
+    pub basis: TimeBasis,
+    /// Gain of the chosen option over equal shares, as predicted.
+    pub predicted: f64,
+    /// The same of each pair of runs.
+    pub measured: Vec<f64>,
+    /// Median steps of the runs with equal shares, seconds; the first is what was planned from.
+    pub equal_step_s: Vec<f64>,
+    /// Median steps of the jobs of the plan, run by run, seconds.
+    pub planned_step_s: Vec<Vec<f64>>,
+}
+
+impl Outcome {
+    /// Median gain of the pairs.
+    ///
+    /// # Errors
+    /// Without pairs.
+    pub fn gain(&self) -> Result<f64> {
+        Ok(median(&self.measured)?)
+    }
+
+    /// How far runs of one and the same job lay apart, as a share: the longest median step with
+    /// equal shares over the shortest, less 1.
+    #[must_use]
+    pub fn noise(&self) -> f64 {
+        let longest = self.equal_step_s.iter().copied().fold(0.0, f64::max);
+        let shortest = self
+            .equal_step_s
+            .iter()
+            .copied()
+            .fold(f64::INFINITY, f64::min);
+        longest / shortest - 1.0
+    }
+}
+
+/// Measures, plans and rehearses a mix. `folder` is for records, which are removed as soon as they
+/// have been read.
+///
+/// # Errors
+/// A run, a plan or a record that cannot be.
+pub fn rehearse(
+    (mix, model): (&Mix, &Model),
+    campaign: Campaign,
+    rng: &mut Rng,
+    folder: &Path,
+) -> Result<Outcome> {
+    let site = Site {
+        mix,
+        model,
+        steps: campaign.steps,
+        folder,
+    };
+    let (plan, basis, first_s) = site.plan(rng).context("the plan")?;
+    let equal = plan.equal_shares()?;
+    let chosen = plan.option(None)?;
+    let mut outcome = Outcome {
+        basis,
+        predicted: 0.0,
+        measured: Vec::new(),
+        equal_step_s: vec![first_s],
+        planned_step_s: Vec::new(),
+        plan: plan.clone(),
+    };
+    for pair in 0..campaign.pairs {
+        let planned_first = rng.below(2) == 0;
+        let mut runs = BTreeMap::new();
+        for is_planned in [planned_first, !planned_first] {
+            let option = if is_planned { chosen } else { equal };
+            let made = site.run(option, rng.next_u64() >> 1);
+            runs.insert(is_planned, made.with_context(|| format!("pair {pair}"))?);
+        }
+        let (made, shares) = (&runs[&true], &runs[&false]);
+        let rehearsal = Rehearsal::new(&plan, None, made, Some(shares))?;
+        let gain = rehearsal.gain.context("no gain")?;
+        outcome.predicted = gain.predicted;
+        outcome.measured.push(gain.measured.value);
+        outcome
+            .equal_step_s
+            .extend(shares.iter().map(|it| it.step_s.value));
+        let steps = made.iter().map(|it| it.step_s.value);
+        outcome.planned_step_s.push(steps.collect());
+    }
+    Ok(outcome)
+}
+
+struct Site<'a> {
+    mix: &'a Mix,
+    model: &'a Model,
+    steps: u32,
+    folder: &'a Path,
+}
+
+const HOOKS: Hooks<'static> = Hooks {
+    stop: &|| None,
+    flush: &|| false,
+    progress: &|_| (),
+};
+
+impl Site<'_> {
+    /// The plan by a run with equal shares, and one of a pipeline with a stage of each class; the
+    /// time basis and median step of the former.
+    fn plan(&self, rng: &mut Rng) -> Result<(PlanFile, TimeBasis, f64)> {
+        let mix = self.mix;
+        let ranks: u32 = mix.ranks.iter().sum();
+        let layout = Layout::data_parallel(ranks, mix.each);
+        let blocks = mix.ranks.iter().zip(NAMES);
+        let names: Vec<&str> = blocks
+            .flat_map(|(&ranks, name)| vec![name; ranks as usize])
+            .collect();
+        let settings = self.settings(&layout, &names, "equal", rng.next_u64() >> 1);
+        let record = Record::open(&run(&settings, &HOOKS)?.record)?;
+        let stages = mix.ranks.len();
+        let pipeline = Layout {
+            pipeline_parallel: stages as u32,
+            ..Layout::data_parallel(1, 2 * stages as u32)
+        };
+        let one_each = &NAMES[..stages];
+        let piped = self.settings(&pipeline, one_each, "pipeline", rng.next_u64() >> 1);
+        let piped_record = Record::open(&run(&piped, &HOOKS)?.record)?;
+        let times = [operation_times(&record)?, operation_times(&piped_record)?];
+        let mut seen = Vec::new();
+        for (record, times) in [&record, &piped_record].into_iter().zip(&times) {
+            let times = times.iter();
+            let taken = times.map(|it| (it.rank, it.operation, it.seconds, &it.ratios[..]));
+            seen.extend(observations(&record.manifest, taken));
+        }
+        let calibration = Calibration::fit(&seen);
+        let classes = mix.classes();
+        let plan = plan_measured(&Measured {
+            source: "a run with equal shares".to_owned(),
+            model: self.model,
+            sequence_length: settings.sequence_length,
+            micro_batch: settings.micro_batch_sequences,
+            element_bytes: ELEMENT_BYTES,
+            layout: &layout,
+            classes: &classes,
+            micro_batches: mix.each * ranks,
+            calibration: &calibration,
+            objective: Objective::Time,
+            draws: DRAWS,
+        })?;
+        let step = analyze(&record, &Options::default())?.step_time.median;
+        std::fs::remove_dir_all(&settings.record)?;
+        std::fs::remove_dir_all(&piped.record)?;
+        Ok((plan.file, record.manifest.clock.basis, step))
+    }
+
+    /// Runs the jobs of an option at the same time.
+    fn run(&self, option: &PlannedOption, seed: u64) -> Result<Vec<RehearsedJob>> {
+        let jobs: Vec<Settings> = option
+            .jobs
+            .iter()
+            .map(|job| self.settings(&job.layout(), &job.class_of_rank(), &job.name, seed))
+            .collect();
+        run_together(&jobs, &HOOKS)?;
+        let rehearsed = jobs.iter().zip(&option.jobs).map(|(settings, job)| {
+            let record = Record::open(&settings.record)?;
+            let step = analyze(&record, &Options::default())?.step_time;
+            let kernels = kernel_seconds(&record)?;
+            std::fs::remove_dir_all(&settings.record)?;
+            let mean = Expected {
+                value: step.mean.value,
+                low: step.mean.low,
+                high: step.mean.high,
+            };
+            Ok(RehearsedJob::new(job, (step.median, mean), &kernels))
+        });
+        rehearsed.collect()
+    }
+
+    fn settings(&self, layout: &Layout, classes: &[&str], name: &str, seed: u64) -> Settings {
+        let ranks = classes.len() as u32;
+        let mut settings = Settings::new(self.model.clone(), ranks, self.folder.join(name));
+        settings.layout = layout.clone();
+        settings.classes = ClassShare::of_ranks(classes, |class| self.mix.rate(class));
+        settings.sequence_length = LENGTH;
+        settings.steps = self.steps;
+        settings.seed = seed;
+        settings
+    }
+}
