@@ -105,8 +105,8 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
     Ok(exit_code::DONE)
 }
 
-/// What the prediction leaves out or takes from elsewhere. `alone` is the class of accelerators that
-/// are of no cluster.
+/// What the prediction leaves out or takes from elsewhere. `alone` is the class of accelerators
+/// that are of no cluster.
 fn caveats(job: &Job, alone: Option<&ForecastClass>) -> Result<Vec<String>> {
     let mut list = Vec::new();
     if let Some(class) = alone

@@ -191,6 +191,14 @@ fn processors_that_ran_replace_what_a_guess_said_of_them() {
     for part in says {
         assert!(page.contains(part), "`{part}` is not in {page}");
     }
+
+    let plan = "plan --model tiny --sequence-length 64 --batch-tokens 512";
+    let planned = json(&words(plan, &calibrated));
+    assert_eq!(planned["calibrated_on"], found["calibrated_on"]);
+    let rate = |plan: &Value| plan["options"][0]["figures"]["tokens_per_s"].as_f64();
+    let guessed = json(&words(plan, &place));
+    assert!(rate(&planned) < rate(&guessed), "{:?}", rate(&planned));
+    assert!(works(&words(plan, &calibrated)).contains("products of cores took "));
 }
 
 #[test]
