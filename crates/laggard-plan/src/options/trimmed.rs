@@ -51,8 +51,9 @@ fn pace(speeds: &[f64], hosts: u64) -> f64 {
     }
 }
 
-/// An option without the hosts that cost it more than they do; `None` where all of them are worth
-/// having, or its jobs have stages on several classes. The hosts to leave are those that are best by
+/// An option without the hosts that cost it more than they do; `None` where it trains no faster
+/// without any, where a whole class would better leave (another option is without it), or where its
+/// jobs have stages on several classes. The hosts to leave are those that are best by
 /// the option's own layouts; then the jobs are laid out and predicted anew without them.
 ///
 /// # Errors
@@ -68,6 +69,9 @@ pub fn trimmed(
         let Some(kept) = kept(problem, option, at, speeds)? else {
             return Ok(None);
         };
+        if kept.iter().any(|(_, hosts)| *hosts == 0) {
+            return Ok(None);
+        }
         for (class, hosts) in kept {
             counts[class] = hosts * problem.classes[class].node_devices + job.idle[class];
         }
@@ -111,6 +115,9 @@ pub fn trimmed(
         figures: figures(problem, &without, &none)?,
         ..without
     };
+    if with_figures.figures.tokens_per_s <= option.figures.tokens_per_s {
+        return Ok(None);
+    }
     Ok(Some(Trimmed {
         option: with_figures,
         left_out,
@@ -197,3 +204,6 @@ fn laid_out(
     };
     option.jobs.iter().filter_map(job).collect()
 }
+
+#[cfg(test)]
+mod tests;
