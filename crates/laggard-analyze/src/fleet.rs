@@ -5,8 +5,8 @@
 //! what the run has in common, of what is lasting of the device, of what is the device's in this
 //! run alone, and of what the steps of the run vary by; see [`laggard_stats::CrossedEffects`] for
 //! the estimators and their sources. Runs of the same work are compared with each other as far as
-//! runs are found to agree, other runs through the devices that they share. A device of few steps is
-//! so pulled to its class, and one never seen is a draw from it.
+//! runs are found to agree, other runs through the devices that they share. A device of few steps
+//! is so pulled to its class, and one never seen is a draw from it.
 //!
 //! Devices stand out, or change between two dates, by t tests in sequence, each of what is most
 //! unlikely beside all others (Rosner, "Percentage points for a generalized ESD many-outlier

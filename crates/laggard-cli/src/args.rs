@@ -63,7 +63,7 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Say what changed between two records.
     Compare(CompareArgs),
-    /// Make one table of all devices from the records of many runs: how fast, who is slow, since when.
+    /// Make one table of all devices from many runs: how fast each is, who is slow, since when.
     Fleet(FleetArgs),
     /// Say how to use a mixed cluster for a training job: every way, side by side.
     Plan(Box<PlanArgs>),

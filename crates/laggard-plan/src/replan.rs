@@ -1,8 +1,9 @@
 //! Planning again after something changed: of the options that are nearly as good as the best, the
 //! one that moves the fewest devices from what they do now.
 //!
-//! A device moves that comes to another job, or to another use. A job goes on as the job that shares
-//! most devices with it, whatever both are called; the pairs are those that move the fewest in all.
+//! A device moves that comes to another job, or to another use. A job goes on as the job that
+//! shares most devices with it, whatever both are called; the pairs are those that move the fewest
+//! in all.
 
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

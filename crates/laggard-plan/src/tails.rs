@@ -150,10 +150,10 @@ pub struct Speeds {
 }
 
 impl Speeds {
-    /// The slowest device of each host, the fastest host first. Hosts that were never seen are where
-    /// equal shares of them are expected: each device is one of those that stand out with the share
-    /// that these had of all seen, else lognormal with the class's spread, whatever its neighbours
-    /// are.
+    /// The slowest device of each host, the fastest host first. Hosts that were never seen are
+    /// where equal shares of them are expected: each device is one of those that stand out with the
+    /// share that these had of all seen, else lognormal with the class's spread, whatever its
+    /// neighbours are.
     ///
     /// # Errors
     /// Speeds not above zero, a spread below zero, or hosts without devices.

@@ -5,9 +5,10 @@
 //! and visits (a unit in a session) are normal about 0 with unknown variances; the variance of each
 //! error is given. Variances are those of the restricted likelihood (Patterson and Thompson,
 //! "Recovery of inter-block information when block sizes are unequal", Biometrika 58(3), 1971),
-//! multiplied by each variance itself (where there is little to tell it from, by a lower power), so
-//! that few units never give a variance of zero and with it intervals of no width (Morris and Tang, "Estimating random effects via adjustment for density
-//! maximization", Statistical Science 26(2), 2011). Units' own values are best linear unbiased
+//! multiplied by each variance itself (where there is little to tell it from, by a lower power),
+//! so that few units never give a variance of zero and with it intervals of no width (Morris and
+//! Tang, "Estimating random effects via adjustment for density maximization", Statistical Science
+//! 26(2), 2011). Units' own values are best linear unbiased
 //! predictions, which pull a unit that was measured little towards the others (Henderson, "Best
 //! linear unbiased estimation and prediction under a selection model", Biometrics 31(2), 1975).
 

@@ -1,0 +1,94 @@
+//! The real binary on plans of what is left of a cluster, and on plans made again.
+
+use crate::{json, refused, works};
+use serde_json::Value;
+
+const COLOSSUS: [&str; 5] = ["plan", "--cluster", "colossus-1", "--model", "grok-1"];
+
+fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&COLOSSUS[..], more].concat()
+}
+
+fn count(plan: &Value, name: &str) -> u64 {
+    plan["again"][name].as_u64().expect("a count")
+}
+
+#[test]
+fn what_if_devices_or_power_are_lost() {
+    let plan = json(&with(&["--lose", "h100=8000"]));
+    assert_eq!(plan["again"]["lost"]["h100"], 8000);
+    assert_eq!(count(&plan, "devices"), 212_000);
+    assert!(count(&plan, "moved") <= count(&plan, "moved_by_best"));
+    assert!(count(&plan, "moved") < 212_000);
+    let of_best = plan["again"]["of_best"].as_f64().expect("a share");
+    assert!((0.99..=1.0).contains(&of_best), "{of_best}");
+    // As much power less as a class draws: at least its devices go off.
+    let plan = json(&with(&["--lose-mw", "60"]));
+    let least = (60e6 / (1275.0 * 1.2)) as u64;
+    assert!(count(&plan, "moved") >= least, "{}", plan["again"]);
+    let page = works(&with(&["--lose", "gb200=20000"]));
+    assert!(page.contains("20000 gb200 are lost"), "{page}");
+    assert!(
+        page.contains("To go on as before is not possible"),
+        "{page}"
+    );
+}
+
+#[test]
+fn the_same_question_again_moves_nothing_and_a_wide_tolerance_keeps_what_is() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let folder = dir.path().join("plan");
+    let folder = folder.to_str().expect("text");
+    works(&with(&["-o", folder]));
+    let before = format!("{folder}/plan.json");
+    let plan = json(&with(&["--previous", &before]));
+    assert_eq!(count(&plan, "moved"), 0);
+    assert_eq!(
+        plan["again"]["lost"].as_object().map(serde_json::Map::len),
+        Some(0)
+    );
+    // By what is earned the best is another; to give up all of that moves nobody.
+    let by_dollars = ["--objective", "net-dollars", "--previous", &before];
+    let best = json(&with(&by_dollars));
+    assert!(count(&best, "moved") > 100_000);
+    let staying = &best["again"]["staying"];
+    assert_eq!(staying["moved"], 0);
+    assert!(staying["of_best"].as_f64() < Some(0.9), "{staying}");
+    let kept = json(&with(&[&by_dollars[..], &["--tolerance", "100"]].concat()));
+    assert_eq!(count(&kept, "moved"), 0);
+}
+
+#[test]
+fn losses_and_plans_that_cannot_be_say_why() {
+    let check = |more: &[&str], code, says: &[&str]| refused(&with(more), code, says);
+    check(
+        &["--lose", "h100"],
+        2,
+        &["cannot read --lose `h100`", "--lose h100=256"],
+    );
+    check(
+        &["--lose", "mars=1"],
+        2,
+        &["no class `mars`", "hint: it has h100"],
+    );
+    check(&["--lose", "gb200=20001"], 2, &["there are 20000"]);
+    check(&["--lose-site", "mars"], 2, &["no site `mars`", "memphis"]);
+    check(&["--lose-site", "memphis"], 2, &["nothing is left"]);
+    check(&["--lose-mw", "many"], 2, &["cannot read --lose-mw"]);
+    check(&["--lose-mw", "300"], 2, &["cannot be lost of 300 MW"]);
+    check(
+        &["--tolerance", "200", "--lose", "h100=8"],
+        2,
+        &["--tolerance", "from 0 to 1"],
+    );
+    check(
+        &["--previous", "/dev/null"],
+        3,
+        &["/dev/null", "cannot be read as a plan"],
+    );
+    check(
+        &["--cluster", "colossus-2", "--lose", "h100=8"],
+        2,
+        &["for the plan of one cluster"],
+    );
+}
