@@ -3,9 +3,9 @@
 //! Each mix is run with equal shares, planned by what that run cost, and then run both ways in
 //! pairs, in random order, since the speed of a shared machine drifts.
 //!
-//! Usage: `rehearse --basis wall|virtual [--mixes N] [--pairs N] [--steps N] [--seed N] [--csv FILE]
-//! [--require-points N]`. The last one fails if a gain is further off than so many points, or a plan
-//! is slower than equal shares by more than runs of these lay apart.
+//! Usage: `rehearse --basis wall|virtual [--mixes N] [--pairs N] [--steps N] [--seed N]
+//! [--csv FILE] [--require-points N]`. The last one fails if a gain is further off than so many
+//! points, or a plan is slower than equal shares by more than runs of these lay apart.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -19,8 +19,8 @@ use std::process::ExitCode;
 
 const LAYERS: u32 = 6;
 const OUTPUTS: u32 = 768;
-const HEADER: &str = "mix,basis,ranks,rates,each,option,layout,shares,predicted_gain,measured_gains,equal_step_ms,\
-     planned_step_ms";
+const HEADER: &str = "mix,basis,ranks,rates,each,option,layout,shares,predicted_gain,\
+                      measured_gains,equal_step_ms,planned_step_ms";
 
 fn main() -> Result<ExitCode> {
     let options = Options::from_arguments(std::env::args().skip(1))?;
@@ -54,8 +54,8 @@ fn main() -> Result<ExitCode> {
     }
     let largest = quantile(&points, 1.0)?;
     println!(
-        "{} mixes: gain predicted to {:.1} points in the median, {:.1} at most; {} within 5 points; \
-         {worse} slower than equal shares beyond what runs of these lie apart",
+        "{} mixes: gain predicted to {:.1} points in the median, {:.1} at most; {} within 5 \
+         points; {worse} slower than equal shares beyond what runs of these lie apart",
         points.len(),
         median(&points)?,
         largest,

@@ -142,9 +142,9 @@ impl Mpi {
         Ok(place)
     }
 
-    /// Makes some consecutive ranks a job of their own: messengers and worlds that are made from now
-    /// on are between these alone, and number them from 0. Collective over these ranks, of which
-    /// this process is one; each process enters one part.
+    /// Makes some consecutive ranks a job of their own: messengers and worlds that are made from
+    /// now on are between these alone, and number them from 0. Collective over these ranks, of
+    /// which this process is one; each process enters one part.
     ///
     /// # Errors
     /// [`MpiError::NotInitialised`]; [`MpiError::Refused`] if MPI refuses, or this is the second

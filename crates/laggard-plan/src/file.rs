@@ -1,6 +1,6 @@
-//! A plan as a file: what `laggard plan -o DIR` writes as `plan.json`, and what is rehearsed, turned
-//! into launch files and planned again from. Classes are named in it, not numbered, so that it can
-//! be read beside another description of the cluster.
+//! A plan as a file: what `laggard plan -o DIR` writes as `plan.json`, and what is rehearsed,
+//! turned into launch files and planned again from. Classes are named in it, not numbered, so that
+//! it can be read beside another description of the cluster.
 
 mod check;
 mod write;
@@ -58,8 +58,8 @@ pub struct PlannedClass {
     /// Devices that the fabric inside a box or rack joins, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_devices: Option<u32>,
-    /// How fast the class is beside the fastest, above 0 and at most 1, where it was emulated in the
-    /// run that it was measured in and has to be in its rehearsal.
+    /// How fast the class is beside the fastest, above 0 and at most 1, where it was emulated in
+    /// the run that it was measured in and has to be in its rehearsal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emulated_rate: Option<f64>,
 }
@@ -131,7 +131,7 @@ pub struct PlannedJob {
     pub model: String,
     /// Tokens of a sequence.
     pub sequence_length: u32,
-    /// Arithmetic of the products; absent for laggard's own job, which computes in single precision.
+    /// Arithmetic of the products; absent for laggard's own job, which computes in f32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
     /// The layout; of unequal shares of micro-batches the largest counts.
@@ -227,8 +227,8 @@ pub enum PlanFileError {
     },
     /// Runs that are not those of an option's jobs.
     #[error(
-        "the option `{option}` has {jobs} jobs, and there are {runs} records\nhint: give one record \
-         for each job, in order"
+        "the option `{option}` has {jobs} jobs, and there are {runs} records\nhint: give one \
+         record for each job, in order"
     )]
     OtherRuns {
         /// The option.

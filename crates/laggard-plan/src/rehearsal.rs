@@ -60,8 +60,8 @@ pub struct Gain {
 }
 
 impl RehearsedJob {
-    /// What a job did, by the median and the mean length of its steps, the latter with its interval,
-    /// and by the seconds of a step in which each rank's kernels ran.
+    /// What a job did, by the median and the mean length of its steps, the latter with its
+    /// interval, and by the seconds of a step in which each rank's kernels ran.
     #[must_use]
     pub fn new(job: &PlannedJob, (median, mean): (f64, Expected), kernels: &[f64]) -> Self {
         let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();

@@ -11,7 +11,8 @@ pub(crate) struct MeasuredArgs {
     /// for pipelines one of a pipeline as well.
     #[arg(long, value_name = "DIR")]
     #[arg(conflicts_with_all = ["cluster", "jobs", "tokens", "deadline", "reserve", "owned",
-        "power_limit_mw", "lease", "electricity", "precision", "framework", "calibrate", "checkpoint_time", "restart_time"])]
+        "power_limit_mw", "lease", "electricity", "precision", "framework", "calibrate",
+        "checkpoint_time", "restart_time"])]
     pub(crate) calibrated_on: Vec<PathBuf>,
     /// Ranks of a class of the records, repeatable: `h100=2` [default: as the first record has].
     #[arg(long, value_name = "CLASS=N", requires = "calibrated_on")]

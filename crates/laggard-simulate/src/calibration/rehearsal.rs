@@ -49,8 +49,8 @@ impl Calibration {
         predict_step(schedule, number, seconds)
     }
 
-    /// Predicts `draws` steps of a schedule on ranks of given classes. Each operation's time is drawn
-    /// from those that its kind took on the class, independently.
+    /// Predicts `draws` steps of a schedule on ranks of given classes. Each operation's time is
+    /// drawn from those that its kind took on the class, independently.
     ///
     /// # Errors
     /// A class or kind of operation that was never seen, or a schedule that cannot be evaluated.
