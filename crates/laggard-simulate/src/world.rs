@@ -240,7 +240,7 @@ impl World {
         })
     }
 
-    /// Passes forward of whole stages, one after the other, that a step takes at least: those of its
+    /// Passes of whole stages, one after the other, that a step takes at least: those of its
     /// micro-batches, and those that fill the pipeline.
     fn passes_in_a_row(&self) -> f64 {
         let most = self.layout.micro_batches.iter().max().copied().unwrap_or(1);

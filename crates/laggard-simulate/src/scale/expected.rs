@@ -1,4 +1,4 @@
-//! What order statistics say of a job's jitter, at the sizes of the groups that wait for each other.
+//! What order statistics say of a job's jitter, at the sizes of groups that wait for each other.
 
 use laggard_schedule::Zero;
 

@@ -146,8 +146,8 @@ fn a_large_world_is_made_without_a_graph_of_all_ranks() {
     );
 }
 
-/// Under ZeRO-3 every pass gathers its parameters: what nothing hides of that is in sketches too, as
-/// often as there are micro-batches.
+/// Under ZeRO-3 every pass gathers its parameters: what nothing hides of that is in sketches too,
+/// as often as there are micro-batches.
 #[test]
 fn sketches_have_gathers_of_sharded_parameters() {
     let fixture = Fixture::new();
