@@ -215,3 +215,62 @@ impl Row {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{degrees, job, plan, replicas, stages};
+    use super::*;
+    use crate::file::PlannedParts;
+
+    /// Who runs a job of such parts as it is.
+    fn runs(kind: Kind, parts: PlannedParts) -> Vec<&'static str> {
+        let of = job("job", degrees(2, 1, 2), parts);
+        let mut plan = plan(&[("a", 8, 8, 8), ("b", 8, 8, 8)], vec![of]);
+        plan.options[0].kind = kind;
+        let list = executable(&plan.options[0]);
+        // Who does not is told what it would need, and where that is said.
+        for it in &list {
+            assert!(it.as_it_is || !it.how.is_empty(), "{it:?}");
+            assert!(!it.source.is_empty(), "{it:?}");
+        }
+        let names = list.iter().filter(|it| it.as_it_is);
+        names.map(|it| it.framework.name()).collect()
+    }
+
+    #[test]
+    fn plans_run_where_they_can() {
+        let all = TABLE.map(|row| row.framework.name());
+        let even = replicas(&[("a", 1, 4), ("b", 1, 4)]);
+        assert_eq!(runs(Kind::EqualShares, even.clone()), all);
+        assert_eq!(runs(Kind::UnevenStages, stages(&[("a", 4), ("b", 4)])), all);
+        let shares = replicas(&[("a", 1, 4), ("b", 1, 3)]);
+        let expect = ["laggard run", "HexiScale"];
+        assert_eq!(runs(Kind::UnevenShares, shares), expect);
+        let found = runs(Kind::UnevenStages, stages(&[("a", 5), ("b", 3)]));
+        let expect = [
+            "laggard run",
+            "Megatron-LM",
+            "FlagScale",
+            "torchtitan",
+            "HexiScale",
+        ];
+        assert_eq!(found, expect);
+        assert_eq!(runs(Kind::LooselyCoupled, even), ["torchtitan"]);
+    }
+
+    #[test]
+    fn words_name_who_and_what_megatron_would_need() {
+        let of = job(
+            "job",
+            degrees(2, 1, 1),
+            replicas(&[("a", 1, 4), ("b", 1, 3)]),
+        );
+        let plan = plan(&[("a", 8, 8, 8), ("b", 8, 8, 8)], vec![of]);
+        let words = in_words(&executable(&plan.options[0]));
+        assert!(words.starts_with("runs as it is in laggard run, HexiScale; not in Megatron-LM,"));
+        assert!(
+            words.contains("Megatron-LM would need a number of micro-batches"),
+            "{words}"
+        );
+    }
+}

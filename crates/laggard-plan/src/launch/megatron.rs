@@ -58,6 +58,12 @@ pub(super) fn script(job: &Job<'_>) -> Result<String, String> {
          # plan does not decide (tokenizer, data, learning rate, checkpoints) is left to you.",
     );
     let mut text = format!("#!/bin/bash\n{about}");
+    if let Some(other) = other_gate(model) {
+        _ = writeln!(
+            text,
+            "# The model has {other}, for which there is no switch: --swiglu costs as much."
+        );
+    }
     text.push_str(match sharded(job.planned) {
         // Its FSDP needs several connections.
         true => "unset CUDA_DEVICE_MAX_CONNECTIONS\n",
@@ -250,8 +256,13 @@ fn model_arguments(job: &Job<'_>, model: &Model) -> Vec<Vec<String>> {
     ]
 }
 
+/// The activation of a gated feed-forward that is not the one with a switch.
+fn other_gate(model: &Model) -> Option<&str> {
+    let activation = model.activation.as_deref().filter(|it| *it != "swiglu");
+    activation.filter(|_| model.ffn_matrices == 3)
+}
+
 fn switches(model: &Model) -> Vec<String> {
-    // Of gated activations it has one as a mere switch; of others the user must say which.
     let gated = model.ffn_matrices == 3;
     let squared = model.activation.as_deref() == Some("relu2");
     let list = [
