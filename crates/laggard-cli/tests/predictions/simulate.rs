@@ -29,10 +29,38 @@ fn the_mix_of_colossus_1_by_itself_and_what_eleven_per_cent_may_mean() {
         "40.0 % of h100 by itself becomes 35.1 %",
         "fast classes wait",
         "caveat: conv",
+        "assumed: jobs at 20 to 50 % of dense bf16, goodput 60 to 100 %, 20 to 100 % of the fleet",
+        "first-order formulas (Young, Daly) do not hold",
     ] {
         assert!(page.contains(part), "`{part}` is not in {page}");
     }
     assert_eq!(page, works(&args), "the same input gives the same page");
+}
+
+/// Accelerators of no cluster fail as often as published, and the page says where that is from.
+#[test]
+fn failures_without_a_cluster_are_those_of_a_publication() {
+    let args = |gpus| {
+        let job = ["simulate", "--accelerator", "h100", "--gpus", gpus];
+        [&job[..], &["--layout", "tp8,pp16,dp8,sp,zero1,recompute"]].concat()
+    };
+    let found = json(&args("1024"));
+    let forecast = &found["forecast"];
+    let mtbf = forecast["mtbf_s"].as_f64().expect("a time");
+    // 419 in 54 days on 16,384.
+    let expect = 54.0 * 86_400.0 / 419.0 * 16_384.0 / 1024.0;
+    assert!((mtbf / expect - 1.0).abs() < 1e-9, "{mtbf} {expect}");
+    let exact = forecast["goodput"]["interval_s"].as_f64().expect("a time");
+    let first = forecast["first_order_interval_s"].as_f64().expect("a time");
+    assert!((first / exact - 1.0).abs() < 0.05, "{first} {exact}");
+    let page = works(&args("1024"));
+    for part in [
+        "caveat: failures are taken from elsewhere: unexpected interruptions",
+        "https://arxiv.org/abs/2407.21783",
+        "Young's and Daly's first-order formula: a checkpoint every",
+    ] {
+        assert!(page.contains(part), "`{part}` is not in {page}");
+    }
 }
 
 #[test]
@@ -91,7 +119,9 @@ fn a_large_world_becomes_a_sketch_that_is_analysed() {
         record_name,
     ]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("sketch: "));
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(talk.contains("sketch: "), "{talk}");
+    assert!(talk.contains("jitter: by order statistics"), "{talk}");
     assert!(record.join("sketch_ranks").is_dir());
     let page = dir.path().join("page.html");
     let analysis = json(&[
