@@ -18,8 +18,8 @@ pub struct ClassWorth {
     pub training_tokens_per_s: Option<f64>,
     /// Rent that it brings, dollars per hour.
     pub lease_dollars_per_hour: Option<f64>,
-    /// Rent above which its owner trains more by leasing it out and renting the class elsewhere that
-    /// trains cheapest.
+    /// Rent above which its owner trains more by leasing it out and renting the class elsewhere
+    /// that trains cheapest.
     pub break_even_lease: Option<f64>,
     /// Tokens of answers that it serves per second.
     pub serving_tokens_per_s: Option<f64>,

@@ -33,7 +33,8 @@ pub fn differences(a: &Figures, b: &Figures) -> Vec<Difference> {
     list
 }
 
-/// What of an option costs most of the peak and could be otherwise: all but kernels and what is of use elsewhere.
+/// What of an option costs most of the peak and could be otherwise: all but kernels and what is of
+/// use elsewhere.
 #[must_use]
 pub fn binding(figures: &Figures) -> Option<Difference> {
     let terms = figures.peak_use.terms();

@@ -99,8 +99,8 @@ struct Entry {
 /// ```
 ///
 /// # Errors
-/// Text that is no such file, a model that is in no table, or a number that cannot be: with line and
-/// column.
+/// Text that is no such file, a model that is in no table, or a number that cannot be: with line
+/// and column.
 pub fn read_jobs<'t>(
     text: &str,
     tables: &'t Tables,

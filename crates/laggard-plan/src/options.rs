@@ -412,9 +412,9 @@ pub(crate) fn on(problem: &Problem<'_>) -> Vec<u64> {
     on_within_power(problem, |_| true)
 }
 
-/// Tokens per second and device that each class trains in a job of its own, all of one size, so that
-/// devices are compared and not pools: as many as there are of the smallest class that can train the
-/// model. `None` where a class cannot. Gives the size too.
+/// Tokens per second and device that each class trains in a job of its own, all of one size, so
+/// that devices are compared and not pools: as many as there are of the smallest class that can
+/// train the model. `None` where a class cannot. Gives the size too.
 pub(crate) fn rates_alone(problem: &Problem<'_>) -> (u64, Vec<Option<f64>>) {
     let mut search = Search::of(problem);
     let mut rate = |class: usize, devices: u64| {

@@ -1,5 +1,5 @@
-//! Whether the power of a site binds: everything on, at the power that is stated and at the share of
-//! it that has been measured under load.
+//! Whether the power of a site binds: everything on, at the power that is stated and at the share
+//! of it that has been measured under load.
 
 use serde::Serialize;
 
@@ -18,8 +18,8 @@ pub struct SiteLoad {
     /// What it would draw at the power of the cluster's file or of nameplates, with cooling;
     /// `None` where that of some devices is not known.
     pub stated_mw: Option<f64>,
-    /// What it would draw if what is stated as nameplate were drawn by the share of it that has been
-    /// measured.
+    /// What it would draw if what is stated as nameplate were drawn by the share of it that has
+    /// been measured.
     pub measured_mw: Option<f64>,
     /// That share.
     pub measured_share: Option<f64>,

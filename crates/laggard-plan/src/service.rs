@@ -1,5 +1,5 @@
-//! A model to serve on the same devices: what each class serves and earns with it, and which devices
-//! serve a demand so that the rest trains or earns most.
+//! A model to serve on the same devices: what each class serves and earns with it, and which
+//! devices serve a demand so that the rest trains or earns most.
 
 use laggard_specs::{Model, Tables};
 use serde::Serialize;

@@ -1,13 +1,13 @@
-//! Several training jobs on one cluster: how many hosts of each class each of them gets, and what is
-//! left to lease or to serve with.
+//! Several training jobs on one cluster: how many hosts of each class each of them gets, and what
+//! is left to lease or to serve with.
 //!
 //! Each job's rate on each class alone is predicted at several sizes and drawn through these points
 //! as a concave curve. Classes that train one job together do not train more than apart, nor more
 //! than as much of the fastest class would that is as fast in all: the best sharings under either
 //! bound every sharing, as far as rates between the sizes that were predicted are what their
 //! neighbours say. The sharings that are looked at, the one of
-//! the bound and those with one class for each job, are then laid out and predicted as the jobs that
-//! they are: what is said of a sharing is said of its layouts, never of curves.
+//! the bound and those with one class for each job, are then laid out and predicted as the jobs
+//! that they are: what is said of a sharing is said of its layouts, never of curves.
 
 mod in_time;
 mod program;
@@ -111,9 +111,9 @@ impl Sharing {
     }
 }
 
-/// Shares a cluster out to jobs so that they train most, by weight, or so that what they leave earns
-/// most where dollars are the objective; each by its deadline. What no job takes is leased as far as
-/// power allows.
+/// Shares a cluster out to jobs so that they train most, by weight, or so that what they leave
+/// earns most where dollars are the objective; each by its deadline. What no job takes is leased as
+/// far as power allows.
 ///
 /// # Errors
 /// No job, or deadlines that cannot be met together, with what could be.

@@ -31,7 +31,8 @@ pub(crate) struct PlanArgs {
     pub(crate) model: Option<String>,
     /// Instead of a model: a file of jobs to share the cluster out to, each with model, tokens,
     /// batch_tokens, sequence_length, deadline_days, weight, fewest_devices.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "tokens", "deadline", "output"])]
+    #[arg(long, value_name = "FILE")]
+    #[arg(conflicts_with_all = ["model", "tokens", "deadline", "output"])]
     pub(crate) jobs: Option<PathBuf>,
     /// Tokens to train on [default: 20 for each parameter].
     #[arg(long, value_name = "N")]

@@ -102,8 +102,8 @@ impl Costs {
     }
 
     /// What an hour of a device costs its owner in which it is of use, dollars: depreciation,
-    /// maintenance, its share of the staff, and power at the meter. `None` where it is not said what
-    /// the device cost.
+    /// maintenance, its share of the staff, and power at the meter. `None` where it is not said
+    /// what the device cost.
     #[must_use]
     pub fn dollars_per_used_hour(
         &self,

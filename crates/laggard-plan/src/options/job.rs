@@ -66,8 +66,8 @@ impl JobPlan {
         }
     }
 
-    /// What the mean gradient of one replica of a group counts for in that of the step: its share of
-    /// the micro-batches. Equal weights would favour the sequences of slow replicas.
+    /// What the mean gradient of one replica of a group counts for in that of the step: its share
+    /// of the micro-batches. Equal weights would favour the sequences of slow replicas.
     #[must_use]
     pub fn gradient_weight(&self, group: &Group) -> f64 {
         f64::from(group.micro_batches) / self.micro_batches()

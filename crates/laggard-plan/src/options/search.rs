@@ -187,8 +187,8 @@ impl<'p> Search<'p> {
     }
 }
 
-/// Micro-batches that are shared out at a time: interleaved pipelines take rounds of as many as they
-/// have stages.
+/// Micro-batches that are shared out at a time: interleaved pipelines take rounds of as many as
+/// they have stages.
 pub(super) fn round(degrees: &Degrees) -> u32 {
     match degrees.virtual_stages {
         1 => 1,

@@ -54,9 +54,9 @@ pub enum PlanError {
     },
     /// A limit that cannot be kept.
     #[error(
-        "a power limit of {limit_mw} MW cannot be kept: no power is known of {classes}\nhint: state \
-         power_watts_per_device of each pool and power_usage_effectiveness of the site in a cluster \
-         file (`laggard specs show {cluster} > mine.toml`)"
+        "a power limit of {limit_mw} MW cannot be kept: no power is known of {classes}\nhint: \
+         state power_watts_per_device of each pool and power_usage_effectiveness of the site in a \
+         cluster file (`laggard specs show {cluster} > mine.toml`)"
     )]
     UnknownPower {
         /// The limit, megawatts.
@@ -68,8 +68,8 @@ pub enum PlanError {
     },
     /// A reserve larger than its class.
     #[error(
-        "a reserve of {reserve} {class}, of which there are {count}\nhint: reserve fewer, or a share \
-         such as `{class}=5%`"
+        "a reserve of {reserve} {class}, of which there are {count}\nhint: reserve fewer, or \
+         a share such as `{class}=5%`"
     )]
     ReserveTooLarge {
         /// The class.
@@ -126,8 +126,8 @@ pub enum PlanError {
     },
     /// A deadline before which nothing ends.
     #[error(
-        "{model} cannot be trained in {days} days: with everything it takes about {needed:.1}\nhint: \
-         --deadline {}",
+        "{model} cannot be trained in {days} days: with everything it takes about \
+         {needed:.1}\nhint: --deadline {}",
         .needed.ceil()
     )]
     TooSoon {

@@ -49,7 +49,7 @@ fn cluster(fixture: &Fixture, hosts: [u64; 3], limit: f64) -> laggard_specs::Clu
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Against every way to let whole hosts serve: none that meets the demand leaves more.
     #[test]

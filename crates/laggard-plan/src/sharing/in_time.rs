@@ -17,8 +17,8 @@ pub struct InTime {
     pub gap: f64,
 }
 
-/// The option in which just enough trains for the job to end in so many days, so that the rest earns
-/// most.
+/// The option in which just enough trains for the job to end in so many days, so that the rest
+/// earns most.
 ///
 /// # Errors
 /// A number of days that is none, or fewer than everything takes together.

@@ -16,15 +16,16 @@ pub(super) enum Drawn {
     /// more of each host than the better of its neighbours. Classes of one job add up.
     Above,
     /// The same, but classes of one job train no more together than as much of the fastest of them
-    /// would that is as fast in all: more and slower devices fail more often and fill a batch sooner.
+    /// would that is as fast in all: more and slower devices fail more often and fill a batch
+    /// sooner.
     Together,
 }
 
 /// Predicted rates of one job.
 #[derive(Debug, Clone)]
 pub(super) struct Rates {
-    /// For each class, hosts with the tokens per second that they train, upwards; empty where the job
-    /// cannot be trained on it.
+    /// For each class, hosts with the tokens per second that they train, upwards; empty where the
+    /// job cannot be trained on it.
     points: Vec<Vec<(u64, f64)>>,
     /// For each class, the most tokens per second that a host of it adds.
     of_host: Vec<f64>,
@@ -118,8 +119,8 @@ impl Rates {
         Curve::of_pieces(pieces)
     }
 
-    /// The points of a class as capacities with rates, and those that lie as high as they may between
-    /// them.
+    /// The points of a class as capacities with rates, and those that lie as high as they may
+    /// between them.
     fn corners(&self, (class, points): (usize, &[(u64, f64)]), drawn: Drawn) -> Vec<(f64, f64)> {
         let capacity = |hosts: f64| hosts * self.of_host[class];
         let at = |&(hosts, rate): &(u64, f64)| (capacity(hosts as f64), rate);

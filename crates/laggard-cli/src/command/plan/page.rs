@@ -231,8 +231,8 @@ fn legend(page: &mut Page, plan: &Plan) {
         page.sentence(
             2,
             &format!(
-                "! later than {}: no answer. What just enough training leaves earns at most {} less \
-                 than the best possible",
+                "! later than {}: no answer. What just enough training leaves earns at most {} \
+                 less than the best possible",
                 numbers::days(days),
                 percent(gap)
             ),

@@ -202,8 +202,8 @@ fn worth(page: &mut Page, shared: &SharedOut) {
     page.sentence(
         2,
         &format!(
-            "{:.3e} {unit}: at most {} less than the best possible, by an integer program over class \
-             counts",
+            "{:.3e} {unit}: at most {} less than the best possible, by an integer program over \
+             class counts",
             shared.value,
             percent(shared.gap)
         ),
@@ -221,7 +221,8 @@ fn worth(page: &mut Page, shared: &SharedOut) {
     page.sentence(
         2,
         &format!(
-            "one after the other on everything in equal shares: {:.3e} model FLOP/s by weight; done: {}",
+            "one after the other on everything in equal shares: {:.3e} model FLOP/s by weight; \
+             done: {}",
             turn.value,
             done.join(", ")
         ),

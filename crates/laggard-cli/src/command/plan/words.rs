@@ -134,7 +134,8 @@ pub(super) fn load(load: &SiteLoad) -> Option<String> {
         _ => "within the limit",
     };
     let mut text = format!(
-        "with everything on {} draws {stated:.0} MW at the power that is stated, {} of {limit:.0} MW",
+        "with everything on {} draws {stated:.0} MW at the power that is stated, {} of {limit:.0} \
+         MW",
         load.site,
         says(stated)
     );
@@ -142,8 +143,8 @@ pub(super) fn load(load: &SiteLoad) -> Option<String> {
         && (measured - stated).abs() > 0.5
     {
         text += &format!(
-            "; {measured:.0} MW at the {share:.2} of nameplate that a B200 that serves was measured \
-             to draw, {}",
+            "; {measured:.0} MW at the {share:.2} of nameplate that a B200 that serves was \
+             measured to draw, {}",
             says(measured)
         );
     }

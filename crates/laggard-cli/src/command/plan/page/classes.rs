@@ -144,8 +144,8 @@ pub(super) fn serving(page: &mut Page, plan: &Plan) {
     page.sentence(
         2,
         &format!(
-            "{} serve first: {:.3e} tokens/s at the peak of {:.3e}{sessions}; {} of it is used over \
-             a day; another choice leaves at most {} more to the rest",
+            "{} serve first: {:.3e} tokens/s at the peak of {:.3e}{sessions}; {} of it is used \
+             over a day; another choice leaves at most {} more to the rest",
             devices.join(" + "),
             demand.tokens_per_s,
             demand.peak_tokens_per_s,
