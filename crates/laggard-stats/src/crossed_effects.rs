@@ -22,9 +22,11 @@ use likelihood::{Equations, Solved};
 /// be logarithms, or of that size.
 const SMALLEST: f64 = 1e-12;
 const LARGEST: f64 = 1.0;
-/// Factors by which variances are changed in the search, from first to last.
+/// Factors by which variances are changed in the search, from first to last; with a guess from the
+/// second on.
 const FIRST_FACTOR: f64 = 16.0;
-const LAST_FACTOR: f64 = 1.02;
+const GUESSED_FACTOR: f64 = 1.25;
+const LAST_FACTOR: f64 = 1.04;
 
 /// A value of a unit in a session.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -155,7 +157,10 @@ fn search(equations: &Equations<'_>, start: Option<Variances>) -> (Variances, So
     let first = start.unwrap_or_else(|| equations.guess());
     let mut best = equations.bounded(first);
     let mut solved = equations.solve(&best);
-    let mut factor = if start.is_some() { 2.0 } else { FIRST_FACTOR };
+    let mut factor = match start {
+        Some(_) => GUESSED_FACTOR,
+        None => FIRST_FACTOR,
+    };
     while factor > LAST_FACTOR {
         let mut improved = false;
         for which in 0..3 {
