@@ -214,6 +214,7 @@ impl Site<'_> {
         let stages = mix.ranks.len();
         let pipeline = Layout {
             pipeline_parallel: stages as u32,
+            stage_layers: self.balanced(&kernel_seconds(&record)?),
             ..Layout::data_parallel(1, 2 * stages as u32)
         };
         let one_each = &NAMES[..stages];
@@ -245,6 +246,24 @@ impl Site<'_> {
         std::fs::remove_dir_all(&settings.record)?;
         std::fs::remove_dir_all(&piped.record)?;
         Ok((plan.file, record.manifest.clock.basis, step))
+    }
+
+    /// Layers of a stage of each class, by what kernels of its ranks take in equal shares: a stage
+    /// that waits for another runs slower after it than one that does not.
+    fn balanced(&self, kernels: &[f64]) -> Vec<u32> {
+        let firsts = self.mix.ranks.iter().scan(0, |first, &ranks| {
+            let rank = *first;
+            *first += ranks as usize;
+            Some(kernels[rank])
+        });
+        let seconds: Vec<f64> = firsts.collect();
+        let mut layers = vec![1; seconds.len()];
+        for _ in layers.len()..self.model.layers as usize {
+            let end = |at: usize| f64::from(layers[at] + 1) * seconds[at];
+            let first = (0..seconds.len()).min_by(|&a, &b| end(a).total_cmp(&end(b)));
+            layers[first.unwrap_or(0)] += 1;
+        }
+        layers
     }
 
     /// Runs the jobs of an option at the same time.
