@@ -21,7 +21,8 @@ pub(super) fn manifest(job: &Job<'_>) -> Result<String, String> {
     let name = host_list::label(&job.planned.name);
     let mut text = job.heading(
         "Jobs for Kubernetes, one for each group of hosts; `kubectl apply -f kubernetes.yaml`.\n\
-         # Change image, command and, where nodes have another label for their class, nodeSelector.",
+         # Change image and command, and nodeSelector where nodes have another label for their\n\
+         # class.",
     );
     _ = write!(
         text,

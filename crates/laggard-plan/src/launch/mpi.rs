@@ -82,8 +82,8 @@ pub(super) fn mpich_hosts(job: &Job<'_>) -> String {
         job.heading_of_names("Hosts for mpiexec of MPICH (Hydra); ./mpirun.sh starts it.");
     if !job.placement.is_a_list_of_hosts() {
         text.push_str(
-            "# A host that stands here twice counts its local ranks (MPI_LOCALRANKID) from 0 \
-             twice:\n# what chooses devices by them has to ask how many ranks its host has instead.\n",
+            "# A host that stands here twice counts its local ranks (MPI_LOCALRANKID) from 0\n\
+             # twice: what chooses devices by them has to count its host's ranks instead.\n",
         );
     }
     for place in &job.placement.places {

@@ -5,6 +5,11 @@ use std::fmt::Write;
 
 use super::{Job, megatron, torchrun};
 
+/// What files say whose names of hosts are stand-ins.
+const PLACEHOLDERS: &str = "# HOST NAMES ARE PLACEHOLDERS: put yours in their places, or plan \
+                            again with\n# `--hosts FILE`, one line for each host or range: \
+                            `gpu[001-128] h100 8`.\n";
+
 impl Job<'_> {
     /// The comment at the top of a file: what it is, and of which job.
     pub(super) fn heading(&self, what: &str) -> String {
@@ -20,11 +25,7 @@ impl Job<'_> {
     pub(super) fn heading_of_names(&self, what: &str) -> String {
         let heading = self.heading(what);
         match self.hosts.are_placeholders {
-            true => {
-                heading
-                    + "# HOST NAMES ARE PLACEHOLDERS: put yours in their places, or plan again with\n\
-                       # `--hosts FILE`, one line for each host or range: `gpu[001-128] h100 8`.\n"
-            }
+            true => heading + PLACEHOLDERS,
             false => heading,
         }
     }

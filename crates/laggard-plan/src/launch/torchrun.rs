@@ -16,7 +16,8 @@ pub(super) fn script(job: &Job<'_>) -> String {
         "Starts this host's part of the job, on every host:\n\
          #   ./torchrun.sh SCRIPT.py ARGUMENTS...     (--no-python PROGRAM for what is no Python)\n\
          # LAGGARD_HOST: this host's name in nodes.tsv [Slurm's, or hostname -s]; LAGGARD_NODES:\n\
-         # another table of hosts; MASTER_ADDR, MASTER_PORT: where rank 0 is met [its host, 29500].",
+         # another table of hosts; MASTER_ADDR, MASTER_PORT: where rank 0 is met [its host,\n\
+         # 29500].",
     );
     let mut groups = String::new();
     for line in group_lines(job) {

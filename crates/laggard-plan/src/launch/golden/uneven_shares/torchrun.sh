@@ -2,7 +2,8 @@
 # Starts this host's part of the job, on every host:
 #   ./torchrun.sh SCRIPT.py ARGUMENTS...     (--no-python PROGRAM for what is no Python)
 # LAGGARD_HOST: this host's name in nodes.tsv [Slurm's, or hostname -s]; LAGGARD_NODES:
-# another table of hosts; MASTER_ADDR, MASTER_PORT: where rank 0 is met [its host, 29500].
+# another table of hosts; MASTER_ADDR, MASTER_PORT: where rank 0 is met [its host,
+# 29500].
 #
 # Job job-1 of "one job": 40 ranks, dp10,tp4,zero1,sp.
 # HOST NAMES ARE PLACEHOLDERS: put yours in their places, or plan again with
