@@ -10,6 +10,7 @@
 //! class stand together; which class comes first is tried too.
 
 mod bound;
+mod compositions;
 mod search;
 
 use serde::Serialize;
@@ -63,7 +64,7 @@ pub trait PipelineCosts {
     fn compute_seconds(&self, slot: Slot, micro_batch: u32, layers: Range<usize>) -> f64;
 
     /// Seconds of a micro-batch that a stage with these layers spends on its neighbours; nothing
-    /// where it has none.
+    /// where it has none. More layers from the same one on never take less.
     fn exchange_seconds(
         &self,
         stage: &StagePlace<'_>,

@@ -1,10 +1,10 @@
 //! Layers for pipeline stages of different speeds.
 //!
-//! A step of one pipeline takes `sum(t) + (m - 1) * max(t) + max(a)` seconds for m micro-batches over
-//! stages that take `t` seconds each for the forward and backward of one, and `a` after the last:
-//! the first micro-batch passes all stages, each further one waits for the slowest. All terms matter
-//! where classes differ, so the search keeps every way whose terms no other way beats: exact by
-//! dynamic programming over the layers done and the stages used of each class.
+//! A step of one pipeline takes `sum(t) + (m - 1) * max(t) + max(a)` seconds for m micro-batches
+//! over stages that take `t` seconds each for the forward and backward of one, and `a` after the
+//! last: the first micro-batch passes all stages, each further one waits for the slowest. All terms
+//! matter where classes differ, so the search keeps every way whose terms no other way beats: exact
+//! by dynamic programming over the layers done and the stages used of each class.
 
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -16,8 +16,8 @@ pub struct Chain<'a> {
     pub layers: usize,
     /// Micro-batches of the pipeline's step.
     pub micro_batches: u64,
-    /// Seconds that a stage takes for forward and backward of some layers. What it communicates
-    /// belongs to it.
+    /// Seconds that a stage takes for forward and backward of some layers, what it communicates
+    /// included. More layers from the same one on never take less.
     pub seconds: &'a dyn Fn(Stage, Range<usize>) -> f64,
     /// Seconds that a stage takes once its last micro-batch is done: to reduce gradients, and for
     /// the update.
@@ -236,15 +236,16 @@ fn extend(
         };
         let ways = std::mem::take(&mut table[row + done]);
         for end in ends {
-            if !(chain.fits)(stage, done..end) {
-                continue;
-            }
             let mut seconds = StageSeconds::of((chain.seconds)(stage, done..end));
             let is_of_use = |seconds: &StageSeconds, partial: &Partial| {
                 partial.terms.with(seconds).step(chain.micro_batches) < chain.below
             };
-            // What comes after is asked for only where it may matter: it can be costly to know.
+            // More layers take no less. What comes after is asked for only where it may matter: it
+            // can be costly to know.
             if !ways.iter().any(|partial| is_of_use(&seconds, partial)) {
+                break;
+            }
+            if !(chain.fits)(stage, done..end) {
                 continue;
             }
             seconds.after = (chain.after)(stage, done..end);

@@ -2,10 +2,10 @@
 //! bound, and one that takes layers as wholes.
 //!
 //! A step takes `(m - 1) T + sum(t)` where no stage takes more than T. With `s` stages on slots of
-//! pace `r` (seconds of an average layer), each time is weighted by `theta / r`, where `theta` makes
-//! the weights of the stages add up to `m - 1` for T besides one for each stage's own time: then the
-//! step takes at least `theta` times the work, each layer counted in the unit in which it is least.
-//! This is the dual of letting layers be split at will.
+//! pace `r` (seconds of an average layer), each time is weighted by `theta / r`, where `theta`
+//! makes the weights of the stages add up to `m - 1` for T besides one for each stage's own time:
+//! then the step takes at least `theta` times the work, each layer counted in the unit in which it
+//! is least. This is the dual of letting layers be split at will.
 //!
 //! The second bound goes through what the slowest stage may take and how many layers the largest
 //! may have. A stage then has at most as many as it can do in that time, so the slower kinds must
