@@ -5,6 +5,7 @@ pub mod known_job;
 pub mod known_layout;
 mod known_manifest;
 pub mod models;
+pub mod peers;
 pub mod rehearse;
 
 pub use known_manifest::large_manifest;
