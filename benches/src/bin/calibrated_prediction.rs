@@ -1,9 +1,9 @@
 //! How far a step is from what was predicted for its layout, by costs that were calibrated on runs
 //! of other layouts.
 //!
-//! Each round runs the layouts of the calibration and one layout more, in random order, since the
-//! speed of a shared machine drifts; fits the costs of operations on the former; and predicts the
-//! step of the latter from its schedule alone.
+//! Each round runs the layouts of the calibration and one layout more on as many ranks, in random
+//! order, since the speed of a shared machine drifts; fits the costs of operations on the former;
+//! and predicts the step of the latter from its schedule alone.
 //!
 //! Usage: `calibrated_prediction [--rounds N] [--steps N] [--seed N] [--csv FILE]
 //! [--require-median SHARE]`. The last one fails if the median of absolute errors is not below a
@@ -24,24 +24,34 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// What costs are calibrated on.
-const CALIBRATED_ON: [&str; 6] = ["dp4", "dp2,tp2", "tp4", "dp2,pp2", "dp2,cp2,zero1", "cp4"];
-/// What is predicted: products that were not seen, wider groups, deeper pipelines.
-const PREDICTED: [&str; 10] = [
-    "dp2,tp2,pp2",
-    "dp8",
-    "pp4",
-    "dp2,pp4",
-    "pp2,vp2",
-    "dp2,cp4",
-    "dp2,tp4",
-    "tp2,pp4",
-    "dp4,zero1",
-    "dp2,cp2,pp2",
+/// Layouts of a number of ranks: what costs are calibrated on, each kind of parallelism in two
+/// degrees, and what is predicted. Other numbers of ranks share the caches of the processors
+/// otherwise, which no cost of an operation tells.
+const WORLDS: [Layouts; 2] = [
+    Layouts {
+        known: ["dp4", "dp2,tp2", "tp4", "dp2,pp2", "dp2,cp2", "cp4"],
+        predicted: ["pp4", "tp2,pp2", "cp2,pp2", "tp2,cp2", "dp4,zero1"],
+    },
+    Layouts {
+        known: ["dp8", "dp4,tp2", "dp2,tp4", "dp4,pp2", "dp4,cp2", "dp2,cp4"],
+        predicted: [
+            "dp2,pp4",
+            "dp2,tp2,pp2",
+            "tp2,pp4",
+            "dp2,cp2,pp2",
+            "dp8,zero1",
+        ],
+    },
 ];
 const LAYERS: u32 = 8;
 /// Steps that are drawn for a prediction.
 const DRAWS: u32 = 41;
+
+/// What is run with a number of ranks.
+struct Layouts {
+    known: [&'static str; 6],
+    predicted: [&'static str; 5],
+}
 
 /// One run.
 struct Made {
@@ -61,8 +71,9 @@ fn main() -> Result<ExitCode> {
     let mut errors = Vec::new();
     for round in 0..options.rounds {
         let mut rng = Rng::for_stream(options.seed, u64::from(round));
-        let layout = PREDICTED[round as usize % PREDICTED.len()];
-        let (known, unknown) = made(layout, &model, options.steps, &mut rng)
+        let layouts = &WORLDS[round as usize % WORLDS.len()];
+        let layout = layouts.predicted[round as usize / WORLDS.len() % layouts.predicted.len()];
+        let (known, unknown) = made((&layouts.known, layout), &model, options.steps, &mut rng)
             .with_context(|| format!("round {round}, {layout}"))?;
         let predicted = predict(&known, &unknown.manifest)?;
         let error = predicted / unknown.step_seconds - 1.0;
@@ -101,8 +112,13 @@ fn main() -> Result<ExitCode> {
 }
 
 /// Runs the layouts of the calibration and the one to predict, in random order.
-fn made(layout: &str, model: &Model, steps: u32, rng: &mut Rng) -> Result<(Vec<Made>, Made)> {
-    let mut left: Vec<&str> = CALIBRATED_ON.to_vec();
+fn made(
+    (known, layout): (&[&'static str], &'static str),
+    model: &Model,
+    steps: u32,
+    rng: &mut Rng,
+) -> Result<(Vec<Made>, Made)> {
+    let mut left: Vec<&str> = known.to_vec();
     left.push(layout);
     let mut known = Vec::new();
     let mut unknown = None;
@@ -178,7 +194,7 @@ struct Options {
 impl Options {
     fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Self {
-            rounds: PREDICTED.len() as u32,
+            rounds: 10,
             steps: 100,
             seed: 1,
             csv: None,

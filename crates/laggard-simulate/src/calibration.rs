@@ -5,7 +5,8 @@
 //! group`, none of them negative, with the least squares of relative errors. Operations of one kind
 //! share a line. Where a layout has operations that no run had, such as the parts of a layer that
 //! only tensor parallelism separates, the line of the next wider kind is used: all of that phase,
-//! then all of that kind.
+//! then all of that kind. For collectives much larger than any of their kind it is that of all
+//! collectives.
 
 mod line;
 mod observations;
@@ -107,6 +108,8 @@ pub enum Does {
     Transfer,
     /// A collective.
     Collective(Collective),
+    /// Any collective.
+    AnyCollective,
 }
 
 impl Does {
@@ -131,8 +134,16 @@ impl Kind {
             phase: None,
             parts: None,
         };
-        if matches!(does, Does::Transfer | Does::Collective(_)) {
-            return vec![all];
+        match does {
+            Does::Transfer => return vec![all],
+            Does::Collective(_) => {
+                let any = Self {
+                    does: Does::AnyCollective,
+                    ..all.clone()
+                };
+                return vec![all, any];
+            }
+            _ => (),
         }
         let of_phase = Self {
             phase: Some(operation.phase),
@@ -199,10 +210,16 @@ impl Calibration {
         let costs = &self.classes.iter().find(|it| it.class == class)?.costs;
         let size = size(operation, members);
         let kinds = Kind::of(operation, head);
-        let mut costs = kinds
-            .iter()
-            .filter_map(|kind| costs.iter().find(|cost| cost.kind == *kind));
-        let cost = costs.next()?;
+        let known = |kind: &Kind| costs.iter().find(|cost| cost.kind == *kind);
+        let cost = match kinds[0].does {
+            // Small ones are bound by latency and tell nothing of bandwidth.
+            Does::Collective(_) => {
+                let own = known(&kinds[0])?;
+                let all = known(&kinds[1]).filter(|all| all.line.reaches(&size));
+                all.filter(|_| !own.line.reaches(&size)).unwrap_or(own)
+            }
+            _ => kinds.iter().find_map(known)?,
+        };
         Some(cost.line.seconds(&size) * cost.ratio(quantile))
     }
 }

@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 /// FLOP, bytes, further members.
 const SIZES: usize = 3;
+/// How far beyond what was seen a line is trusted, as a factor.
+const REACH: f64 = 2.0;
+/// A column of which the others say all but this share of its square says nothing of its own:
+/// rounding alone leaves about 1e-16.
+const NEW_SHARE: f64 = 1e-12;
 
 /// What an operation of some size took.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +29,8 @@ pub struct Line {
     pub per_byte_s: f64,
     /// Seconds for each member of its group but one.
     pub per_member_s: f64,
+    /// Largest FLOP, bytes and further members that were seen.
+    pub largest: [f64; SIZES],
     /// Root mean square of the relative errors of what was seen.
     pub relative_error: f64,
     /// How much was seen.
@@ -42,11 +49,13 @@ impl Line {
         if count == 0 {
             return None;
         }
+        let largest: [f64; SIZES] = std::array::from_fn(|at| {
+            let sizes = points.iter().map(|it| it.size[at]);
+            sizes.fold(0.0, f64::max)
+        });
         // Scaled, so that all columns are of like magnitude.
         let mut scale = [1.0; SIZES + 1];
-        for (index, scale) in scale.iter_mut().skip(1).enumerate() {
-            *scale = points.iter().map(|it| it.size[index]).fold(0.0, f64::max);
-        }
+        scale[1..].copy_from_slice(&largest);
         let columns = useful(&points);
         let row = |point: &Point| -> [f64; SIZES + 1] {
             let mut row = [1.0; SIZES + 1];
@@ -72,9 +81,16 @@ impl Line {
             per_flop_s: of(1),
             per_byte_s: of(2),
             per_member_s: of(3),
+            largest,
             relative_error: (error / count as f64).sqrt(),
             observations: count,
         })
+    }
+
+    /// Whether something as large was seen, or nearly so.
+    pub(super) fn reaches(&self, size: &[f64; SIZES]) -> bool {
+        let within = |(size, seen): (&f64, &f64)| *size <= REACH * seen;
+        size.iter().zip(&self.largest).all(within)
     }
 
     pub(super) fn seconds(&self, size: &[f64; SIZES]) -> f64 {
@@ -127,27 +143,26 @@ fn solve(rows: &[[f64; SIZES + 1]], subset: usize) -> Option<(f64, [f64; SIZES +
             matrix[i][n] += row[a];
         }
     }
+    // A matrix of products of columns needs no exchange of rows.
+    let norms: Vec<f64> = (0..n).map(|at| matrix[at][at]).collect();
     for pivot in 0..n {
-        let largest = (pivot..n)
-            .max_by(|&a, &b| matrix[a][pivot].abs().total_cmp(&matrix[b][pivot].abs()))?;
-        matrix.swap(pivot, largest);
-        let diagonal = matrix[pivot][pivot];
-        if diagonal.abs() < 1e-12 * rows.len() as f64 {
+        let (head, below) = matrix.split_at_mut(pivot + 1);
+        let from = &head[pivot];
+        // What of the column the others do not say.
+        if from[pivot] <= NEW_SHARE * norms[pivot] {
             return None;
         }
-        for below in 0..n {
-            if below != pivot {
-                let factor = matrix[below][pivot] / diagonal;
-                let (from, to) = pair(&mut matrix, pivot, below);
-                to.iter_mut()
-                    .zip(from)
-                    .for_each(|(to, from)| *to -= factor * *from);
-            }
+        for to in below {
+            let factor = to[pivot] / from[pivot];
+            to.iter_mut()
+                .zip(from)
+                .for_each(|(to, from)| *to -= factor * *from);
         }
     }
     let mut x = [0.0; SIZES + 1];
-    for (i, &column) in columns.iter().enumerate() {
-        x[column] = matrix[i][n] / matrix[i][i];
+    for at in (0..n).rev() {
+        let known: f64 = (at + 1..n).map(|it| matrix[at][it] * x[columns[it]]).sum();
+        x[columns[at]] = (matrix[at][n] - known) / matrix[at][at];
     }
     if x.iter().any(|coefficient| *coefficient < 0.0) {
         return None;
@@ -157,17 +172,4 @@ fn solve(rows: &[[f64; SIZES + 1]], subset: usize) -> Option<(f64, [f64; SIZES +
         (fitted - 1.0).powi(2)
     };
     Some((rows.iter().map(residual).sum(), x))
-}
-
-fn pair(matrix: &mut [Vec<f64>], from: usize, to: usize) -> (&[f64], &mut [f64]) {
-    match from < to {
-        true => {
-            let (head, tail) = matrix.split_at_mut(to);
-            (&head[from], &mut tail[0])
-        }
-        false => {
-            let (head, tail) = matrix.split_at_mut(from);
-            (&tail[0], &mut head[to])
-        }
-    }
 }

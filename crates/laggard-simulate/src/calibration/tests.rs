@@ -75,6 +75,50 @@ fn one_size_is_taken_as_proportional_and_wider_kinds_stand_in() {
 }
 
 #[test]
+fn far_beyond_what_was_seen_another_kind_stands_in() {
+    let gather = OperationKind::Collective(Collective::AllGather);
+    let reduce = OperationKind::Collective(Collective::AllReduce);
+    let at = |kind, bytes| operation(kind, Phase::Forward, 0.0, bytes);
+    // All but a small gather takes 1 ns a byte on the wire.
+    let wire = |bytes: u64| 1e-9 * bytes as f64;
+    let calibration = fit(&[
+        (at(gather, 1000), 2, 1e-4),
+        (at(gather, 2000), 2, 1e-4),
+        (at(reduce, 1 << 20), 2, wire(1 << 20)),
+        (at(reduce, 1 << 24), 2, wire(1 << 24)),
+    ]);
+    let seconds = |bytes| {
+        let usual = calibration.seconds("a", &at(gather, bytes), (2, false), 0.5);
+        usual.expect("a cost")
+    };
+    assert!((seconds(4000) - 1e-4).abs() < 1e-12, "{}", seconds(4000));
+    let halved = wire(1 << 24) / 2.0;
+    let large = seconds(1 << 24);
+    assert!(large > 0.8 * halved && large < 1.2 * halved, "{large}");
+}
+
+#[test]
+fn sizes_that_grow_together_are_one() {
+    let kind = OperationKind::Collective(Collective::AllGather);
+    // Whatever the unit of time is: FLOP are three times the bytes in all that was seen.
+    for second in [1e-9, 1e9] {
+        let seen: Vec<_> = (1..9_u32)
+            .map(|at| {
+                let bytes = 1000 * u64::from(at * at) + 7;
+                let flop = 3.0 * bytes as f64;
+                let operation = operation(kind, Phase::Forward, flop, bytes);
+                (operation, 2, second * (1.0 + flop * 1e-3))
+            })
+            .collect();
+        let calibration = fit(&seen);
+        let line = calibration.classes[0].costs[0].line;
+        let slopes = [line.per_flop_s, line.per_byte_s];
+        assert_eq!(slopes.iter().filter(|it| **it > 0.0).count(), 1, "{line:?}");
+        assert!(line.relative_error < 1e-9, "{line:?}");
+    }
+}
+
+#[test]
 fn costs_are_never_negative() {
     // Longer for less: no line with a slope fits, the mean is what remains.
     let compute = |flop| operation(OperationKind::Compute, Phase::Forward, flop, 0);
