@@ -5,12 +5,12 @@
 //! the whole world were of it; the one that takes longest sets the pace of all.
 
 use laggard_specs::{Cluster, Pool, Tables};
-use laggard_types::{BytesPerSecond, FlopPerSecond};
+use laggard_types::{BytesPerSecond, FlopPerSecond, Seconds};
 use serde::Serialize;
 
 use crate::compute::Constants;
-use crate::error::SimulateError;
-use crate::goodput::{Goodput, Surroundings, time_between_failures};
+use crate::error::{SimulateError, positive};
+use crate::goodput::{Goodput, SparePool, Surroundings, spares_for, time_between_failures};
 use crate::job::{Job, Machine};
 use crate::lockstep::{Cause, FleetClass, FleetWaterfall, Lockstep, lockstep, share};
 use crate::network::FabricOptions;
@@ -76,7 +76,57 @@ pub struct Forecast {
     pub waterfall: FleetWaterfall,
 }
 
+/// What spare nodes are for a job.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spares {
+    /// Nodes that the job needs.
+    pub needed: u32,
+    /// Nodes that it leaves over.
+    pub there: u32,
+    /// Share of the time with fewer healthy nodes than needed.
+    pub share_short: f64,
+    /// The fewest spare nodes with which that is at most [`RARELY`].
+    pub enough: u32,
+    /// What failures and missing nodes leave of the time.
+    pub goodput: Goodput,
+}
+
+/// Share of the time that a job may lack nodes: a goal, not a measurement.
+pub const RARELY: f64 = 0.01;
+
 impl Forecast {
+    /// What the accelerators that the job leaves over do for it as spares, if a failed node is back
+    /// after `repair`; `None` where nobody knows how often accelerators fail.
+    ///
+    /// # Errors
+    /// A time that is not finite or below zero, or no devices of a node.
+    pub fn spares(
+        &self,
+        node_devices: u64,
+        repair: Seconds,
+    ) -> Result<Option<Spares>, SimulateError> {
+        let (Some(mtbf_s), Some(goodput)) = (self.mtbf_s, self.goodput) else {
+            return Ok(None);
+        };
+        positive("devices of a node", node_devices as f64)?;
+        let nodes = |devices: u64| u32::try_from(devices).unwrap_or(u32::MAX);
+        let needed = nodes(self.ranks.div_ceil(node_devices));
+        let pool = SparePool {
+            needed,
+            spares: nodes(self.devices / node_devices).saturating_sub(needed),
+            node_mtbf: Seconds(mtbf_s * f64::from(needed)),
+            repair,
+        };
+        let share_short = pool.share_short()?;
+        Ok(Some(Spares {
+            needed,
+            there: pool.spares,
+            share_short,
+            enough: spares_for(pool, RARELY)?,
+            goodput: goodput.waiting(share_short)?,
+        }))
+    }
+
     /// The class that sets the pace: of those with ranks in the job, the one of the longest step.
     #[must_use]
     pub fn pace(&self) -> Option<&ClassForecast> {

@@ -11,7 +11,7 @@ use laggard_types::Seconds;
 use serde::Serialize;
 
 pub use rates::FailureRate;
-pub use spares::{SparePool, spares_for};
+pub(crate) use spares::{SparePool, spares_for};
 
 use crate::error::{SimulateError, in_range, positive};
 

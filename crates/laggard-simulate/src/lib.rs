@@ -27,10 +27,8 @@ pub use correction::{
     compare_run,
 };
 pub use error::SimulateError;
-pub use forecast::{ClassForecast, Forecast, ForecastClass, forecast, mix_alone};
-pub use goodput::{
-    FailureRate, Goodput, Interruptions, SparePool, Surroundings, spares_for, time_between_failures,
-};
+pub use forecast::{ClassForecast, Forecast, ForecastClass, RARELY, Spares, forecast, mix_alone};
+pub use goodput::{FailureRate, Goodput, Interruptions, Surroundings, time_between_failures};
 pub use graph::{PredictedTimeline, RankTimes, StepPrediction, predict_step, predicted_work};
 pub use jitter::{Maximum, NestedPenalties};
 pub use job::{

@@ -45,7 +45,7 @@ pub(crate) struct SimulateArgs {
     /// repeatable. Needs --layout, of which each kind of parallelism must have been run.
     #[arg(long, value_name = "DIR", requires = "layout")]
     #[arg(conflicts_with_all = ["cluster", "accelerator", "record", "fleet_mfu", "assumed_mfu",
-        "precision", "framework", "calibrate", "checkpoint_time", "restart_time"])]
+        "precision", "framework", "calibrate", "checkpoint_time", "restart_time", "repair_time"])]
     pub(crate) calibrated_on: Vec<PathBuf>,
     /// Sequences of a micro-batch, with --layout [default: 1; with --calibrated-on the record's].
     #[arg(long, value_name = "N", requires = "layout")]
@@ -64,6 +64,10 @@ pub(crate) struct SimulateArgs {
     /// A published MFU of a whole fleet, such as 0.11: what could lie behind it.
     #[arg(long, value_name = "SHARE")]
     pub(crate) fleet_mfu: Option<f64>,
+    /// Seconds until a failed host is back: what the accelerators that the layout leaves over are
+    /// worth as spares.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) repair_time: Option<f64>,
     /// Also write a predicted record to this folder: every operation of small worlds, a sketch of
     /// large ones.
     #[arg(long, value_name = "DIR")]

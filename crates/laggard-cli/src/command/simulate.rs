@@ -13,10 +13,11 @@ use laggard_plan::{BATCH_TOLERANCE, Demand, Space, fastest_layouts, memory_of_la
 use laggard_schedule::Layout;
 use laggard_simulate::{
     Constants, Degrees, FabricOptions, FailureRate, FleetAssumptions, Forecast, ForecastClass,
-    Framework, Frameworks, Identification, Job, Lockstep, Machine, Shape, forecast, identify_mfu,
-    mix_alone,
+    Framework, Frameworks, Identification, Job, Lockstep, Machine, Shape, Spares, forecast,
+    identify_mfu, mix_alone,
 };
 use laggard_specs::{Attention, Model, RateBasis, Tables, training_flop_per_token};
+use laggard_types::Seconds;
 use serde::Serialize;
 
 /// The model where none is said.
@@ -37,6 +38,8 @@ struct Simulation {
     #[serde(skip_serializing_if = "Option::is_none")]
     step_by_default_s: Option<f64>,
     forecast: Forecast,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spares: Option<Spares>,
     /// What the mix alone makes of the assumed MFU, by peaks.
     mix_by_peak: Option<Lockstep>,
     /// The same by measured rates of the classes; absent where no workload has all of them.
@@ -91,6 +94,7 @@ pub(crate) fn run(args: &SimulateArgs) -> Result<u8> {
             .fleet_mfu
             .map(|it| fleet_figure(it, &classes))
             .transpose()?,
+        spares: spares(&forecast, &classes, args.repair_time)?,
         forecast,
     };
     output::either(&args.result, &simulation, || {
@@ -127,6 +131,20 @@ fn caveats(job: &Job, alone: Option<&ForecastClass>) -> Result<Vec<String>> {
         ));
     }
     Ok(list)
+}
+
+/// What the accelerators that the job leaves over do as spares.
+fn spares(
+    forecast: &Forecast,
+    classes: &[ForecastClass],
+    repair_time: Option<f64>,
+) -> Result<Option<Spares>> {
+    let Some(repair) = repair_time else {
+        return Ok(None);
+    };
+    let of_node = classes.iter().filter_map(|class| class.devices_per_node);
+    let node = of_node.max().unwrap_or(usual::DEVICES_PER_NODE);
+    Ok(forecast.spares(node, Seconds(repair))?)
 }
 
 /// The name of the cluster, and its classes.

@@ -7,6 +7,8 @@ use laggard_simulate::{Framework, Frameworks, Precision, Surroundings};
 use laggard_specs::Model;
 use laggard_types::Seconds;
 
+/// Devices of a host where the cluster does not say.
+pub(super) const DEVICES_PER_NODE: u64 = 8;
 /// Tokens of a step, and from what they are for each accelerator: the largest batch of Llama 3
 /// 405B, on 16,384 of them. Source: arXiv 2407.21783, sections 3.3.2 and 3.4.1.
 pub(super) const BATCH_TOKENS: u64 = 16 << 20;

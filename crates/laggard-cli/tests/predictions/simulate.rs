@@ -64,6 +64,24 @@ fn failures_without_a_cluster_are_those_of_a_publication() {
 }
 
 #[test]
+fn hosts_that_are_left_over_are_spares() {
+    let job = [
+        "simulate",
+        "--cluster",
+        "h100-16k",
+        "--repair-time",
+        "86400",
+    ];
+    let page = works(&[&job[..], &["--layout", "tp8,pp16,dp127,sp,zero1,recompute"]].concat());
+    assert!(
+        page.contains("  16 hosts left over as spares: too few are healthy"),
+        "{page}"
+    );
+    let impossible = [&job[..3], &["--repair-time=-1"]].concat();
+    refused(&impossible, 2, &["repair in seconds is -1"]);
+}
+
+#[test]
 fn a_predicted_record_is_analysed_like_any_other() {
     let dir = tempfile::tempdir().expect("a directory");
     let record = dir.path().join("predicted");

@@ -109,3 +109,24 @@ fn the_mix_alone_takes_forty_per_cent_to_thirty_five() {
         assert!(measured.loss < by_peak.loss);
     }
 }
+
+/// Nodes that a job leaves over stand in for those in repair, and are too few where there are none.
+#[test]
+fn what_is_left_over_is_spare() {
+    let days = |days: f64| Seconds(86_400.0 * days);
+    let all = of("h100-16k", "tp8,pp16,dp128");
+    let without = all.spares(8, days(1.0)).expect("times").expect("a rate");
+    assert_eq!((without.needed, without.there), (2048, 0));
+    assert!(without.share_short > 0.99 && without.goodput.useful < 0.01);
+    // 16,384 accelerators have a failure each 3.1 hours: 7.8 nodes are in repair as a rule.
+    assert!((10..30).contains(&without.enough), "{without:?}");
+    let fewer = of("h100-16k", "tp8,pp16,dp127");
+    let with = fewer.spares(8, days(1.0)).expect("times").expect("a rate");
+    assert_eq!((with.needed, with.there), (2032, 16));
+    assert!(
+        with.share_short < 0.05 && with.enough <= without.enough,
+        "{with:?}"
+    );
+    assert!((with.goodput.total() - 1.0).abs() < 1e-9);
+    assert!(fewer.spares(8, days(-1.0)).is_err() && fewer.spares(0, days(1.0)).is_err());
+}

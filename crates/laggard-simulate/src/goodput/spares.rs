@@ -6,15 +6,15 @@ use crate::error::{SimulateError, in_range, positive};
 
 /// Nodes for a job, some of them spare, each failing and being repaired by itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SparePool {
+pub(crate) struct SparePool {
     /// Nodes that the job needs.
-    pub needed: u32,
+    pub(crate) needed: u32,
     /// Nodes beyond those.
-    pub spares: u32,
+    pub(crate) spares: u32,
     /// Mean time between failures of one node, spare or not.
-    pub node_mtbf: Seconds,
+    pub(crate) node_mtbf: Seconds,
     /// Mean time until a failed node is back.
-    pub repair: Seconds,
+    pub(crate) repair: Seconds,
 }
 
 impl SparePool {
@@ -25,7 +25,7 @@ impl SparePool {
     /// # Errors
     /// No nodes, a time between failures that is not above zero, a negative repair time, or one
     /// that is not finite.
-    pub fn share_short(&self) -> Result<f64, SimulateError> {
+    pub(crate) fn share_short(&self) -> Result<f64, SimulateError> {
         positive("nodes needed", f64::from(self.needed))?;
         let mtbf = positive(
             "time between failures of a node in seconds",
@@ -46,7 +46,7 @@ impl SparePool {
 ///
 /// # Errors
 /// As [`SparePool::share_short`], or a share outside (0, 1).
-pub fn spares_for(pool: SparePool, share: f64) -> Result<u32, SimulateError> {
+pub(crate) fn spares_for(pool: SparePool, share: f64) -> Result<u32, SimulateError> {
     let fits = share > 0.0 && share < 1.0;
     in_range(
         "share of time without enough nodes",

@@ -3,7 +3,7 @@
 use super::Simulation;
 use crate::command::calibrate;
 use crate::page::Page;
-use laggard_simulate::{Forecast, Identification, Lockstep, Range};
+use laggard_simulate::{Forecast, Identification, Lockstep, RARELY, Range};
 use laggard_types::format_seconds;
 
 pub(super) fn page(it: &Simulation, assumed_mfu: f64) -> String {
@@ -41,6 +41,17 @@ pub(super) fn page(it: &Simulation, assumed_mfu: f64) -> String {
     classes(&mut page, forecast);
     causes(&mut page, forecast);
     waterfall(&mut page, forecast);
+    if let Some(spares) = &it.spares {
+        page.line(&format!(
+            "  {} hosts left over as spares: too few are healthy {} of the time, which leaves a \
+             goodput of {}; {} would do for {}",
+            spares.there,
+            percent(spares.share_short),
+            percent(spares.goodput.useful),
+            spares.enough,
+            percent(RARELY)
+        ));
+    }
     if let Some(by_peak) = &it.mix_by_peak {
         mix(
             &mut page,

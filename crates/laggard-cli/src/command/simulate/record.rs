@@ -1,6 +1,7 @@
 //! The predicted record of a job.
 
 use crate::args::SimulateArgs;
+use crate::command::usual;
 use crate::output::talk;
 use anyhow::Result;
 use laggard_record::{
@@ -17,8 +18,6 @@ use std::path::Path;
 
 /// Operations of all ranks and steps up to which every one is recorded.
 const MOST_SAMPLES: u64 = 20_000_000;
-/// Devices of a host where the cluster does not say.
-const USUAL_DEVICES_PER_NODE: u64 = 8;
 
 pub(super) fn write(
     dir: &Path,
@@ -103,7 +102,7 @@ fn manifest(
         let (class, _) = used[index];
         let per_host = class
             .devices_per_node
-            .unwrap_or(USUAL_DEVICES_PER_NODE)
+            .unwrap_or(usual::DEVICES_PER_NODE)
             .max(1);
         let (number, host, taken) = &mut filling[index];
         if *taken % per_host == 0 {
