@@ -1,11 +1,11 @@
 //! The layouts that a number of equal accelerators can train a model with, and the fastest of them.
 //!
-//! Every combination of degrees is judged, and nothing is cut off by a rule of thumb: the fastest is
-//! the fastest of the space. Most are judged by a bound on their time, in the order of which the
-//! others are predicted. Degrees are powers of two; pipelines also have as many stages as divide the
-//! layers evenly, or the layers with the embedding and the head counted as one each, and as many
-//! pieces of a stage. Of what backward may compute again, only as much counts as memory asks for:
-//! more takes longer.
+//! Every combination of degrees is judged, and nothing is cut off by a rule of thumb: the fastest
+//! is the fastest of the space. Most are judged by a bound on their time, in the order of which the
+//! others are predicted. Degrees are powers of two; pipelines also have as many stages as divide
+//! the layers evenly, or the layers with the embedding and the head counted as one each, and as
+//! many pieces of a stage. Of what backward may compute again, only as much counts as memory asks
+//! for: more takes longer.
 
 mod search;
 mod space;

@@ -113,8 +113,8 @@ pub(crate) fn powers(most: u32) -> impl Iterator<Item = u32> {
         .take_while(move |it| *it <= most)
 }
 
-/// A causal mask leaves the ranks of a sequence equal work where each has two equal parts of it, one
-/// from either end (Megatron-LM's `--context-parallel-size`).
+/// A causal mask leaves the ranks of a sequence equal work where each has two equal parts of it,
+/// one from either end (Megatron-LM's `--context-parallel-size`).
 fn contexts(demand: &Demand<'_>) -> impl Iterator<Item = u32> {
     let length = demand.sequence_length;
     powers(MOST_CONTEXT).filter(move |context| *context == 1 || length.is_multiple_of(2 * context))

@@ -106,7 +106,7 @@ mod tests {
         most.zip(least).map_or(0, |(most, least)| most - least)
     }
 
-    /// Every layer is on one stage, stages differ by at most one layer, and so do the pieces of one.
+    /// Every layer is on one stage; stages differ by at most one layer, as do the pieces of one.
     #[test]
     fn every_layer_is_somewhere_and_stages_are_even() {
         for layers in 1..=40 {
