@@ -53,7 +53,8 @@ impl<'a> Search<'a> {
     }
 
     /// Seconds of a sequence that a layout takes at least, whatever is shared out or computed
-    /// again: its layers on the longest stage, filling the pipeline, and the jitter of so many ranks.
+    /// again: its layers on the longest stage, filling the pipeline, and the jitter of so many
+    /// ranks.
     pub(super) fn bound(&mut self, degrees: &Degrees) -> f64 {
         let key = [
             degrees.tensor,
