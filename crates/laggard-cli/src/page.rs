@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 /// Columns of a sentence.
-const WIDTH: usize = 100;
+pub(crate) const WIDTH: usize = 100;
 
 /// Lines of text.
 #[derive(Default)]

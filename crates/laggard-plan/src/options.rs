@@ -424,13 +424,19 @@ pub(crate) fn rates_alone(problem: &Problem<'_>) -> (u64, Vec<Option<f64>>) {
         Some(search.rate(&job) / devices as f64)
     };
     let count = |class: usize| problem.classes[class].of.count;
-    let whole: Vec<Option<f64>> = (0..problem.classes.len())
-        .map(|at| rate(at, count(at)))
-        .collect();
-    let can = (0..whole.len()).filter(|&at| whole[at].is_some());
-    let size = can.map(count).min().unwrap_or(0);
-    let alike = |at: usize| whole[at].and_then(|whole| rate(at, size).or(Some(whole)));
-    (size, (0..whole.len()).map(alike).collect())
+    let mut classes: Vec<usize> = (0..problem.classes.len()).collect();
+    classes.sort_by_key(|&class| count(class));
+    let smallest = classes
+        .iter()
+        .find(|&&class| rate(class, count(class)).is_some());
+    let size = smallest.map_or(0, |&class| count(class));
+    let alike = |class: usize| match count(class) < size {
+        // Smaller ones cannot, or they would be the smallest.
+        true => None,
+        false => rate(class, size).or_else(|| rate(class, count(class))),
+    };
+    let rates = (0..problem.classes.len()).map(alike).collect();
+    (size, rates)
 }
 
 /// What the jobs of an option do under some factors.

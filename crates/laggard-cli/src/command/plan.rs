@@ -232,6 +232,7 @@ fn make<'s>(args: &PlanArgs, setup: &'s Setup, cluster: &Cluster) -> Result<Made
     plan.calibrated_on = calibrated_on;
     plan.serving = serving;
     plan.deadline_days = job.deadline_days;
+    plan.with_small_batch = small_batch(&problem, objective, job.deadline_days)?;
     plan.in_time_gap = in_time_gap;
     plan.tails = tails;
     if let Some(costs) = asked::costs(args)? {
@@ -308,7 +309,7 @@ fn plan(
         in_time_gap: None,
         tails: None,
         again: None,
-        with_small_batch: small_batch(problem, objective)?,
+        with_small_batch: None,
         layouts_evaluated: found.evaluated,
         layouts_too_large: found.too_large,
         ranking,
@@ -417,15 +418,25 @@ fn sites(problem: &Problem<'_>) -> Vec<SiteLine> {
 }
 
 /// The answer with the batch of Llama 3 405B.
-fn small_batch(problem: &Problem<'_>, objective: Objective) -> Result<Option<SmallBatch>> {
+fn small_batch(
+    problem: &Problem<'_>,
+    objective: Objective,
+    deadline_days: Option<f64>,
+) -> Result<Option<SmallBatch>> {
     if problem.training.batch_tokens <= usual::BATCH_TOKENS {
         return Ok(None);
     }
     let mut small = problem.clone();
     small.training.batch_tokens = usual::BATCH_TOKENS;
-    let Ok(found) = options(&small) else {
+    let Ok(mut found) = options(&small) else {
         return Ok(None);
     };
+    if let Some(days) = deadline_days {
+        let Ok(in_time) = in_time(&small, days) else {
+            return Ok(None);
+        };
+        found.hold_to(days, in_time);
+    }
     let ranking = rank(&found.list, objective)?;
     let answer = &found.list[ranking.order[0]];
     Ok(Some(SmallBatch {

@@ -48,9 +48,17 @@ pub fn in_time(problem: &Problem<'_>, days: f64) -> Result<InTime, PlanError> {
     let names: Vec<String> = trains
         .map(|(class, it)| format!("{} {}", it.train + it.idle, class.of.name))
         .collect();
+    let leases = sharing.uses.iter().any(|it| it.lease > 0);
+    let mut classes = problem.classes.iter().zip(&sharing.uses);
+    let serves = classes.any(|(class, it)| it.serve > class.serve);
+    let rest = match (leases, serves) {
+        (_, false) => "lease the rest",
+        (false, true) => "serve on the rest",
+        (true, true) => "lease or serve on the rest",
+    };
     let mut option = PlanOption {
         kind: Kind::InTime,
-        name: format!("{}, lease the rest", names.join(" + ")),
+        name: format!("train on just {}, {rest}", names.join(" + ")),
         jobs: sharing
             .jobs
             .into_iter()

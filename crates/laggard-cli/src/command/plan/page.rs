@@ -7,7 +7,7 @@ pub(super) mod numbers;
 use super::words::{self, mebi};
 use super::{OptionLine, Plan};
 use crate::command::calibrate;
-use crate::page::Page;
+use crate::page::{Page, WIDTH};
 use laggard_plan::{Difference, Kind, Problem};
 use numbers::{clipped, days, digits, percent};
 
@@ -269,12 +269,13 @@ fn losses(page: &mut Page, plan: &Plan, problem: &Problem<'_>) {
         .iter()
         .map(|&at| format!("{:>7}", NAMES[at]))
         .collect();
-    page.line(&format!("    {head}  most lost to"));
+    page.line(&format!("    {head}  lost to"));
     for option in shown() {
         let terms = option.figures.peak_use.terms();
         let cell = |&at: &usize| format!("{:>7.1}", 100.0 * terms[at].1);
         let cells: String = columns.iter().map(cell).collect();
-        let bound = option.bound_by.map_or("-", |it| it.term);
+        let left = WIDTH - 6 - head.len();
+        let bound = clipped(option.bound_by.map_or("-", |it| it.term), left);
         page.line(&format!(
             "  {:<2}{cells}  {bound}",
             option.number.unwrap_or_default()
