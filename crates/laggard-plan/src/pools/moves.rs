@@ -97,7 +97,8 @@ pub fn replan(
     // What the solver takes for whole is recomputed from the whole.
     if let Ok(worth) = value(problem, &solved.domains) {
         let moved = moves(&solved.domains);
-        let rounding = 1e-9 * best.worth.value.abs();
+        // Terms cancel: what rounding leaves of them is no smaller where the sum is.
+        let rounding = 1e-9 * best.worth.value.abs().max(solved.scale);
         if worth.value >= least - rounding && moved <= found.moved_devices {
             found.value = worth.value;
             found.moved_devices = moved;

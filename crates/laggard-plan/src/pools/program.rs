@@ -50,6 +50,8 @@ pub(super) struct Solved {
     pub(super) domains: Vec<Vec<u64>>,
     pub(super) bound: f64,
     pub(super) nodes: u64,
+    /// The largest worth or cost of one domain or of a use.
+    pub(super) scale: f64,
 }
 
 /// Solves a checked problem.
@@ -60,6 +62,7 @@ pub(super) fn solve(problem: &PoolProblem, effort: Effort) -> Result<Solved, Poo
             domains: program.counts(&answer, |count| count.round() as u64),
             bound: answer.bound * program.scale,
             nodes: answer.nodes,
+            scale: program.scale,
         }),
         Outcome::NoneFound => by_rounding(problem, effort),
         Outcome::Infeasible => Err(why_not(problem, effort)?),
@@ -80,6 +83,7 @@ pub(super) fn solve_near(
             domains: program.counts(&answer, |count| count.round() as u64),
             bound: -answer.bound,
             nodes: answer.nodes,
+            scale: program.scale,
         }),
         Outcome::NoneFound | Outcome::Infeasible => None,
     })
@@ -103,6 +107,7 @@ fn by_rounding(problem: &PoolProblem, effort: Effort) -> Result<Solved, PoolsErr
         domains: round(problem, whole, &next).ok_or_else(none_found)?,
         bound: answer.bound * program.scale,
         nodes: effort.nodes.saturating_add(answer.nodes),
+        scale: program.scale,
     })
 }
 

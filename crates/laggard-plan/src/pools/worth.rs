@@ -144,7 +144,8 @@ pub(super) fn check(problem: &PoolProblem) -> Result<(), PoolsError> {
     }
     let watts = reserve_watts(problem);
     for (site, (limit, watts)) in problem.sites.iter().zip(watts).enumerate() {
-        if let Some(limit) = limit.watts.filter(|limit| watts > *limit) {
+        let is_over = |limit: &f64| watts > limit * (1.0 + ROUNDING);
+        if let Some(limit) = limit.watts.filter(is_over) {
             return Err(PoolsError::ReservePower { site, watts, limit });
         }
     }

@@ -21,8 +21,8 @@ fn of_kind(found: &Options, kind: Kind) -> &PlanOption {
     list.find(|option| option.kind == kind).expect("an option")
 }
 
-fn paces(problem: &Problem<'_>) -> [f64; 2] {
-    [0, 1].map(|class: usize| problem.classes[class].pace)
+fn paces(problem: &Problem<'_>) -> Vec<f64> {
+    problem.classes.iter().map(|class| class.pace).collect()
 }
 
 /// So many hosts of speed 1, and then some others.
