@@ -158,7 +158,7 @@ fn page(measured: &Measured<'_>, plan: &MeasuredPlan) -> String {
     ));
     line(String::new());
     line(format!(
-        "{:<38}{:>10}{:>22}{:>12}{:>10}",
+        "{:<36}{:>11}{:>25}{:>12}{:>10}",
         "option", "step", "90 % of steps", "tokens/s", "gain"
     ));
     let equal = plan.file.options[0].tokens_per_s.value;
@@ -167,7 +167,7 @@ fn page(measured: &Measured<'_>, plan: &MeasuredPlan) -> String {
         let name = format!("{mark}{} {}", at + 1, option.name);
         let gain = 100.0 * (option.tokens_per_s.value / equal - 1.0);
         line(format!(
-            "{name:<38}{:>32}{:>12.0}{:>10}",
+            "{name:<36}{:>36}{:>12.0}{:>10}",
             steps(option),
             option.tokens_per_s.value,
             format!("{gain:+.1} %")
@@ -199,7 +199,7 @@ fn steps(option: &PlannedOption) -> String {
         format_seconds(step.low),
         format_seconds(step.high)
     );
-    format!("{:>10}{range:>22}", format_seconds(step.value))
+    format!("{:>11}{range:>25}", format_seconds(step.value))
 }
 
 /// Who does what in a job.
