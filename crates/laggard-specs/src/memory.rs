@@ -205,8 +205,7 @@ impl MemoryLayout {
 }
 
 /// Layers of a stage by their feed-forward.
-#[derive(Default)]
-#[derive(Clone, Copy)]
+#[derive(Default, Clone, Copy)]
 struct StageLayers {
     dense: LayerCount,
     mixed: LayerCount,
