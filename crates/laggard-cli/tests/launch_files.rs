@@ -112,6 +112,8 @@ fn started(job: &Path, launcher: &str, mpirun: &str) -> BTreeMap<usize, String> 
         .env("MPIRUN", &wrapper)
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        // Daemons of several hosts would write one file here, where there is one machine.
+        .env("OMPI_MCA_rtc_hwloc_vmhole", "none")
         .output()
         .expect("a script");
     let stderr = String::from_utf8_lossy(&output.stderr);
