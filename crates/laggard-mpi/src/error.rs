@@ -68,7 +68,8 @@ pub enum MpiError {
     /// The launcher started another number of ranks than MPI sees: it belongs to another MPI.
     #[error(
         "{} sees {size} ranks, and {variable} says {wanted}: the launcher is not that of {}\n\
-         hint: launch with the mpirun of the same MPI as the plugin",
+         hint: launch with the mpirun of the same MPI as the plugin, or with `srun --mpi=pmix` for \
+         Open MPI and `srun --mpi=pmi2` for MPICH",
         flavor.name(), flavor.name()
     )]
     WrongLauncher {
