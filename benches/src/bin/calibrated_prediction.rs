@@ -16,7 +16,7 @@ use laggard_benches::models::{LAYER_ELEMENTS, OUTPUT_ELEMENTS, layered};
 use laggard_measure::{Hooks, Settings, run};
 use laggard_record::{Manifest, Record};
 use laggard_schedule::Layout;
-use laggard_simulate::{Calibration, Observation, Places};
+use laggard_simulate::{Calibration, observations};
 use laggard_specs::Model;
 use laggard_stats::{Rng, median, quantile};
 use std::fs::File;
@@ -160,23 +160,14 @@ fn one(text: &str, model: &Model, steps: u32, seed: u64) -> Result<Made> {
 
 /// The step of a record's schedule, by costs calibrated on others.
 fn predict(known: &[Made], manifest: &Manifest) -> Result<f64> {
-    let mut observations = Vec::new();
+    let mut seen = Vec::new();
     for it in known {
-        let places = Places::of(&it.manifest.schedule);
-        for time in &it.times {
-            let place = &it.manifest.ranks[time.rank as usize];
-            let operation = &it.manifest.schedule.operations[time.operation as usize];
-            observations.push(Observation {
-                class: &it.manifest.classes[place.class as usize].name,
-                operation,
-                place: places.place(operation),
-                seconds: time.seconds,
-                ratios: &time.ratios,
-            });
-        }
+        let times = it.times.iter();
+        let taken = times.map(|it| (it.rank, it.operation, it.seconds, &it.ratios[..]));
+        seen.extend(observations(&it.manifest, taken));
     }
     let class = &manifest.classes[0].name;
-    let calibration = Calibration::fit(&observations);
+    let calibration = Calibration::fit(&seen);
     Ok(calibration
         .predict(&manifest.schedule, |_| class.as_str(), (DRAWS, 1))?
         .median_s)

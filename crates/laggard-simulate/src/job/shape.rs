@@ -102,7 +102,7 @@ impl Shape {
         let queries = heads * model.head_dim as f64;
         let windowed = (0..model.layers).filter(|&layer| model.window_of_layer(layer).is_some());
         let windowed = windowed.count() as f64 / model.layers as f64;
-        let (attention, projected, keys_and_values) = match &model.latent_attention {
+        let (attention, projected) = match &model.latent_attention {
             None => (
                 [
                     Product::new(queries + 2.0 * keys, hidden, Split::Outputs),
@@ -112,7 +112,6 @@ impl Shape {
                     Product::UNUSED,
                 ],
                 queries + 2.0 * keys,
-                2.0 * keys,
             ),
             Some(latent) => {
                 let (q_rank, kv_rank) = (latent.q_rank as f64, latent.kv_rank as f64);
@@ -128,7 +127,6 @@ impl Shape {
                         Product::new(hidden, heads * value, Split::Inputs),
                     ],
                     heads * (2.0 * nope + 2.0 * rope + value),
-                    heads * (nope + rope + value),
                 )
             }
         };
@@ -139,7 +137,7 @@ impl Shape {
             heads,
             head_dim: model.attention_width() / heads,
             projected,
-            keys_and_values,
+            keys_and_values: model.key_value_width() as f64,
             ffn_hidden: model.ffn_hidden as f64,
             ffn_matrices: model.ffn_matrices as f64,
             experts: experts(model),
