@@ -93,4 +93,21 @@ mod tests {
         let late = wait_until(PACE, Instant::now(), || Ok::<_, Infallible>(None::<()>));
         assert_eq!(late, Ok(Ended::Late));
     }
+
+    #[test]
+    fn a_long_wait_sleeps_between_looks() {
+        let begin = Instant::now();
+        let mut looks = 0;
+        let late = wait_until(PACE, begin + Duration::from_millis(20), || {
+            looks += 1;
+            Ok::<_, Infallible>(None::<()>)
+        });
+        assert_eq!(late, Ok(Ended::Late));
+        // No sleep is shorter than asked for, so that this bound holds on any machine.
+        let sleeps = begin.elapsed().as_nanos() / LONGEST_SLEEP.as_nanos();
+        let growing = (LONGEST_SLEEP.as_nanos() / FIRST_SLEEP.as_nanos()).ilog2() + 1;
+        let most = 1 + PACE.yields + growing + u32::try_from(sleeps).unwrap_or(u32::MAX);
+        assert!(looks <= most, "{looks} looks, at most {most}");
+        assert!(looks > PACE.yields + 1, "{looks} looks: it never slept");
+    }
 }
