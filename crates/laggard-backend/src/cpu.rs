@@ -16,8 +16,8 @@ pub use queue::{Meeting, Work};
 
 use crate::gate::Abort;
 use crate::{
-    BackendError, Buffer, Device, DeviceDescription, HostMemory, Launch, QueueId, TaggedStamp,
-    Task, Token,
+    BackendError, Buffer, Device, DeviceDescription, DeviceKind, HostMemory, Launch, QueueId,
+    TaggedStamp, Task, Token,
 };
 use execute::TaskWork;
 use laggard_types::{ClockDomain, DataType, FlopPerSecond, Rank};
@@ -168,6 +168,9 @@ impl Device for CpuDevice {
     fn description(&self) -> DeviceDescription {
         DeviceDescription {
             name: self.options.name.clone().unwrap_or_else(processor_name),
+            kind: DeviceKind::Cpu,
+            computes_in: vec![DataType::F32],
+            memory_bytes: None,
             clock: ClockDomain::HostMonotonic,
             measured_peak: self.measured_peak.get().copied(),
             bound_cpu: self.options.bind_cpu,

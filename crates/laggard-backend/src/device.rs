@@ -56,11 +56,26 @@ pub struct TaggedStamp {
     pub stamp: Stamp,
 }
 
+/// What executes kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// Processors of a host.
+    Cpu,
+    /// A graphics processor.
+    Gpu,
+}
+
 /// What a device is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeviceDescription {
     /// Product name, as the system reports it.
     pub name: String,
+    /// What executes its kernels.
+    pub kind: DeviceKind,
+    /// What its kernels compute in, the widest first.
+    pub computes_in: Vec<DataType>,
+    /// Bytes of its own memory; `None` where it uses the host's.
+    pub memory_bytes: Option<u64>,
     /// Clock of this device's stamps.
     pub clock: ClockDomain,
     /// Arithmetic peak measured on this very device, if it has been.

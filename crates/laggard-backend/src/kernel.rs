@@ -24,7 +24,8 @@ pub enum Transpose {
     Yes,
 }
 
-/// A kernel. The first set: what a training step of a transformer needs. All f32.
+/// A kernel. The first set: what a training step of a transformer needs. Matrices are of a type
+/// that the device computes in; products are added up in `f32`.
 #[derive(Debug, Clone)]
 pub enum Kernel {
     /// `c = scale * op(a) * op(b)`, or `c += ...` if `accumulate`.
@@ -51,7 +52,7 @@ pub enum Kernel {
         /// Sum.
         to: Slice,
     },
-    /// `to = from`.
+    /// `to = from`, rounded to the nearest where `to` holds a narrower type.
     Copy {
         /// Source.
         from: Slice,
@@ -66,8 +67,9 @@ pub enum Kernel {
         value: f32,
     },
     /// One fused Adam update (Kingma and Ba 2015, section 2, with that paper's decay rates) over a
-    /// flat range: reads gradient, updates both moments and the parameters. The bias correction is
-    /// the caller's: it belongs into `learning_rate`, as the end of that section shows.
+    /// flat range: reads gradient, updates both moments and the parameters. All are `f32`, but for
+    /// the gradients, which may be of another type that the device computes in. The bias correction
+    /// is the caller's: it belongs into `learning_rate`, as the end of that section shows.
     Adam {
         /// Parameters, updated.
         parameters: Slice,

@@ -22,7 +22,9 @@ pub use communicator::{Call, Communicator, World};
 pub use cpu::{
     CpuDevice, CpuOptions, Meeting, Reading, Work, bind_thread, burn, measure_peak, processor_name,
 };
-pub use device::{Device, DeviceDescription, Launch, QueueId, TaggedStamp, Task, Token};
+pub use device::{
+    Device, DeviceDescription, DeviceKind, Launch, QueueId, TaggedStamp, Task, Token,
+};
 pub use error::BackendError;
 pub use gate::{Abort, Abortable};
 pub use kernel::{Kernel, Matrix, Transpose};
