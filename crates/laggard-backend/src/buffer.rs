@@ -1,7 +1,7 @@
 //! Memory that kernels and collectives work on.
 
 use crate::memory::{ReadClaim, WriteClaim};
-use crate::{BackendError, HostMemory};
+use crate::{BackendError, DeviceMemory, HostMemory};
 use bytemuck::Pod;
 use half::{bf16, f16};
 use laggard_types::DataType;
@@ -14,6 +14,8 @@ use std::sync::Arc;
 pub enum Buffer {
     /// Host memory.
     Host(Arc<HostMemory>),
+    /// A device's own memory.
+    Device(Arc<dyn DeviceMemory>),
 }
 
 impl Buffer {
@@ -21,6 +23,7 @@ impl Buffer {
     pub fn data_type(&self) -> DataType {
         match self {
             Self::Host(memory) => memory.data_type(),
+            Self::Device(memory) => memory.data_type(),
         }
     }
 
@@ -28,12 +31,22 @@ impl Buffer {
     pub fn len(&self) -> usize {
         match self {
             Self::Host(memory) => memory.len(),
+            Self::Device(memory) => memory.len(),
         }
     }
 
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether both are the same memory.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Host(a), Self::Host(b)) => Arc::ptr_eq(a, b),
+            (Self::Device(a), Self::Device(b)) => std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b)),
+            _ => false,
+        }
     }
 }
 
@@ -178,8 +191,13 @@ impl Slice {
     pub fn write<T: Element>(&self, values: &[T]) -> Result<(), BackendError> {
         self.expect_type(T::DATA_TYPE)?;
         self.expect_len(values.len())?;
-        self.claim_write()?.slice_mut::<T>().copy_from_slice(values);
-        Ok(())
+        match &self.buffer {
+            Buffer::Device(memory) => memory.copy_in(self.range(), bytemuck::cast_slice(values)),
+            Buffer::Host(_) => {
+                self.claim_write()?.slice_mut::<T>().copy_from_slice(values);
+                Ok(())
+            }
+        }
     }
 
     /// Copies the elements out, to the host.
@@ -189,7 +207,15 @@ impl Slice {
     /// work is writing the range.
     pub fn read<T: Element>(&self) -> Result<Vec<T>, BackendError> {
         self.expect_type(T::DATA_TYPE)?;
-        Ok(self.claim_read()?.slice::<T>().to_vec())
+        match &self.buffer {
+            Buffer::Device(memory) => {
+                self.expect_inside()?;
+                let mut values = vec![T::zeroed(); self.len];
+                memory.copy_out(self.range(), bytemuck::cast_slice_mut(&mut values))?;
+                Ok(values)
+            }
+            Buffer::Host(_) => Ok(self.claim_read()?.slice::<T>().to_vec()),
+        }
     }
 
     /// [`Slice::write`] for `f32`.
@@ -213,14 +239,9 @@ impl Slice {
     /// # Errors
     /// As [`Slice::write`].
     pub fn write_numbers(&self, values: &[f64]) -> Result<(), BackendError> {
-        self.expect_len(values.len())?;
-        let mut claim = self.claim_write()?;
         with_element!(self.data_type(), T => {
-            for (to, from) in claim.slice_mut::<T>().iter_mut().zip(values) {
-                *to = T::from_f64(*from);
-            }
-        });
-        Ok(())
+            self.write::<T>(&values.iter().map(|value| T::from_f64(*value)).collect::<Vec<_>>())
+        })
     }
 
     /// Reads elements of whatever type the buffer has as numbers.
@@ -228,49 +249,58 @@ impl Slice {
     /// # Errors
     /// As [`Slice::read`].
     pub fn read_numbers(&self) -> Result<Vec<f64>, BackendError> {
-        let claim = self.claim_read()?;
-        Ok(with_element!(self.data_type(), T => {
-            claim.slice::<T>().iter().map(|x| Element::to_f64(*x)).collect()
-        }))
+        with_element!(self.data_type(), T => {
+            Ok(self.read::<T>()?.into_iter().map(Element::to_f64).collect())
+        })
     }
 
     /// The range of the buffer's elements. An end past `usize` saturates, and is refused when
     /// claimed.
-    pub(crate) fn range(&self) -> Range<usize> {
+    pub fn range(&self) -> Range<usize> {
         self.offset..self.offset.saturating_add(self.len)
     }
 
     /// Whether both are the same elements of the same memory.
     pub fn is_same(&self, other: &Self) -> bool {
-        let (Buffer::Host(a), Buffer::Host(b)) = (&self.buffer, &other.buffer);
-        Arc::ptr_eq(a, b) && self.range() == other.range()
+        self.buffer.is_same(&other.buffer) && self.range() == other.range()
     }
 
     /// Whether both have an element in common.
-    pub(crate) fn overlaps(&self, other: &Self) -> bool {
-        let (Buffer::Host(a), Buffer::Host(b)) = (&self.buffer, &other.buffer);
+    pub fn overlaps(&self, other: &Self) -> bool {
         let (x, y) = (self.range(), other.range());
-        Arc::ptr_eq(a, b) && x.start.max(y.start) < x.end.min(y.end)
+        self.buffer.is_same(&other.buffer) && x.start.max(y.start) < x.end.min(y.end)
     }
 
     /// Claims the range for reading; see [`HostMemory`].
     ///
     /// # Errors
     /// [`BackendError::Conflict`] if work is writing the range, [`BackendError::OutOfBounds`] if it
-    /// is not within the buffer.
+    /// is not within the buffer, [`BackendError::NotOnHost`] if that is a device's.
     pub fn claim_read(&self) -> Result<ReadClaim, BackendError> {
-        let Buffer::Host(memory) = &self.buffer;
-        memory.claim_read(self.range())
+        self.host_memory()?.claim_read(self.range())
     }
 
     /// Claims the range for writing; see [`HostMemory`].
     ///
     /// # Errors
     /// [`BackendError::Conflict`] if work is using the range, [`BackendError::OutOfBounds`] if it
-    /// is not within the buffer.
+    /// is not within the buffer, [`BackendError::NotOnHost`] if that is a device's.
     pub fn claim_write(&self) -> Result<WriteClaim, BackendError> {
-        let Buffer::Host(memory) = &self.buffer;
-        memory.claim_write(self.range())
+        self.host_memory()?.claim_write(self.range())
+    }
+
+    fn host_memory(&self) -> Result<&Arc<HostMemory>, BackendError> {
+        match &self.buffer {
+            Buffer::Host(memory) => Ok(memory),
+            Buffer::Device(memory) => Err(BackendError::NotOnHost {
+                memory: format!("{memory:?}"),
+            }),
+        }
+    }
+
+    /// Checked before anything is allocated for the elements.
+    fn expect_inside(&self) -> Result<(), BackendError> {
+        Self::new(&self.buffer, self.range()).map(|_| ())
     }
 
     fn expect_type(&self, wanted: DataType) -> Result<(), BackendError> {
@@ -298,6 +328,7 @@ impl Slice {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Mutex;
 
     #[test]
     fn numbers_come_back_in_every_type() {
@@ -310,10 +341,62 @@ mod tests {
         }
     }
 
+    /// A device whose memory is reached by copies.
+    #[derive(Debug)]
+    struct Far(Mutex<Vec<u8>>);
+
+    impl DeviceMemory for Far {
+        fn data_type(&self) -> DataType {
+            DataType::F32
+        }
+
+        fn len(&self) -> usize {
+            self.0.lock().unwrap().len() / 4
+        }
+
+        fn copy_out(&self, range: Range<usize>, to: &mut [u8]) -> Result<(), BackendError> {
+            to.copy_from_slice(&self.0.lock().unwrap()[range.start * 4..range.end * 4]);
+            Ok(())
+        }
+
+        fn copy_in(&self, range: Range<usize>, from: &[u8]) -> Result<(), BackendError> {
+            self.0.lock().unwrap()[range.start * 4..range.end * 4].copy_from_slice(from);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn memory_of_devices_is_copied_and_never_claimed() {
+        let buffer = Buffer::Device(Arc::new(Far(Mutex::new(vec![0; 16]))));
+        let slice = Slice::new(&buffer, 1..3).unwrap();
+        slice.write_f32(&[1.5, -2.0]).unwrap();
+        assert_eq!(
+            Slice::whole(&buffer).read_numbers().unwrap(),
+            [0.0, 1.5, -2.0, 0.0]
+        );
+        assert!(matches!(
+            slice.claim_read().map(|_| ()),
+            Err(BackendError::NotOnHost { .. })
+        ));
+        assert!(matches!(
+            slice.claim_write().map(|_| ()),
+            Err(BackendError::NotOnHost { .. })
+        ));
+        let other = Buffer::Device(Arc::new(Far(Mutex::new(vec![0; 16]))));
+        assert!(slice.overlaps(&Slice::whole(&buffer)));
+        assert!(!slice.overlaps(&Slice::whole(&other)));
+        assert!(slice.is_same(&Slice::new(&buffer.clone(), 1..3).unwrap()));
+        check_refusals(&buffer);
+    }
+
     #[test]
     fn wrong_types_and_lengths_are_refused() {
         let buffer = Buffer::Host(HostMemory::zeroed(DataType::F32, 4).unwrap());
-        let whole = Slice::whole(&buffer);
+        check_refusals(&buffer);
+    }
+
+    fn check_refusals(buffer: &Buffer) {
+        let whole = Slice::whole(buffer);
         assert!(matches!(
             whole.write(&[1i32; 4]),
             Err(BackendError::WrongType { .. })
@@ -322,10 +405,10 @@ mod tests {
             whole.write_f32(&[1.0; 3]),
             Err(BackendError::OutOfBounds { .. })
         ));
-        assert!(Slice::new(&buffer, 2..5).is_err());
+        assert!(Slice::new(buffer, 2..5).is_err());
         assert!(whole.part(1..3).unwrap().part(0..3).is_err());
         let wild = Slice {
-            buffer,
+            buffer: buffer.clone(),
             offset: usize::MAX,
             len: 2,
         };

@@ -96,6 +96,26 @@ pub enum BackendError {
         /// The buffer's type.
         found: DataType,
     },
+    /// Memory of a device where only the host's will do.
+    #[error("{memory} is a device's, and this works on host memory alone")]
+    NotOnHost {
+        /// Which memory.
+        memory: String,
+    },
+    /// A device failed, for good or for this one call.
+    #[error("rank {rank}: {device}: {doing}: {why}{}", hint_line(hint))]
+    Device {
+        /// The rank whose device it is.
+        rank: Rank,
+        /// The device, by name and number.
+        device: String,
+        /// What was being done.
+        doing: String,
+        /// What the device's driver says.
+        why: String,
+        /// What to do about it; empty where nothing is known.
+        hint: String,
+    },
     /// The code that did the work panicked.
     #[error("work on queue {queue} panicked: {message}")]
     Panicked {
@@ -118,6 +138,13 @@ pub enum BackendError {
         /// The system's answer.
         why: String,
     },
+}
+
+fn hint_line(hint: &str) -> String {
+    if hint.is_empty() {
+        return String::new();
+    }
+    format!("\nhint: {hint}")
 }
 
 fn list(ranks: &[Rank]) -> String {

@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod control;
 mod cpu;
 mod device;
+mod device_memory;
 mod error;
 mod gate;
 mod kernel;
@@ -25,6 +26,7 @@ pub use cpu::{
 pub use device::{
     Device, DeviceDescription, DeviceKind, Launch, QueueId, TaggedStamp, Task, Token,
 };
+pub use device_memory::DeviceMemory;
 pub use error::BackendError;
 pub use gate::{Abort, Abortable};
 pub use kernel::{Kernel, Matrix, Transpose};
