@@ -78,6 +78,10 @@ pub struct Layout {
     /// What backward computes again.
     #[serde(default)]
     pub recompute: Recompute,
+    /// Where layers are computed again: only so many of each piece, its first ones, at least 1;
+    /// `None` for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recompute_layers: Option<u32>,
     /// Micro-batches per step of each replica; uneven shares are allowed, zero is not.
     pub micro_batches: Vec<u32>,
     /// Gradients are reduced in buckets of at least this many bytes, except the last.
@@ -161,6 +165,7 @@ impl Layout {
             sequence_parallel: false,
             zero: Zero::None,
             recompute: Recompute::None,
+            recompute_layers: None,
             micro_batches: vec![micro_batches; replicas as usize],
             bucket_bytes: Self::DEFAULT_BUCKET_BYTES,
             overlap: true,
@@ -236,6 +241,26 @@ impl Layout {
         }
     }
 
+    /// Whether backward computes a transformer layer again that is at this place of its piece.
+    #[must_use]
+    pub fn computes_again(&self, place: u32) -> bool {
+        let within = self.recompute_layers.is_none_or(|layers| place < layers);
+        self.recompute == Recompute::Layers && within
+    }
+
+    /// Share of the layers of a model that backward computes again.
+    ///
+    /// # Errors
+    /// If the layout does not fit the model.
+    pub fn recomputed_share(&self, layers: u32) -> Result<f64, LayoutError> {
+        let pieces = self.layers_of_pieces(layers)?;
+        let again = pieces.iter().map(|&piece| match self.recompute {
+            Recompute::None => 0,
+            Recompute::Layers => self.recompute_layers.map_or(piece, |most| most.min(piece)),
+        });
+        Ok(f64::from(again.sum::<u32>()) / f64::from(layers.max(1)))
+    }
+
     /// Checks that the layout can be executed by `ranks` ranks.
     ///
     /// # Errors
@@ -261,6 +286,7 @@ impl Layout {
             });
         }
         self.check_pipeline()?;
+        self.check_recompute()?;
         self.check_experts()?;
         self.check_sharding()
     }
@@ -287,6 +313,16 @@ impl Layout {
                 "with vp, give --micro-batches multiples of pp",
             )),
             _ => Ok(()),
+        }
+    }
+
+    fn check_recompute(&self) -> Result<(), LayoutError> {
+        match (self.recompute, self.recompute_layers) {
+            (_, None) | (Recompute::Layers, Some(1..)) => Ok(()),
+            _ => Err(self.contradiction(
+                "layers of a piece to compute again, but none are".to_owned(),
+                "write `recompute` for all layers, or `recompute2` for two of each piece",
+            )),
         }
     }
 

@@ -103,7 +103,7 @@ impl Degrees {
                 laggard_schedule::Recompute::None => Recompute::None,
                 laggard_schedule::Recompute::Layers => Recompute::Layers,
             },
-            recompute_layers: None,
+            recompute_layers: layout.recompute_layers,
         }
     }
 
@@ -210,14 +210,7 @@ impl std::fmt::Display for Degrees {
             (Recompute::None, _) => Ok(()),
             (Recompute::Attention, _) => write!(f, ",recompute (attention)"),
             (Recompute::Layers, None) => write!(f, ",recompute"),
-            (Recompute::Layers, Some(layers)) => {
-                let piece = if self.virtual_stages > 1 {
-                    "piece"
-                } else {
-                    "stage"
-                };
-                write!(f, ",recompute ({layers} layers of each {piece})")
-            }
+            (Recompute::Layers, Some(layers)) => write!(f, ",recompute{layers}"),
         }
     }
 }
@@ -261,12 +254,6 @@ impl Job {
         }
     }
 
-    /// Whether backward computes a layer again that is at this place of its piece.
-    pub(crate) fn computes_again(&self, place: u64) -> bool {
-        let of_piece = self.degrees.recompute_layers.map_or(u64::MAX, u64::from);
-        self.degrees.recompute == Recompute::Layers && place < of_piece
-    }
-
     /// Share of the layers that backward computes again as a whole.
     #[must_use]
     pub fn recomputed_share(&self) -> f64 {
@@ -302,6 +289,13 @@ impl Job {
 /// The layout of degrees alone. Attention that is computed again is part of attention's own time.
 #[must_use]
 pub fn layout_of(degrees: &Degrees) -> Layout {
+    // No layer of each piece is none at all.
+    let (recompute, recompute_layers) = match (degrees.recompute, degrees.recompute_layers) {
+        (Recompute::None | Recompute::Attention, _) | (_, Some(0)) => {
+            (laggard_schedule::Recompute::None, None)
+        }
+        (Recompute::Layers, layers) => (laggard_schedule::Recompute::Layers, layers),
+    };
     Layout {
         tensor_parallel: degrees.tensor,
         pipeline_parallel: degrees.pipeline,
@@ -310,10 +304,8 @@ pub fn layout_of(degrees: &Degrees) -> Layout {
         virtual_stages: degrees.virtual_stages,
         sequence_parallel: degrees.sequence_parallel,
         zero: degrees.zero,
-        recompute: match degrees.recompute {
-            Recompute::Layers => laggard_schedule::Recompute::Layers,
-            Recompute::None | Recompute::Attention => laggard_schedule::Recompute::None,
-        },
+        recompute,
+        recompute_layers,
         ..Layout::data_parallel(degrees.data, degrees.micro_batches)
     }
 }

@@ -29,8 +29,6 @@ pub struct World {
     layout: Layout,
     costs: Vec<OperationCosts>,
     places: Places,
-    /// Whether backward computes a layer of the model again.
-    again: Vec<bool>,
     /// How the members of each axis lie on each class.
     groups: Vec<Vec<Group>>,
 }
@@ -77,7 +75,6 @@ impl World {
                 .collect(),
             class_of_rank: placed(&layout, classes),
             places: Places::of(&schedule),
-            again: computed_again(job),
             schedule,
             layout,
         })
@@ -91,13 +88,6 @@ impl World {
     }
 
     fn seconds_on(&self, operation: &Operation, class: usize) -> f64 {
-        // Schedules compute all layers again or none.
-        let layer = operation
-            .layer
-            .and_then(|layer| self.again.get(layer as usize));
-        if operation.phase == Phase::Recompute && layer == Some(&false) {
-            return 0.0;
-        }
         let alone = Group::new(1, 1);
         let groups = &self.groups[class];
         let group = operation.axis.map_or(&alone, |axis| &groups[axis as usize]);
@@ -307,16 +297,6 @@ fn is_exchange_of_shards(operation: &Operation) -> bool {
         Phase::ParameterGather => operation.micro_batch.is_some(),
         _ => false,
     }
-}
-
-/// Whether backward computes each layer of a job's model again, the head the last.
-fn computed_again(job: &Job) -> Vec<bool> {
-    let split = job.split();
-    let of_piece = |piece| (0..split.of_piece(piece)).map(|place| job.computes_again(place));
-    (0..split.pieces())
-        .flat_map(of_piece)
-        .chain([false])
-        .collect()
 }
 
 /// The class of each rank.

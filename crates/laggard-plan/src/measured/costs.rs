@@ -241,6 +241,7 @@ impl<'m> Costs<'m> {
             pipeline_parallel: pipeline,
             zero: self.measured.layout.zero,
             recompute: self.measured.layout.recompute,
+            recompute_layers: self.measured.layout.recompute_layers,
             ..Layout::data_parallel(data, micro_batches)
         };
         Degrees::of_layout(&layout, self.measured.micro_batch)

@@ -3,9 +3,7 @@
 use super::axes::{Axes, Dimension};
 use super::emitter::Emitter;
 use crate::graph::{Operation, OperationKind, Phase, Stream};
-use crate::{
-    Bucket, Layout, LayoutError, ModelWork, Pass, Recompute, buckets, chunks, passes, slots,
-};
+use crate::{Bucket, Layout, LayoutError, ModelWork, Pass, buckets, chunks, passes, slots};
 use std::ops::Range;
 
 /// The step of the ranks of one stage with so many micro-batches, being written down.
@@ -119,10 +117,11 @@ impl<'a> Step<'a> {
             self.receive(pass, Stream::ReceiveBackward, &needs)
         });
         let mut ready = vec![arrived, sent];
+        let piece_start = self.chunks[chunk].start;
         for layer in self.chunks[chunk].clone().rev() {
             ready.extend(self.gather(layer, pass.micro_batch));
             let head = layer == self.work.transformer_layers();
-            if self.layout.recompute == Recompute::Layers && !head {
+            if self.layout.computes_again(layer - piece_start) && !head {
                 // It writes again what was sent on.
                 ready.push(self.sent[Towards::Next as usize][chunk][pass.micro_batch as usize]);
                 let last = self.layer((Phase::Recompute, layer, pass.micro_batch), &ready);

@@ -148,6 +148,11 @@ fn tensor_parallel_layers_meet_as_often_as_in_the_papers() {
         meetings("dp1,tp2,recompute", Collective::AllReduce),
         passes * 6 + 2
     );
+    // Of three layers one.
+    assert_eq!(
+        meetings("dp1,tp2,recompute1", Collective::AllReduce),
+        passes * 4 + 2 * 2 + 2
+    );
     assert_eq!(meetings("dp1,tp2,sp", Collective::AllReduce), 0);
     assert_eq!(
         meetings("dp1,tp2,sp", Collective::ReduceScatter),
@@ -277,7 +282,14 @@ fn layouts() -> Vec<String> {
         for tensor in ["", ",tp2", ",tp2,sp"] {
             for pipeline in ["", ",pp2", ",pp4", ",pp2,vp2", ",pp4,vp3"] {
                 for rest in ["", ",cp2", ",ep2", ",cp2,ep2"] {
-                    for zero in ["", ",zero1", ",zero2", ",zero3", ",zero3,recompute"] {
+                    for zero in [
+                        "",
+                        ",zero1",
+                        ",zero2",
+                        ",zero3",
+                        ",zero3,recompute",
+                        ",recompute1",
+                    ] {
                         list.push(format!("{degrees}{tensor}{pipeline}{rest}{zero}"));
                     }
                 }

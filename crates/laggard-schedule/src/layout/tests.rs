@@ -5,6 +5,7 @@ fn text_reads_or_says_why_not() {
     assert_eq!(Layout::parse("dp4"), Ok(Layout::data_parallel(4, 1)));
     for text in [
         "dp2,tp2,pp4,vp2,cp3,ep2,zero3,sp,recompute",
+        "dp1,pp2,recompute3",
         "dp1,pp2",
         "dp2,zero1",
     ] {
@@ -24,10 +25,47 @@ fn text_reads_or_says_why_not() {
         "zero4",
         "zero",
         "sp2",
+        "recompute0",
+        "recompute2,recompute",
         "dp",
         "dp4294967295",
     ] {
         assert!(Layout::parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn the_first_layers_of_each_piece_are_computed_again() {
+    let check = |text: &str, layers: u32, again: u32| {
+        let layout = Layout::parse(text).expect("readable");
+        let share = layout.recomputed_share(layers).expect("a split");
+        assert_eq!(share, f64::from(again) / f64::from(layers), "{text}");
+    };
+    check("dp2,pp2", 7, 0);
+    check("dp2,pp2,recompute", 7, 7);
+    check("dp2,pp2,recompute1", 7, 2);
+    check("dp2,pp2,recompute4", 7, 7);
+    check("dp2,pp2,vp2,recompute1", 6, 4);
+    let layout = Layout::parse("dp2,recompute2").expect("readable");
+    assert_eq!(
+        [0, 1, 2].map(|place| layout.computes_again(place)),
+        [true, true, false]
+    );
+    let none = Layout {
+        recompute_layers: Some(1),
+        ..Layout::data_parallel(2, 1)
+    };
+    for layers in [Some(0), Some(1)] {
+        let wrong = Layout {
+            recompute_layers: layers,
+            recompute: match layers {
+                Some(0) => Recompute::Layers,
+                _ => Recompute::None,
+            },
+            ..none.clone()
+        };
+        let error = wrong.check(2).expect_err("no layers").to_string();
+        assert!(error.contains("but none are"), "{error}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! The text form of a layout: `dp2,tp4,pp2,vp2,cp1,ep2,zero1,sp,recompute`.
+//! The text form of a layout: `dp2,tp4,pp2,vp2,cp1,ep2,zero1,sp,recompute`, the latter with a
+//! number where only so many layers of each piece are computed again.
 
 use super::{Layout, LayoutError, Recompute, Zero};
 use std::fmt;
@@ -17,6 +18,11 @@ impl Layout {
             text: text.to_owned(),
             why,
         };
+        let needs = |part: &str| {
+            fail(format!(
+                "`{part}` needs a number from 1 to {LARGEST_DEGREE}"
+            ))
+        };
         let mut layout = Self::data_parallel(1, 1);
         let mut seen: Vec<&str> = Vec::new();
         let parts = text.split([',', '-', 'x']).map(str::trim);
@@ -31,6 +37,10 @@ impl Layout {
             match (name, number) {
                 ("sp", "") => layout.sequence_parallel = true,
                 ("recompute", "") => layout.recompute = Recompute::Layers,
+                ("recompute", layers) => {
+                    layout.recompute = Recompute::Layers;
+                    layout.recompute_layers = Some(positive(layers).ok_or_else(|| needs(part))?);
+                }
                 ("zero", "0") => layout.zero = Zero::None,
                 ("zero", "1") => layout.zero = Zero::Optimizer,
                 ("zero", "2") => layout.zero = Zero::Gradients,
@@ -40,17 +50,10 @@ impl Layout {
                     let degree = layout.degree(name).ok_or_else(|| {
                         fail(format!(
                             "`{part}` is unknown; known: dp, tp, pp, vp, cp and ep with a number, \
-                             zero0 to zero3, sp, recompute"
+                             zero0 to zero3, sp, recompute and recomputeN"
                         ))
                     })?;
-                    *degree = match number.parse() {
-                        Ok(value) if (1..=LARGEST_DEGREE).contains(&value) => value,
-                        _ => {
-                            return Err(fail(format!(
-                                "`{part}` needs a number from 1 to {LARGEST_DEGREE}"
-                            )));
-                        }
-                    };
+                    *degree = positive(number).ok_or_else(|| needs(part))?;
                 }
             }
         }
@@ -100,9 +103,16 @@ impl fmt::Display for Layout {
         if self.sequence_parallel {
             f.write_str(",sp")?;
         }
-        match self.recompute {
-            Recompute::None => Ok(()),
-            Recompute::Layers => f.write_str(",recompute"),
+        match (self.recompute, self.recompute_layers) {
+            (Recompute::None, _) => Ok(()),
+            (Recompute::Layers, None) => f.write_str(",recompute"),
+            (Recompute::Layers, Some(layers)) => write!(f, ",recompute{layers}"),
         }
     }
+}
+
+/// A number from 1 on that is not absurdly large.
+fn positive(text: &str) -> Option<u32> {
+    let number = text.parse().ok();
+    number.filter(|number| (1..=LARGEST_DEGREE).contains(number))
 }
