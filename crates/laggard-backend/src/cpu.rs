@@ -1,16 +1,16 @@
 //! The CPU as a device: each queue is a worker thread that executes kernels on one core.
 
-mod check;
 pub(crate) mod clock;
 mod elementwise;
 mod execute;
-mod gemm;
+pub(crate) mod gemm;
 mod peak;
 pub(crate) mod queue;
 #[cfg(test)]
 mod tests;
 
 pub use clock::Reading;
+pub use execute::Repeats;
 pub use peak::{burn, measure_peak};
 pub use queue::{Meeting, Work};
 
@@ -29,6 +29,9 @@ use std::time::Duration;
 /// Stamps for which a queue has room between two drains before its store grows (between two pieces
 /// of work, never inside a timed part): a long step of a large model.
 const USUAL_STAMPS: usize = 16_384;
+
+/// What kernels here compute in.
+const COMPUTES_IN: &[DataType] = &[DataType::F32];
 
 /// How a CPU device is set up.
 #[derive(Debug, Clone)]
@@ -169,7 +172,7 @@ impl Device for CpuDevice {
         DeviceDescription {
             name: self.options.name.clone().unwrap_or_else(processor_name),
             kind: DeviceKind::Cpu,
-            computes_in: vec![DataType::F32],
+            computes_in: COMPUTES_IN.to_vec(),
             memory_bytes: None,
             clock: ClockDomain::HostMonotonic,
             measured_peak: self.measured_peak.get().copied(),
@@ -214,7 +217,7 @@ impl Device for CpuDevice {
     }
 
     fn enqueue(&self, task: &Task, launch: Launch<'_>) -> Result<Token, BackendError> {
-        check::check_task(task, self.options.rank)?;
+        task.check(self.options.rank, COMPUTES_IN)?;
         self.submit(Box::new(TaskWork::new(task.clone())), launch, None)
     }
 

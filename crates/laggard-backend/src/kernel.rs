@@ -83,3 +83,44 @@ pub enum Kernel {
         learning_rate: f32,
     },
 }
+
+impl Kernel {
+    /// Its name, as errors print it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Gemm { .. } => "gemm",
+            Self::Add { .. } => "add",
+            Self::Copy { .. } => "copy",
+            Self::Fill { .. } => "fill",
+            Self::Adam { .. } => "adam",
+        }
+    }
+
+    /// What it writes, some of which it may read before.
+    pub fn writes(&self) -> impl Iterator<Item = &Slice> {
+        let slices = match self {
+            Self::Gemm { c, .. } => [Some(&c.slice), None, None],
+            Self::Add { to, .. } | Self::Copy { to, .. } | Self::Fill { to, .. } => {
+                [Some(to), None, None]
+            }
+            Self::Adam {
+                parameters,
+                first_moments,
+                second_moments,
+                ..
+            } => [Some(parameters), Some(first_moments), Some(second_moments)],
+        };
+        slices.into_iter().flatten()
+    }
+
+    /// What it reads and does not write.
+    pub fn reads(&self) -> impl Iterator<Item = &Slice> {
+        let slices = match self {
+            Self::Gemm { a, b, .. } => [Some(&a.slice), Some(&b.slice)],
+            Self::Add { from, .. } | Self::Copy { from, .. } => [Some(from), None],
+            Self::Fill { .. } => [None, None],
+            Self::Adam { gradients, .. } => [Some(gradients), None],
+        };
+        slices.into_iter().flatten()
+    }
+}

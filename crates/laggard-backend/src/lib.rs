@@ -4,6 +4,7 @@
 
 mod buffer;
 mod call;
+mod check;
 mod communicator;
 pub mod conformance;
 pub mod control;
@@ -21,7 +22,8 @@ pub mod threads;
 pub use buffer::{Buffer, Element, Slice};
 pub use communicator::{Call, Communicator, World};
 pub use cpu::{
-    CpuDevice, CpuOptions, Meeting, Reading, Work, bind_thread, burn, measure_peak, processor_name,
+    CpuDevice, CpuOptions, Meeting, Reading, Repeats, Work, bind_thread, burn, measure_peak,
+    processor_name,
 };
 pub use device::{
     Device, DeviceDescription, DeviceKind, Launch, QueueId, TaggedStamp, Task, Token,

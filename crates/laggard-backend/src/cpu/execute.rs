@@ -1,12 +1,12 @@
 //! Executing a task on the calling thread: its kernels, the repetitions that `work_scale` asks for,
 //! and the arithmetic of `extra_flop`, all under one stamp.
 
-use super::check::shape;
 use super::clock::Reading;
 use super::elementwise::{Moments, adam, add};
 use super::gemm::{Factor, Product, Shape, multiply, span};
 use super::peak::burn;
 use super::queue::Work;
+use crate::check::shape;
 use crate::memory::Scratch;
 use crate::{BackendError, Kernel, Slice, Task};
 use laggard_types::Stamp;
@@ -44,15 +44,16 @@ impl Work for TaskWork {
     }
 }
 
-/// How often a kernel is repeated with results that go nowhere.
+/// How often a kernel is repeated with results that go nowhere: what [`Task::work_scale`] asks for.
 #[derive(Debug, Clone, Copy)]
-struct Repeats {
+pub struct Repeats {
     whole: u64,
     fraction: f64,
 }
 
 impl Repeats {
-    fn of(work_scale: f64) -> Self {
+    /// Those of a scale of at least 1.
+    pub fn of(work_scale: f64) -> Self {
         let extra = work_scale - 1.0;
         Self {
             whole: extra as u64,
@@ -60,12 +61,13 @@ impl Repeats {
         }
     }
 
-    fn any(self) -> bool {
+    /// Whether there are any.
+    pub fn any(self) -> bool {
         self.whole > 0 || self.fraction > 0.0
     }
 
     /// How many of `total` rows or elements each repetition covers.
-    fn parts(self, total: usize) -> impl Iterator<Item = usize> {
+    pub fn parts(self, total: usize) -> impl Iterator<Item = usize> {
         let part = (self.fraction * total as f64).round() as usize;
         (0..self.whole)
             .map(move |_| total)

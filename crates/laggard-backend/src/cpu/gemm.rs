@@ -9,7 +9,7 @@ use gemm::Parallelism;
 
 /// Shape of a product: `c` is `m x n`, `op(a)` is `m x k`, `op(b)` is `k x n`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     pub m: usize,
     pub n: usize,
     pub k: usize,
@@ -91,7 +91,7 @@ fn strides(factor: Factor<'_>, rows: usize, columns: usize) -> (isize, isize) {
 }
 
 /// Elements from the first to the last of a stored matrix; `None` on overflow.
-pub(super) fn span(rows: usize, columns: usize, row_stride: usize) -> Option<usize> {
+pub(crate) fn span(rows: usize, columns: usize, row_stride: usize) -> Option<usize> {
     if rows == 0 || columns == 0 {
         return Some(0);
     }
