@@ -130,3 +130,37 @@ impl Abort {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    #[test]
+    fn who_sleeps_looks_again_when_the_bell_rings_and_not_before() {
+        let (gate, is_ready, looks) = (Gate::default(), AtomicBool::new(false), AtomicU32::new(0));
+        let patience = Patience {
+            spin: Duration::ZERO,
+            limit: Some(Duration::from_secs(60)),
+        };
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                gate.wait(patience, || {
+                    looks.fetch_add(1, Ordering::SeqCst);
+                    is_ready.load(Ordering::SeqCst)
+                })
+            });
+            while gate.sleepers.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            // Time in which who does not sleep would look many times.
+            std::thread::sleep(Duration::from_millis(20));
+            // One look before the sleep, one in it, and the system may wake a sleeper for nothing.
+            let before = looks.load(Ordering::SeqCst);
+            assert!(before <= 4, "{before} looks without a bell");
+            is_ready.store(true, Ordering::SeqCst);
+            gate.ring();
+            assert!(waiter.join().expect("no panic"));
+        });
+    }
+}

@@ -92,22 +92,27 @@ mod tests {
         assert_eq!(failed, Err("broken"));
         let late = wait_until(PACE, Instant::now(), || Ok::<_, Infallible>(None::<()>));
         assert_eq!(late, Ok(Ended::Late));
+        let soon = Instant::now() + Duration::from_millis(5);
+        let late = wait_until(PACE, soon, || Ok::<_, Infallible>(None::<()>));
+        assert_eq!(late, Ok(Ended::Late));
+        assert!(Instant::now() >= soon);
     }
 
     #[test]
     fn a_long_wait_sleeps_between_looks() {
+        const SLEEPS: u32 = 400;
         let begin = Instant::now();
         let mut looks = 0;
-        let late = wait_until(PACE, begin + Duration::from_millis(20), || {
+        let found = wait_until(PACE, begin + Duration::from_secs(60), || {
             looks += 1;
-            Ok::<_, Infallible>(None::<()>)
+            Ok::<_, Infallible>((looks == 1 + PACE.yields + SLEEPS).then_some(()))
         });
-        assert_eq!(late, Ok(Ended::Late));
+        assert_eq!(found, Ok(Ended::Ready(())));
         // No sleep is shorter than asked for, so that this bound holds on any machine.
-        let sleeps = begin.elapsed().as_nanos() / LONGEST_SLEEP.as_nanos();
-        let growing = (LONGEST_SLEEP.as_nanos() / FIRST_SLEEP.as_nanos()).ilog2() + 1;
-        let most = 1 + PACE.yields + growing + u32::try_from(sleeps).unwrap_or(u32::MAX);
-        assert!(looks <= most, "{looks} looks, at most {most}");
-        assert!(looks > PACE.yields + 1, "{looks} looks: it never slept");
+        let longer = |sleep: &Duration| Some((*sleep * SLEEP_GROWTH).min(LONGEST_SLEEP));
+        let sleeps = std::iter::successors(Some(FIRST_SLEEP), longer);
+        let least: Duration = sleeps.take(SLEEPS as usize).sum();
+        let took = begin.elapsed();
+        assert!(took >= least, "{looks} looks in {took:?}");
     }
 }

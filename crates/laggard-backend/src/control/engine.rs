@@ -151,14 +151,10 @@ impl Engine {
 
     /// Sleeps until there is something to do; the peers that there is input from.
     fn sleep(&mut self) -> Vec<Rank> {
-        let now = Instant::now();
-        let silences = self.links.values().filter(|link| link.is_due());
-        let times = silences.map(|link| link.heard + self.shared.options.silence);
-        let times = times.chain([self.next_beat]).chain(self.suspects.name_at());
-        let next = times.chain(self.farewell.until).min().unwrap_or(now);
         // Rounded up, so as not to wake just before the time and turn in circles.
-        let wait_ms = next
-            .saturating_duration_since(now)
+        let wait_ms = self
+            .wakes_at()
+            .saturating_duration_since(Instant::now())
             .as_micros()
             .div_ceil(1000);
         let mut fds = vec![PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN)];
@@ -198,6 +194,16 @@ impl Engine {
             .is_ok_and(|count| count == bytes.len())
         {}
         ready
+    }
+
+    /// When there is something to do if nothing comes in.
+    pub(super) fn wakes_at(&self) -> Instant {
+        let silences = self.links.values().filter(|link| link.is_due());
+        let times = silences.map(|link| link.heard + self.shared.options.silence);
+        let times = times.chain(self.suspects.name_at());
+        times
+            .chain(self.farewell.until)
+            .fold(self.next_beat, Instant::min)
     }
 
     fn read(&mut self, peer: Rank, now: Instant) {
@@ -286,7 +292,7 @@ impl Engine {
         }
     }
 
-    fn judge_silence(&mut self, now: Instant) {
+    pub(super) fn judge_silence(&mut self, now: Instant) {
         let silence = self.shared.options.silence;
         let links = self.links.values().filter(|link| link.is_due());
         let silent = links.filter(|link| now.duration_since(link.heard) >= silence);
@@ -356,7 +362,7 @@ impl Engine {
         }
     }
 
-    fn beat(&mut self, now: Instant) {
+    pub(super) fn beat(&mut self, now: Instant) {
         if now < self.next_beat {
             return;
         }

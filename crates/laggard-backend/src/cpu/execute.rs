@@ -217,3 +217,25 @@ fn run_adam(kernel: &Kernel, repeats: Repeats, scratch: &mut Scratch) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats_add_up_to_the_scale() {
+        for (work_scale, total, expect) in [
+            (1.0, 100, 0),
+            (1.5, 100, 50),
+            (2.0, 100, 100),
+            (3.75, 100, 275),
+            (4.0, 7, 21),
+            (1.01, 10, 0),
+        ] {
+            let repeats = Repeats::of(work_scale);
+            let done: usize = repeats.parts(total).sum();
+            assert_eq!(done, expect, "{work_scale} of {total}");
+            assert_eq!(repeats.any(), work_scale > 1.0);
+        }
+    }
+}

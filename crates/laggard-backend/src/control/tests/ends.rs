@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicBool;
 #[test]
 fn leaving_names_those_who_do_not() {
     let seats = seats(&["a", "a", "b", "b"], CALM);
-    let short = Duration::from_millis(100);
+    // Time enough for the control thread to say for whom it waits.
+    let short = Duration::from_secs(1);
     let check = |rank: usize, expect: &[Rank]| match seats[rank].plane.leave(short) {
         Err(BackendError::Timeout { missing, .. }) => assert_eq!(missing, expect),
         other => panic!("rank {rank}: {other:?}"),
@@ -51,7 +52,6 @@ fn who_leaves_waits_for_the_last() {
 fn a_rank_lost_while_others_leave_ends_their_wait() {
     let mut seats = seats(&["a", "a", "b"], CALM);
     let gone = seats.pop().expect("rank 2");
-    let begin = Instant::now();
     let ends = std::thread::scope(|scope| {
         let leave = |seat| scope.spawn(move || Seat::leave(seat));
         let threads: Vec<_> = seats.iter().map(leave).collect();
@@ -61,10 +61,10 @@ fn a_rank_lost_while_others_leave_ends_their_wait() {
             .map(|thread| thread.join().expect("no panic"))
             .collect::<Vec<_>>()
     });
-    assert!(begin.elapsed() < CALM);
     for end in ends {
         let error = end.expect_err("an abort").to_string();
-        assert!(error.contains("rank 2 on host b is gone"), "{error}");
+        let how = "rank 2 on host b is gone: its connection closed";
+        assert!(error.contains(how), "{error}");
     }
 }
 
@@ -89,7 +89,8 @@ fn threads_end_with_their_plane() {
 fn joining_names_who_does_not_come() {
     let worlds = worlds(3, &ThreadOptions::default()).expect("worlds");
     let options = ControlOptions {
-        join: Duration::from_millis(500),
+        // Time enough for cards and connections of those who come.
+        join: Duration::from_secs(3),
         ..ControlOptions::new(CALM)
     };
     let abort = || Arc::new(Abort::default());

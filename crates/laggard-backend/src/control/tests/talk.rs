@@ -162,9 +162,16 @@ fn who_does_not_answer_a_roll_call_is_missing() {
     let group = GroupId(1);
     seats.iter().for_each(|seat| seat.plane.arrive(group, 1));
     seats[4].freeze(true);
-    let missing = seats[1]
-        .plane
-        .missing(group, 1, &[0, 3, 4, 5], Duration::from_millis(200));
+    let ask = |patience| seats[1].plane.missing(group, 1, &[0, 3, 4, 5], patience);
+    let mut patience = Duration::from_millis(200);
+    let mut missing = ask(patience);
+    // On a busy machine others may not have answered yet. They are asked again with more patience,
+    // which does not help who does not answer at all.
+    while missing != [4] && patience < PATIENCE {
+        assert!(missing.contains(&4), "{missing:?}");
+        patience *= 2;
+        missing = ask(patience);
+    }
     assert_eq!(missing, [4]);
     seats[4].freeze(false);
     leave_all(&seats);
