@@ -1,6 +1,6 @@
 //! The host's work of a step: drawing token ids and looking up their embeddings.
 
-use crate::memory::{Region, uniform};
+use crate::memory::{Region, uniform, write};
 use crate::network::{Batch, Network};
 use crate::stream::{Purpose, generator};
 use laggard_backend::{BackendError, Slice};
@@ -57,6 +57,6 @@ impl Embedding {
         }
         let index = (batch.micro_batch, 0);
         let buffer = network.memory().buffer(Region::Input, index)?;
-        Slice::new(buffer, 0..scratch.len())?.write_f32(scratch)
+        write(&Slice::new(buffer, 0..scratch.len())?, scratch)
     }
 }

@@ -7,13 +7,14 @@ use crate::memory::{Capacity, Memory};
 use crate::place::{Neighbours, Places, Report};
 use crate::portion::Portion;
 use crate::processors;
-use crate::shape::{ELEMENT_BYTES, Experts, Shape};
+use crate::shape::{Experts, Shape};
 use crate::stream::MOST_FAULTS;
 use crate::{MeasureError, Settings};
+use laggard_backend::DeviceDescription;
 use laggard_record::TimeBasis;
 use laggard_schedule::{ModelWork, Schedule, generate};
 use laggard_specs::{Model, model_work};
-use laggard_types::{Rank, format_bytes};
+use laggard_types::{DataType, Rank, format_bytes};
 use std::collections::BTreeMap;
 
 /// A job that can be run.
@@ -55,6 +56,20 @@ impl Job {
         Self::at(settings, settings.own_places(&host_of_rank, others)?)
     }
 
+    /// Makes a job of the ranks of this process ready, on devices of theirs.
+    ///
+    /// # Errors
+    /// As [`Job::new`].
+    pub(crate) fn on(
+        settings: &Settings,
+        devices: &[DeviceDescription],
+    ) -> Result<Self, MeasureError> {
+        settings.check()?;
+        let host_of_rank = hosts(settings.ranks(), settings.emulate_hosts);
+        let places = settings.own_places(&host_of_rank, Neighbours::default())?;
+        Self::at(settings, places.on(devices.iter()))
+    }
+
     /// Checks settings and prepares what follows from them, for ranks at these places.
     ///
     /// # Errors
@@ -65,12 +80,17 @@ impl Job {
             reports,
             cpu_of_rank,
         } = places;
-        let shape = shape_of(&settings.model)?;
+        let on_accelerators = check_devices(&reports, settings.data_type)?;
+        let shape = shape_of(&settings.model, settings.data_type)?;
         let size = (settings.micro_batch_sequences, settings.sequence_length);
-        let work = model_work(&settings.model, size, ELEMENT_BYTES);
+        let work = model_work(
+            &settings.model,
+            size,
+            settings.data_type.size_bytes() as u64,
+        );
         let schedule = generate(&settings.layout, &work)?;
         let ranks = settings.ranks();
-        let host_of_rank = order_of_appearance(reports.iter().map(|report| &report.host));
+        let host_of_rank = order_of_appearance(reports.iter().map(|report| report.host.as_str()));
         if settings.faults.len() > MOST_FAULTS {
             return Err(MeasureError::Setting {
                 what: "the number of faults",
@@ -92,7 +112,7 @@ impl Job {
         )?;
         let job = Self {
             class_of_rank: match settings.classes.is_empty() {
-                true => order_of_appearance(reports.iter().map(|report| &report.processor)),
+                true => order_of_appearance(reports.iter().map(Report::device)),
                 false => class_of_rank(&settings.classes, ranks)?,
             },
             settings: settings.clone(),
@@ -101,9 +121,9 @@ impl Job {
             schedule,
             injector,
             host_of_rank,
-            basis: match cpu_of_rank {
-                Some(_) => TimeBasis::Wall,
-                None => TimeBasis::Virtual,
+            basis: match cpu_of_rank.is_some() || on_accelerators {
+                true => TimeBasis::Wall,
+                false => TimeBasis::Virtual,
             },
             cpu_of_rank,
             reports,
@@ -114,18 +134,23 @@ impl Job {
 
     /// Machine of each rank, by order of first appearance: hosts of one machine share its clock.
     pub(crate) fn machine_of_rank(&self) -> Vec<u32> {
-        order_of_appearance(self.reports.iter().map(|report| &report.machine))
+        order_of_appearance(self.reports.iter().map(|report| report.machine.as_str()))
     }
 
-    /// Models of the ranks' processors, by order of first appearance.
-    pub(crate) fn processor_names(&self) -> Vec<&str> {
+    /// Names of what ranks compute on, by order of first appearance.
+    pub(crate) fn device_names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for report in &self.reports {
-            if !names.contains(&report.processor.as_str()) {
-                names.push(&report.processor);
+            if !names.contains(&report.device()) {
+                names.push(report.device());
             }
         }
         names
+    }
+
+    /// Whether ranks compute on accelerators: all do, or none does.
+    pub(crate) fn is_on_accelerators(&self) -> bool {
+        self.reports.iter().any(|it| it.accelerator.is_some())
     }
 
     /// How much arithmetic a rank does for what the fastest class does once.
@@ -183,30 +208,67 @@ impl Job {
         let here = processors::machine();
         let mut needed = 0_u64;
         for rank in 0..self.settings.ranks() {
-            if self.reports[rank as usize].machine == here {
-                let bytes = Memory::bytes(&self.portion(rank)?, self.capacity(rank));
+            let report = &self.reports[rank as usize];
+            let bytes = Memory::bytes(&self.portion(rank)?, self.capacity(rank));
+            if let Some(accelerator) = &report.accelerator {
+                if let Some(has) = accelerator.memory_bytes.filter(|has| bytes > *has) {
+                    let who = format!("rank {rank}, on {}, needs", accelerator.name);
+                    return Err(self.too_large(&who, bytes, has));
+                }
+            } else if report.machine == here {
                 needed = needed.saturating_add(bytes);
             }
         }
         if needed <= available {
             return Ok(());
         }
-        Err(MeasureError::Setting {
+        Err(self.too_large("the ranks of this machine need", needed, available))
+    }
+
+    fn too_large(&self, who: &str, needed: u64, available: u64) -> MeasureError {
+        MeasureError::Setting {
             what: "the model",
             value: self.settings.model.id.clone(),
             why: format!(
-                "the ranks of this machine need {} of memory, and {} are available",
+                "{who} {} of memory, and {} are available",
                 format_bytes(needed),
                 format_bytes(available)
             ),
             hint: "choose a smaller --model, fewer --ranks or a shorter --sequence-length"
                 .to_owned(),
-        })
+        }
     }
 }
 
 /// Number of each item's first equal.
-fn order_of_appearance<'a>(items: impl Iterator<Item = &'a String>) -> Vec<u32> {
+/// Refuses ranks that do not compute in the type that is asked for, and a mix of processors and
+/// accelerators; whether it is accelerators that they compute on.
+fn check_devices(reports: &[Report], data_type: DataType) -> Result<bool, MeasureError> {
+    let on_accelerators = reports.iter().any(|it| it.accelerator.is_some());
+    for (rank, report) in reports.iter().enumerate() {
+        let where_to = || format!("rank {rank} on host {} ({})", report.host, report.device());
+        if on_accelerators && report.accelerator.is_none() {
+            return Err(MeasureError::Setting {
+                what: "the device",
+                value: "not the same everywhere".to_owned(),
+                why: format!("{} has no GPU, and other ranks have one", where_to()),
+                hint: "run on hosts with GPUs alone, or give --device cpu".to_owned(),
+            });
+        }
+        let known = report.computes_in();
+        if !known.iter().any(|name| name == data_type.name()) {
+            return Err(MeasureError::Setting {
+                what: "the data type",
+                value: data_type.name().to_owned(),
+                why: format!("{} does not compute in it", where_to()),
+                hint: format!("give --data-type {}", known.join(" or ")),
+            });
+        }
+    }
+    Ok(on_accelerators)
+}
+
+fn order_of_appearance<'a>(items: impl Iterator<Item = &'a str>) -> Vec<u32> {
     let mut numbers = BTreeMap::new();
     let number = |item| {
         let next = numbers.len() as u32;
@@ -222,7 +284,7 @@ fn hosts(ranks: u32, hosts: u32) -> Vec<u32> {
 }
 
 /// What is executed of a model: its matrices.
-fn shape_of(model: &Model) -> Result<Shape, MeasureError> {
+fn shape_of(model: &Model, element: DataType) -> Result<Shape, MeasureError> {
     let mixed = |experts: &laggard_specs::Experts| {
         experts.shared > 0 || experts.dense_layers > 0 || experts.every > 1
     };
@@ -253,6 +315,7 @@ fn shape_of(model: &Model) -> Result<Shape, MeasureError> {
             per_token: experts.active as usize,
             router: experts.count as usize,
         }),
+        element,
     })
 }
 
@@ -260,6 +323,7 @@ fn shape_of(model: &Model) -> Result<Shape, MeasureError> {
 mod tests {
     use super::*;
     use crate::testing;
+    use laggard_backend::DeviceKind;
     use laggard_schedule::{Layout, OperationKind};
 
     #[test]
@@ -271,7 +335,7 @@ mod tests {
             .filter(|operation| operation.axis.is_some())
             .map(|operation| operation.bytes)
             .sum();
-        assert_eq!(reduced, settings.model.matmul_parameters() * ELEMENT_BYTES);
+        assert_eq!(reduced, settings.model.matmul_parameters() * 4);
         let collectives =
             |o: &&laggard_schedule::Operation| matches!(o.kind, OperationKind::Collective(_));
         assert!(job.schedule.operations.iter().filter(collectives).count() > 1);
@@ -319,5 +383,45 @@ mod tests {
             &|s| s.model = testing::model("llama3-405b"),
             "choose a smaller --model",
         );
+    }
+
+    #[test]
+    fn devices_that_cannot_run_it_are_named() {
+        let cpu = DeviceDescription {
+            kind: DeviceKind::Cpu,
+            ..testing::gpu("p")
+        };
+        let mut settings = testing::settings(2, 5);
+        settings.data_type = DataType::Bf16;
+        let small = DeviceDescription {
+            memory_bytes: Some(1000),
+            ..testing::gpu("small")
+        };
+        let (h200, h100) = (
+            testing::gpu("NVIDIA H200"),
+            testing::gpu("NVIDIA H100 80GB HBM3"),
+        );
+        let job = Job::on(&settings, &[h200.clone(), h100.clone()]).unwrap();
+        assert_eq!(job.device_names(), ["NVIDIA H200", "NVIDIA H100 80GB HBM3"]);
+        assert_eq!(job.class_of_rank, [0, 1]);
+        assert_eq!(job.basis, TimeBasis::Wall);
+        let check = |settings: &Settings, devices: [&DeviceDescription; 2], expect: &str| {
+            let error = Job::on(settings, &devices.map(Clone::clone)).expect_err(expect);
+            assert!(error.to_string().contains(expect), "{error}");
+        };
+        check(&settings, [&h200, &cpu], "has no GPU");
+        check(&settings, [&h200, &small], "rank 1, on small, needs");
+        settings.data_type = DataType::F32;
+        check(
+            &settings,
+            [&h200, &h100],
+            "hint: give --data-type bf16 or f16",
+        );
+        settings.data_type = DataType::Bf16;
+        let error = Job::new(&settings).expect_err("processors").to_string();
+        assert!(error.contains("hint: give --data-type f32"), "{error}");
+        settings.data_type = DataType::I32;
+        let error = Job::new(&settings).expect_err("integers").to_string();
+        assert!(error.contains("no layer computes in it"), "{error}");
     }
 }

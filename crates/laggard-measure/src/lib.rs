@@ -6,6 +6,7 @@
 //! | say what to run | [`Settings`], [`ClassShare::parse_list`], [`Fault`] (`str::parse`) |
 //! | run several at the same time, each in a world of its own | [`run_together`] |
 //! | run it on ranks of this process | [`run`] with [`Hooks`] for signals and progress |
+//! | run it on devices of the caller's, such as GPUs | [`run_on`] |
 //! | run one rank of several processes | [`Places::exchange`], then [`run_member`] |
 //!
 //! The step that is executed is the schedule of `laggard-schedule`, operation by operation; nothing
@@ -51,6 +52,6 @@ pub use error::MeasureError;
 pub use inject::Fault;
 pub use member::{Member, run_member};
 pub use place::Places;
-pub use run::{Hooks, Signal, Summary, run};
+pub use run::{Hooks, Signal, Summary, run, run_on};
 pub use settings::Settings;
 pub use together::run_together;

@@ -8,8 +8,10 @@ use laggard_record::{
     Class, Clock, Communication, Host, Link, Manifest, Origin, Peak, PeakKind, RankPlace,
     SchemaVersion, TimeBasis, Workload,
 };
-use laggard_specs::{Attention, Recompute, recompute_flop_per_token, training_flop_per_token};
-use laggard_types::{Caveat, CaveatCode, ClockDomain, FlopPerSecond, Rank};
+use laggard_specs::{
+    Attention, Recompute, Tables, recompute_flop_per_token, training_flop_per_token,
+};
+use laggard_types::{Caveat, CaveatCode, ClockDomain, DataType, FlopPerSecond, Rank};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,14 +26,15 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// What is true of ranks that are threads of one process on equal processors.
-    pub(crate) fn of_threads(ranks: u32, peak: FlopPerSecond) -> Self {
+    /// For ranks of one process on devices of equal peaks.
+    pub(crate) fn of_process(
+        ranks: u32,
+        peak: FlopPerSecond,
+        communication: Communication,
+    ) -> Self {
         Self {
             peaks: vec![peak.0; ranks as usize],
-            communication: Communication {
-                backend: "threads".to_owned(),
-                progress: "by a thread of each rank".to_owned(),
-            },
+            communication,
             links: Vec::new(),
         }
     }
@@ -53,13 +56,13 @@ pub(crate) fn manifest(job: &Job, findings: &Findings) -> Result<Manifest, Measu
         created_unix_ns: i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX),
         command_line: settings.command_line.clone(),
         origin: Origin::Measured,
-        classes: classes(job, &findings.peaks),
+        classes: classes(job, &findings.peaks)?,
         ranks: (0..settings.ranks()).map(|rank| place(job, rank)).collect(),
         clock: Clock {
             domain: ClockDomain::HostMonotonic,
             resolution_ns: clock_resolution()?,
             common_to_all_ranks: hosts.iter().all(|host| host.machine == hosts[0].machine),
-            thread_cpu_time: true,
+            thread_cpu_time: !job.is_on_accelerators(),
             basis: job.basis,
         },
         hosts,
@@ -78,7 +81,7 @@ fn place(job: &Job, rank: Rank) -> RankPlace {
     RankPlace {
         host: job.host_of_rank[rank as usize],
         class: job.class_of_rank[rank as usize],
-        device: report.processor.clone(),
+        device: report.device().to_owned(),
         cpus: job.processor_of(rank).into_iter().collect(),
         allowed_cpus: report.allowed_cpus.clone(),
         cpu_quota: report.cpu_quota,
@@ -89,6 +92,11 @@ fn place(job: &Job, rank: Rank) -> RankPlace {
 
 fn workload(job: &Job) -> Workload {
     let settings = &job.settings;
+    // A layout that is executed fits its model.
+    let share = settings
+        .layout
+        .recomputed_share(settings.model.layers as u32);
+    let share = share.unwrap_or_default();
     let per_token = |attention| {
         let length = u64::from(settings.sequence_length);
         Some(training_flop_per_token(&settings.model, length, attention).0)
@@ -96,18 +104,16 @@ fn workload(job: &Job) -> Workload {
     Workload {
         model: settings.model.id.clone(),
         synthetic: true,
-        data_type: "f32".to_owned(),
+        data_type: settings.data_type.name().to_owned(),
         parameters: settings.model.parameters() as f64,
         sequence_length: settings.sequence_length,
         micro_batch_sequences: settings.micro_batch_sequences,
         flop_per_token_causal: per_token(Attention::Causal),
         flop_per_token_full: per_token(Attention::Full),
-        recompute_flop_per_token: match settings.layout.recompute {
-            laggard_schedule::Recompute::None => 0.0,
-            laggard_schedule::Recompute::Layers => {
-                let (length, all) = (u64::from(settings.sequence_length), Recompute::Layers);
-                recompute_flop_per_token(&settings.model, length, Attention::Causal, all).0
-            }
+        recompute_flop_per_token: {
+            let (length, all) = (u64::from(settings.sequence_length), Recompute::Layers);
+            let again = recompute_flop_per_token(&settings.model, length, Attention::Causal, all);
+            again.0 * share
         },
     }
 }
@@ -143,20 +149,17 @@ fn hosts(job: &Job) -> Vec<Host> {
     (0..count).map(host).collect()
 }
 
-fn classes(job: &Job, peaks: &[f64]) -> Vec<Class> {
-    // Noise only lowers a measured peak.
-    let best_of = |class: Option<u32>| {
-        let mine = |rank: &usize| class.is_none_or(|it| job.class_of_rank[*rank] == it);
-        let peaks = (0..peaks.len()).filter(mine).map(|rank| peaks[rank]);
-        peaks.fold(0.0, f64::max)
+fn classes(job: &Job, peaks: &[f64]) -> Result<Vec<Class>, MeasureError> {
+    let tables = Tables::builtin()?;
+    let peak_of = |class: Option<u32>| {
+        let is_mine = |rank: &usize| class.is_none_or(|it| job.class_of_rank[*rank] == it);
+        let mine: Vec<usize> = (0..peaks.len()).filter(is_mine).collect();
+        fastest(job, peaks, &mine, &tables)
     };
-    let best = best_of(None);
-    let measured = |flop_per_s: f64, source: &str| {
-        Some(Peak {
-            flop_per_s,
-            kind: PeakKind::Measured,
-            source: source.to_owned(),
-        })
+    let best = peak_of(None);
+    let share = |peak: &Option<Peak>| {
+        let (peak, best) = peak.as_ref().zip(best.as_ref())?;
+        Some(peak.flop_per_s / best.flop_per_s)
     };
     let emulated = distinct(&job.settings.classes);
     let emulated = emulated.into_iter().map(|class| Class {
@@ -164,32 +167,71 @@ fn classes(job: &Job, peaks: &[f64]) -> Vec<Class> {
         emulated: true,
         relative_rate: class.relative_rate,
         rate_source: class.source.clone(),
-        peak: measured(
-            best * class.relative_rate,
-            "multiply-adds on registers of one core, f32, times the relative rate",
-        ),
+        peak: best.clone().map(|best| Peak {
+            flop_per_s: best.flop_per_s * class.relative_rate,
+            source: format!("{}, times the relative rate", best.source),
+            ..best
+        }),
     });
     let found = job
-        .processor_names()
+        .device_names()
         .into_iter()
         .zip(0..)
-        .map(|(name, class)| Class {
-            name: name.to_owned(),
-            emulated: false,
-            relative_rate: best_of(Some(class)) / best,
-            rate_source: "measured peaks".to_owned(),
-            peak: measured(
-                best_of(Some(class)),
-                "multiply-adds on registers of one core, f32",
-            ),
+        .map(|(name, class)| {
+            let peak = peak_of(Some(class));
+            let rate = share(&peak);
+            Class {
+                name: name.to_owned(),
+                emulated: false,
+                relative_rate: rate.unwrap_or(1.0),
+                rate_source: match (rate, &peak) {
+                    (Some(_), Some(peak)) if peak.kind == PeakKind::Datasheet => "datasheet peaks",
+                    (Some(_), _) => "measured peaks",
+                    (None, _) => "no peak of this device is known",
+                }
+                .to_owned(),
+                peak,
+            }
         });
-    match job.settings.classes.is_empty() {
+    Ok(match job.settings.classes.is_empty() {
         true => found.collect(),
         false => emulated.collect(),
-    }
+    })
 }
 
-/// What only the writer can know; what follows from the rest of the manifest, analyses say.
+/// The highest peak of some ranks: of accelerators their datasheets', of processors what was
+/// measured, since noise only lowers that.
+fn fastest(job: &Job, peaks: &[f64], ranks: &[usize], tables: &Tables) -> Option<Peak> {
+    if job.is_on_accelerators() {
+        let names = ranks.iter().map(|rank| job.reports[*rank].device());
+        return names
+            .filter_map(|name| datasheet_peak(tables, name, job.settings.data_type))
+            .max_by(|a, b| a.flop_per_s.total_cmp(&b.flop_per_s));
+    }
+    let measured = ranks.iter().map(|rank| peaks[*rank]);
+    Some(Peak {
+        flop_per_s: measured.fold(0.0, f64::max),
+        kind: PeakKind::Measured,
+        source: "multiply-adds on registers of one core, f32".to_owned(),
+    })
+}
+
+/// A device's dense peak in a type, where the tables know the device by the name that its driver
+/// gives it.
+fn datasheet_peak(tables: &Tables, name: &str, data_type: DataType) -> Option<Peak> {
+    let accelerator = tables.accelerator(name).ok()?;
+    let peak = match data_type {
+        DataType::Bf16 => accelerator.dense_bf16_flop_per_s,
+        DataType::F16 => accelerator.dense_fp16_flop_per_s,
+        _ => None,
+    };
+    Some(Peak {
+        flop_per_s: peak?.0,
+        kind: PeakKind::Datasheet,
+        source: accelerator.sources.first().cloned().unwrap_or_default(),
+    })
+}
+
 fn caveats() -> Vec<Caveat> {
     let message = "the synthetic layers are linear: no softmax, activation function or norm; \
                    attention computes the full square, and the embedding is not trained";
@@ -225,4 +267,33 @@ pub(crate) fn monotonic_ns() -> Result<i64, MeasureError> {
     })?;
     // The casts widen on every platform; their width differs between platforms.
     Ok(time.tv_sec() as i64 * 1_000_000_000 + time.tv_nsec() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::by_threads;
+    use crate::testing;
+
+    #[test]
+    fn gpus_are_held_against_their_datasheets() {
+        let mut settings = testing::settings(3, 5);
+        settings.data_type = DataType::Bf16;
+        let devices = ["NVIDIA H200", "NVIDIA A100-SXM4-80GB", "Nobody's"].map(testing::gpu);
+        let job = Job::on(&settings, &devices).unwrap();
+        let findings = Findings::of_process(3, FlopPerSecond(1e9), by_threads());
+        let manifest = manifest(&job, &findings).unwrap();
+        let class = |at: usize| &manifest.classes[at];
+        let peak = class(1).peak.as_ref().unwrap();
+        assert_eq!((peak.flop_per_s, peak.kind), (3.12e14, PeakKind::Datasheet));
+        assert!((class(1).relative_rate - 312.0 / 989.4).abs() < 1e-6);
+        assert_eq!(class(1).rate_source, "datasheet peaks");
+        assert_eq!(
+            (class(2).peak.as_ref(), class(2).relative_rate),
+            (None, 1.0)
+        );
+        assert_eq!(manifest.ranks[0].device, "NVIDIA H200");
+        assert!(!manifest.clock.thread_cpu_time);
+        assert_eq!(manifest.workload.data_type, "bf16");
+    }
 }

@@ -48,7 +48,14 @@ pub fn run_member(
     let rank = member.world.messenger.rank();
     let control = Arc::clone(&member.control);
     let team = Arc::new(Team::new(Arc::clone(&control), member.places, rank));
-    let outcome = Job::at(settings, team.places.clone()).and_then(|job| {
+    let deadline = Instant::now() + settings.init_timeout;
+    let places = team.places.clone().exchange_devices(
+        &member.world.device.description(),
+        &*member.world.messenger,
+        deadline,
+    );
+    let outcome = places.and_then(|places| {
+        let job = Job::at(settings, places)?;
         team.describe(&job.schedule);
         let process = Process {
             job: &job,

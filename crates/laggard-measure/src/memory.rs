@@ -3,14 +3,15 @@
 
 mod needs;
 
-use crate::portion::Portion;
-use crate::shape::{ELEMENT_BYTES, Weight};
+use crate::portion::{PlacedBucket, Portion};
+use crate::shape::Weight;
 use crate::stream::{Purpose, generator};
 use laggard_backend::{BackendError, Buffer, Device, Slice};
 use laggard_stats::Rng;
 use laggard_types::DataType;
 use needs::{Need, needs};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// What a buffer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +26,9 @@ pub(crate) enum Region {
     GradientShards,
     /// Shards of the gradients of a later micro-batch, before they are added.
     GradientArrivals,
+    /// What this rank updates, in `f32`, where parameters are kept in something narrower; there
+    /// they are rounded from here.
+    MainParameters,
     /// Adam's first moments.
     FirstMoments,
     /// Adam's second moments.
@@ -127,7 +131,7 @@ impl Memory {
         let mut buffers = BTreeMap::new();
         for need in needs(portion, capacity) {
             for index in need.indices {
-                let buffer = device.allocate(DataType::F32, need.elements)?;
+                let buffer = device.allocate(need.data_type, need.elements)?;
                 buffers.insert((need.region, index), buffer);
             }
         }
@@ -136,13 +140,12 @@ impl Memory {
 
     /// Bytes that [`Memory::allocate`] takes.
     pub(crate) fn bytes(portion: &Portion, capacity: Capacity) -> u64 {
-        let elements =
-            |need: Need| (need.indices.len() as u64).saturating_mul(need.elements as u64);
-        let total = needs(portion, capacity)
-            .into_iter()
-            .map(elements)
-            .fold(0, u64::saturating_add);
-        total.saturating_mul(ELEMENT_BYTES)
+        let bytes = |need: Need| {
+            let elements = (need.indices.len() as u64).saturating_mul(need.elements as u64);
+            elements.saturating_mul(need.data_type.size_bytes() as u64)
+        };
+        let all = needs(portion, capacity).into_iter().map(bytes);
+        all.fold(0, u64::saturating_add)
     }
 
     /// A buffer.
@@ -175,7 +178,7 @@ impl Memory {
         let parameters = self.buffer(Region::Parameters, (0, 0))?;
         for (layer, weight, range) in portion.weights() {
             let values = first_values(portion, (layer, weight), seed);
-            Slice::new(parameters, range)?.write_f32(&values)?;
+            write(&Slice::new(parameters, range)?, &values)?;
         }
         for bucket in &portion.buckets {
             if let Some(shard) = bucket.shard {
@@ -183,7 +186,14 @@ impl Memory {
                 let start = bucket.range.start + shard.index * len;
                 let own = Slice::new(parameters, start..start + len)?;
                 let shards = self.buffer(Region::ParameterShards, (0, 0))?;
-                Slice::new(shards, bucket.sharded.clone())?.write_f32(&own.read_f32()?)?;
+                let shard = Slice::new(shards, bucket.sharded.clone())?;
+                shard.write_numbers(&own.read_numbers()?)?;
+            }
+            if let Ok(main) = self.buffer(Region::MainParameters, (0, 0)) {
+                let (parameters, _, range) = updated(bucket);
+                let updated = Slice::new(self.buffer(parameters, (0, 0))?, range)?;
+                let main = Slice::new(main, bucket.moments.clone())?;
+                main.write_numbers(&updated.read_numbers()?)?;
             }
         }
         let Ok(targets) = self.buffer(Region::NegativeTargets, (0, 0)) else {
@@ -199,7 +209,31 @@ impl Memory {
             std::slice::from_ref(&columns),
             || uniform(1.0, &mut rng),
         );
-        Slice::whole(targets).write_f32(&values)
+        write(&Slice::whole(targets), &values)
+    }
+}
+
+/// What the optimizer updates of a bucket: where the parameters and their gradients are, and which
+/// elements of either.
+pub(crate) fn updated(bucket: &PlacedBucket) -> (Region, Region, Range<usize>) {
+    match bucket.shard {
+        Some(_) => (
+            Region::ParameterShards,
+            Region::GradientShards,
+            bucket.sharded.clone(),
+        ),
+        None => (Region::Parameters, Region::Gradients, bucket.range.clone()),
+    }
+}
+
+/// Writes numbers, rounded to what the memory holds.
+///
+/// # Errors
+/// As [`Slice::write`].
+pub(crate) fn write(to: &Slice, values: &[f32]) -> Result<(), BackendError> {
+    match to.data_type() {
+        DataType::F32 => to.write_f32(values),
+        _ => to.write_numbers(&values.iter().copied().map(f64::from).collect::<Vec<_>>()),
     }
 }
 
@@ -267,4 +301,52 @@ fn cut(
 /// A uniform number of mean 0.
 pub(crate) fn uniform(variance: f64, rng: &mut Rng) -> f32 {
     ((2.0 * rng.uniform() - 1.0) * (3.0 * variance).sqrt()) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::Job;
+    use crate::testing;
+
+    #[test]
+    fn narrow_parameters_are_rounded_from_those_that_are_updated() {
+        let device = testing::gpu("NVIDIA H200");
+        for zero in [false, true] {
+            let mut settings = testing::settings(2, 1);
+            settings.data_type = DataType::Bf16;
+            if zero {
+                settings.layout.zero = laggard_schedule::Zero::Gradients;
+            }
+            let job = Job::on(&settings, &[device.clone(), device.clone()]).unwrap();
+            let portion = job.portion(1).unwrap();
+            // Processors hold any type, though they do not compute in it.
+            let world = laggard_backend::threads::worlds(1, &Default::default()).unwrap();
+            let memory = Memory::allocate(&*world[0].device, &portion, job.capacity(1)).unwrap();
+            memory.initialize(&portion, 1).unwrap();
+            let numbers = |region| {
+                let buffer = memory.buffer(region, (0, 0)).unwrap();
+                (
+                    buffer.data_type(),
+                    Slice::whole(buffer).read_numbers().unwrap(),
+                )
+            };
+            let (main_type, main) = numbers(Region::MainParameters);
+            assert_eq!(main_type, DataType::F32);
+            assert_eq!(numbers(Region::FirstMoments).0, DataType::F32);
+            assert_eq!(numbers(Region::Gradients).0, DataType::Bf16);
+            let (_, parameters) = numbers(Region::Parameters);
+            assert!(parameters.iter().any(|value| *value != 0.0));
+            if !zero {
+                assert_eq!(main, parameters);
+            }
+            for bucket in &portion.buckets {
+                let (region, _, range) = updated(bucket);
+                assert_eq!(main[bucket.moments.clone()], numbers(region).1[range]);
+            }
+            let held = memory.buffers().values();
+            let bytes = held.map(|it| it.len() as u64 * it.data_type().size_bytes() as u64);
+            assert_eq!(Memory::bytes(&portion, job.capacity(1)), bytes.sum::<u64>());
+        }
+    }
 }

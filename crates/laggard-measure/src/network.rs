@@ -29,7 +29,7 @@ mod feed_forward;
 mod gemm;
 mod head;
 
-use crate::memory::{Index, Memory, Region};
+use crate::memory::{Index, Memory, Region, updated};
 use crate::portion::Portion;
 use crate::shape::Weight;
 use crate::tokens::{Tokens, share};
@@ -37,6 +37,7 @@ pub(crate) use exchange::{next, previous};
 use gemm::{Gemm, No, Yes, added, gemm};
 use laggard_backend::{BackendError, Kernel, Matrix, Slice};
 use laggard_schedule::{Part, Phase};
+use laggard_types::DataType;
 use std::ops::Range;
 
 /// Kernels, or why a matrix does not fit its memory.
@@ -151,24 +152,30 @@ impl Network {
 
     /// One update of all parameters that this rank updates.
     pub(crate) fn optimizer(&self, learning_rate: f32) -> Kernels {
-        let of_bucket = |bucket: &crate::portion::PlacedBucket| {
-            let (parameters, gradients, range) = match bucket.shard {
-                Some(_) => (
-                    Region::ParameterShards,
-                    Region::GradientShards,
-                    &bucket.sharded,
-                ),
-                None => (Region::Parameters, Region::Gradients, &bucket.range),
+        let mut kernels = Vec::new();
+        for bucket in &self.portion.buckets {
+            let (parameters, gradients, range) = updated(bucket);
+            let parameters = self.flat(parameters, range.clone())?;
+            let is_main = parameters.data_type() == DataType::F32;
+            let main = match is_main {
+                true => parameters.clone(),
+                false => self.flat(Region::MainParameters, bucket.moments.clone())?,
             };
-            Ok(Kernel::Adam {
-                parameters: self.flat(parameters, range.clone())?,
-                gradients: self.flat(gradients, range.clone())?,
+            kernels.push(Kernel::Adam {
+                parameters: main.clone(),
+                gradients: self.flat(gradients, range)?,
                 first_moments: self.flat(Region::FirstMoments, bucket.moments.clone())?,
                 second_moments: self.flat(Region::SecondMoments, bucket.moments.clone())?,
                 learning_rate,
-            })
-        };
-        self.portion.buckets.iter().map(of_bucket).collect()
+            });
+            if !is_main {
+                kernels.push(Kernel::Copy {
+                    from: main,
+                    to: parameters,
+                });
+            }
+        }
+        Ok(kernels)
     }
 
     /// The squared norm of the gradients that this rank updates with.
@@ -176,10 +183,8 @@ impl Network {
         let norm = self.matrix(Region::Norm, (0, 0), 1, 1)?;
         let mut kernels = Vec::new();
         for (index, bucket) in self.portion.buckets.iter().enumerate() {
-            let slice = match bucket.shard {
-                Some(_) => self.flat(Region::GradientShards, bucket.sharded.clone())?,
-                None => self.flat(Region::Gradients, bucket.range.clone())?,
-            };
+            let (_, gradients, range) = updated(bucket);
+            let slice = self.flat(gradients, range)?;
             let (rows, columns) = (slice.len, 1);
             let gradients = Matrix {
                 slice,
@@ -405,7 +410,7 @@ impl Network {
 
     /// Where activations that backward needs are kept.
     fn kept(&self, layer: usize, batch: &Batch) -> Index {
-        match self.portion.recompute {
+        match self.portion.recomputed.contains(&layer) {
             true => (0, 0),
             false => {
                 let chunk = self.portion.chunk_of(layer);

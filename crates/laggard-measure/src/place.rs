@@ -2,8 +2,8 @@
 
 use crate::{MeasureError, Settings};
 use crate::{cpu_quota, processors, telemetry};
-use laggard_backend::{Messenger, messenger};
-use laggard_types::Rank;
+use laggard_backend::{DeviceDescription, DeviceKind, Messenger, messenger};
+use laggard_types::{DataType, Rank};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -31,6 +31,36 @@ pub(crate) struct Report {
     pub numa_node: Option<u32>,
     /// Share of their time that was in use just before the run, while this run waited.
     pub other_load: Option<f64>,
+    /// What the rank computes on, where that is no processor of the host.
+    pub accelerator: Option<Accelerator>,
+}
+
+/// An accelerator, as its rank reports it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Accelerator {
+    /// Product name, as its driver gives it.
+    pub name: String,
+    /// Bytes of its memory.
+    pub memory_bytes: Option<u64>,
+    /// Names of the types that it computes in.
+    pub computes_in: Vec<String>,
+}
+
+impl Accelerator {
+    fn of(device: &DeviceDescription) -> Option<Self> {
+        (device.kind == DeviceKind::Gpu).then(|| Self {
+            name: device.name.clone(),
+            memory_bytes: device.memory_bytes,
+            computes_in: names(&device.computes_in),
+        })
+    }
+}
+
+/// What a rank without an accelerator computes in.
+const PROCESSORS_COMPUTE_IN: [DataType; 1] = [DataType::F32];
+
+fn names(types: &[DataType]) -> Vec<String> {
+    types.iter().map(|it| it.name().to_owned()).collect()
 }
 
 impl Report {
@@ -46,6 +76,22 @@ impl Report {
             numa_node: first.and_then(|cpu| processors::numa_node(*cpu)),
             other_load,
             allowed_cpus,
+            accelerator: None,
+        }
+    }
+
+    /// Name of what the rank computes on.
+    pub(crate) fn device(&self) -> &str {
+        self.accelerator
+            .as_ref()
+            .map_or(&self.processor, |accelerator| &accelerator.name)
+    }
+
+    /// Names of the types that the rank computes in.
+    pub(crate) fn computes_in(&self) -> Vec<String> {
+        match &self.accelerator {
+            Some(accelerator) => accelerator.computes_in.clone(),
+            None => names(&PROCESSORS_COMPUTE_IN),
         }
     }
 
@@ -99,6 +145,35 @@ impl Places {
             cpu_of_rank: assign(&reports),
             reports,
         }
+    }
+
+    /// The same ranks on the devices that they have by now. Collective.
+    ///
+    /// # Errors
+    /// As [`Places::exchange`].
+    pub(crate) fn exchange_devices(
+        mut self,
+        own: &DeviceDescription,
+        messenger: &dyn Messenger,
+        deadline: Instant,
+    ) -> Result<Self, MeasureError> {
+        let rank = messenger.rank();
+        let own = serde_json::to_vec(&Accelerator::of(own)).map_err(|error| unreadable(&error))?;
+        let all = messenger::all_gather(messenger, &own, deadline)
+            .map_err(|source| MeasureError::Start { rank, source })?;
+        for (report, bytes) in self.reports.iter_mut().zip(&all) {
+            report.accelerator =
+                serde_json::from_slice(bytes).map_err(|error| unreadable(&error))?;
+        }
+        Ok(self)
+    }
+
+    /// The ranks of this process on devices that they have.
+    pub(crate) fn on<'a>(mut self, devices: impl Iterator<Item = &'a DeviceDescription>) -> Self {
+        for (report, device) in self.reports.iter_mut().zip(devices) {
+            report.accelerator = Accelerator::of(device);
+        }
+        self
     }
 
     /// Those of some consecutive ranks, which are then numbered from 0. They keep the processors
@@ -219,6 +294,7 @@ mod tests {
             cpu_quota: None,
             numa_node: None,
             other_load: None,
+            accelerator: None,
         }
     }
 

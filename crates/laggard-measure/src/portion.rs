@@ -4,11 +4,9 @@
 use crate::MeasureError;
 use crate::shape::{Experts, Shape, Weight};
 use crate::tokens::Routing;
-use laggard_schedule::{
-    Bucket, Layout, ModelWork, Recompute, Zero, buckets, chunks, passes, slots,
-};
+use laggard_schedule::{Bucket, Layout, ModelWork, Zero, buckets, chunks, passes, slots};
 use laggard_types::Rank;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// A place among ranks that share something.
@@ -48,8 +46,8 @@ pub(crate) struct Portion {
     pub expert: Seat,
     /// Whether the ranks of `tensor` share the tokens between the matrices too.
     pub sequence_parallel: bool,
-    /// Whether only the inputs of layers are kept for backward.
-    pub recompute: bool,
+    /// Layers of which only the inputs are kept for backward.
+    pub recomputed: BTreeSet<usize>,
     /// Whether gradients are reduced after each micro-batch.
     pub reduces_each_micro_batch: bool,
     /// Layers of each piece, the head included.
@@ -92,13 +90,18 @@ impl Portion {
             context: seat(at.context, layout.context_parallel),
             expert,
             sequence_parallel: layout.sequence_parallel,
-            recompute: layout.recompute == Recompute::Layers,
+            recomputed: BTreeSet::new(),
             reduces_each_micro_batch: layout.zero >= Zero::Gradients,
             chunks: layers.into_iter().map(range).collect(),
             slots: slots.into_iter().map(|slots| slots as usize).collect(),
             buckets: Vec::new(),
             weights: BTreeMap::new(),
         };
+        for piece in &portion.chunks {
+            let layers = piece.start..piece.end.min(portion.model.layers);
+            let again = layers.filter(|layer| layout.computes_again((layer - piece.start) as u32));
+            portion.recomputed.extend(again);
+        }
         for bucket in buckets(layout, work, at.pipeline)? {
             let index = match bucket.experts {
                 true => position / layout.expert_parallel,

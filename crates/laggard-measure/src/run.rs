@@ -7,7 +7,7 @@ use crate::rows::{Rows, sole};
 use crate::{MeasureError, Settings};
 use laggard_backend::World;
 use laggard_backend::threads::{ThreadOptions, worlds};
-use laggard_record::{Closing, RecordWriter, TimeBasis};
+use laggard_record::{Closing, Communication, RecordWriter, TimeBasis};
 use laggard_types::{FlopPerSecond, Seconds};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -60,6 +60,32 @@ pub fn run(settings: &Settings, hooks: &Hooks<'_>) -> Result<Summary, MeasureErr
     run_job(&Job::new(settings)?, hooks)
 }
 
+/// Runs a synthetic training job on ranks of this process that compute and communicate as the
+/// caller says, such as on GPUs: one world for each rank, in order. `communication` is what carries
+/// the collectives.
+///
+/// # Errors
+/// As [`run`]; and if there are other than one world for each rank.
+pub fn run_on(
+    settings: &Settings,
+    worlds: Vec<World>,
+    communication: Communication,
+    hooks: &Hooks<'_>,
+) -> Result<Summary, MeasureError> {
+    let ranks = settings.ranks();
+    if worlds.len() != ranks as usize {
+        return Err(MeasureError::Setting {
+            what: "the number of ranks",
+            value: ranks.to_string(),
+            why: format!("there are {} worlds", worlds.len()),
+            hint: "make one for each rank".to_owned(),
+        });
+    }
+    let devices: Vec<_> = worlds.iter().map(|it| it.device.description()).collect();
+    let job = Job::on(settings, &devices)?;
+    run_in(&job, worlds, communication, hooks)
+}
+
 /// Runs a job in a world of its own.
 pub(crate) fn run_job(job: &Job, hooks: &Hooks<'_>) -> Result<Summary, MeasureError> {
     let settings = &job.settings;
@@ -73,17 +99,19 @@ pub(crate) fn run_job(job: &Job, hooks: &Hooks<'_>) -> Result<Summary, MeasureEr
     };
     let worlds =
         worlds(ranks, &options).map_err(|source| MeasureError::Start { rank: 0, source })?;
-    run_in(job, worlds, hooks)
+    run_in(job, worlds, by_threads(), hooks)
 }
 
 /// Runs a job on given worlds, one per rank.
 pub(crate) fn run_in(
     job: &Job,
     worlds: Vec<World>,
+    communication: Communication,
     hooks: &Hooks<'_>,
 ) -> Result<Summary, MeasureError> {
     let peak = measured_peak(&worlds)?;
-    let manifest = manifest(job, &Findings::of_threads(job.settings.ranks(), peak))?;
+    let findings = Findings::of_process(job.settings.ranks(), peak, communication);
+    let manifest = manifest(job, &findings)?;
     let writer = Arc::new(RecordWriter::create(&job.settings.record, &manifest)?);
     let rows = Rows::Writer(Arc::clone(&writer));
     let begin = Instant::now();
@@ -107,6 +135,14 @@ pub(crate) fn run_in(
         elapsed: Seconds(begin.elapsed().as_secs_f64()),
         measured_peak: peak,
     })
+}
+
+/// Collectives of ranks that are threads of one process.
+pub(crate) fn by_threads() -> Communication {
+    Communication {
+        backend: "threads".to_owned(),
+        progress: "by a thread of each rank".to_owned(),
+    }
 }
 
 /// The best of all ranks' peaks: ranks run on equal processors, and noise only lowers it.

@@ -3,6 +3,7 @@
 use crate::{ClassShare, Fault, MeasureError};
 use laggard_schedule::Layout;
 use laggard_specs::Model;
+use laggard_types::DataType;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ pub struct Settings {
     pub sequence_length: u32,
     /// Sequences of a micro-batch.
     pub micro_batch_sequences: u32,
+    /// What weights, activations and gradients are kept and exchanged in: `f32`, or `bf16` or
+    /// `f16` where the device computes in them. The optimizer's own numbers are `f32`.
+    pub data_type: DataType,
     /// Steps to run.
     pub steps: u32,
     /// Seed of parameters, tokens and faults.
@@ -60,6 +64,7 @@ impl Settings {
             layout: Layout::data_parallel(ranks, 1),
             sequence_length: length.unwrap_or(Self::DEFAULT_LENGTH),
             micro_batch_sequences: 1,
+            data_type: DataType::F32,
             steps: Self::DEFAULT_STEPS,
             seed: 1,
             timeout: Self::DEFAULT_TIMEOUT,
@@ -101,6 +106,17 @@ impl Settings {
             "--emulate-hosts",
             (self.emulate_hosts, ranks),
         )?;
+        if !matches!(
+            self.data_type,
+            DataType::F32 | DataType::Bf16 | DataType::F16
+        ) {
+            return Err(MeasureError::Setting {
+                what: "the data type",
+                value: self.data_type.name().to_owned(),
+                why: "no layer computes in it".to_owned(),
+                hint: "give --data-type f32, bf16 or f16".to_owned(),
+            });
+        }
         if self.timeout.is_zero() {
             return Err(MeasureError::Setting {
                 what: "the time limit",

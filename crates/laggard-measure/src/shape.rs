@@ -1,7 +1,6 @@
 //! The matrices of the synthetic transformer. Knows sizes, no memory and no ranks.
 
-/// Bytes of an element: the job computes in `f32`.
-pub(crate) const ELEMENT_BYTES: u64 = 4;
+use laggard_types::DataType;
 
 /// Sizes of a decoder-only transformer without biases, norms and activation functions, or of the
 /// part of each layer that one rank holds.
@@ -25,6 +24,8 @@ pub(crate) struct Shape {
     pub vocabulary: usize,
     /// The mixture of experts in place of the feed-forward part.
     pub experts: Option<Experts>,
+    /// What weights, activations and gradients are kept and exchanged in.
+    pub element: DataType,
 }
 
 /// A mixture of experts.

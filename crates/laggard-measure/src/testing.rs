@@ -1,7 +1,9 @@
 //! Small jobs for this crate's tests.
 
 use crate::Settings;
+use laggard_backend::{DeviceDescription, DeviceKind};
 use laggard_specs::{Experts, Model, Tables};
+use laggard_types::{ClockDomain, DataType};
 use std::path::PathBuf;
 
 /// A model of the tables.
@@ -47,5 +49,18 @@ pub(crate) fn tiny_mixture() -> Model {
             bias: false,
         }),
         ..tiny_model()
+    }
+}
+
+/// A GPU of this name that computes in `bf16` and `f16`.
+pub(crate) fn gpu(name: &str) -> DeviceDescription {
+    DeviceDescription {
+        name: name.to_owned(),
+        kind: DeviceKind::Gpu,
+        computes_in: vec![DataType::Bf16, DataType::F16],
+        memory_bytes: Some(1 << 36),
+        clock: ClockDomain::HostMonotonic,
+        measured_peak: None,
+        bound_cpu: None,
     }
 }

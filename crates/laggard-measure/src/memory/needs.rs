@@ -4,6 +4,7 @@ use super::{Capacity, Index, Region};
 use crate::portion::Portion;
 use crate::shape::Experts;
 use crate::tokens::share;
+use laggard_types::DataType;
 
 /// Buffers of one region.
 pub(super) struct Need {
@@ -11,6 +12,7 @@ pub(super) struct Need {
     pub(super) indices: Vec<Index>,
     /// Elements of each.
     pub(super) elements: usize,
+    pub(super) data_type: DataType,
 }
 
 /// Sizes that a rank's buffers are products of.
@@ -63,6 +65,9 @@ impl Sizes<'_> {
         self.one(Region::FirstMoments, moments);
         self.one(Region::SecondMoments, moments);
         self.one(Region::Norm, 1);
+        if self.portion.model.element != DataType::F32 {
+            self.one(Region::MainParameters, moments);
+        }
         if sharded > 0 {
             self.one(Region::ParameterShards, sharded);
             self.one(Region::GradientShards, sharded);
@@ -178,11 +183,15 @@ impl Sizes<'_> {
         let mut indices = Vec::new();
         for (chunk, range) in self.portion.chunks.iter().enumerate() {
             for slot in 0..self.portion.slots[chunk] {
-                indices.extend((range.start..range.end.min(layers)).map(|layer| (layer, slot)));
+                let kept = (range.start..range.end.min(layers))
+                    .filter(|layer| !self.portion.recomputed.contains(layer));
+                indices.extend(kept.map(|layer| (layer, slot)));
             }
         }
-        if self.portion.recompute {
-            indices = vec![(0, 0)];
+        // Layers that are computed again share one, which is not the first layer's own: where any
+        // is computed again, so is the first of each piece.
+        if !self.portion.recomputed.is_empty() {
+            indices.push((0, 0));
         }
         self.many(region, indices, elements);
     }
@@ -196,6 +205,13 @@ impl Sizes<'_> {
             region,
             indices,
             elements,
+            data_type: match region {
+                Region::MainParameters
+                | Region::FirstMoments
+                | Region::SecondMoments
+                | Region::Norm => DataType::F32,
+                _ => self.portion.model.element,
+            },
         });
     }
 }

@@ -5,6 +5,7 @@ use crate::Settings;
 use crate::manifest::{Findings, manifest};
 use crate::memory::Region;
 use crate::portion::Portion;
+use crate::run::by_threads;
 use crate::shape::Weight;
 use crate::testing;
 use laggard_backend::Slice;
@@ -17,11 +18,8 @@ fn after_steps<T: Send>(settings: &Settings, look: impl Fn(&Network) -> T + Send
     let job = Job::new(settings).unwrap();
     let peak = FlopPerSecond(1e9);
     let dir = tempfile::tempdir().unwrap();
-    let record = RecordWriter::create(
-        dir.path(),
-        &manifest(&job, &Findings::of_threads(job.settings.ranks(), peak)).unwrap(),
-    )
-    .unwrap();
+    let findings = Findings::of_process(job.settings.ranks(), peak, by_threads());
+    let record = RecordWriter::create(dir.path(), &manifest(&job, &findings).unwrap()).unwrap();
     let worlds = worlds(settings.ranks(), &ThreadOptions::default()).unwrap();
     let shape = &job.shape;
     let embedding = Embedding::new(settings.seed, shape.vocabulary, shape.hidden);
@@ -165,6 +163,8 @@ fn ranks_that_share_layers_compute_the_same() {
         "dp1,tp2,sp",
         "dp1,tp2,sp,recompute",
         "dp1,tp2,recompute",
+        "dp1,tp2,recompute1",
+        "dp1,tp2,sp,recompute3",
     ] {
         check(&settings(text, &[2]));
     }
@@ -178,6 +178,8 @@ fn pipelines_compute_the_same() {
         "dp2,pp2",
         "dp1,pp2,vp2",
         "dp1,pp3,recompute",
+        "dp1,pp2,recompute1",
+        "dp1,pp2,vp2,recompute1",
     ] {
         check(&settings(text, &[4]));
     }
@@ -228,6 +230,7 @@ fn products_compute_the_same() {
         "dp2,pp2,zero2",
         "dp2,pp2,zero3",
         "dp1,tp2,pp2,cp2,sp,recompute",
+        "dp1,tp2,pp2,cp2,sp,recompute1",
     ] {
         check(&settings(text, &[4]));
     }

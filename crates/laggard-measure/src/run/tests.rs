@@ -1,7 +1,9 @@
-//! Whole runs: what is in the record, what faults and classes do to CPU times, and how runs end.
+//! Whole runs: what is in the record, what faults and classes do to the work, and how runs end.
+
+mod faults;
 
 use super::*;
-use crate::{ClassShare, testing};
+use crate::testing;
 use laggard_backend::{BackendError, Call, Communicator, Launch, Task, Token};
 use laggard_record::{ClosingStatus, Record, RecordError, StepWork};
 use laggard_schedule::{Layout, OperationKind, Phase, Recompute, Zero};
@@ -54,8 +56,7 @@ impl Ran {
         counts
     }
 
-    /// CPU seconds of a rank in operations of a phase, in the step that took least: disturbances
-    /// only add, and what is injected here is the same in every step.
+    /// CPU seconds of a rank in operations of a phase, in the step that took least.
     fn cpu(&self, rank: Rank, phase: Phase) -> f64 {
         let schedule = &self.record.manifest.schedule;
         let mut by_step: BTreeMap<i32, f64> = BTreeMap::new();
@@ -96,29 +97,11 @@ impl Ran {
     }
 }
 
-/// A job of some milliseconds a step, so that arithmetic outweighs what is around it.
-fn worth_timing(ranks: u32) -> Settings {
-    Settings {
-        model: testing::model("tiny"),
-        layout: Layout::data_parallel(ranks, 1),
-        sequence_length: 64,
-        ..testing::settings(ranks, 48)
-    }
-}
-
 fn with_fault(settings: Settings, spec: &str) -> Settings {
     Settings {
         faults: vec![spec.parse().unwrap()],
         ..settings
     }
-}
-
-/// Checks a ratio of CPU times. The band is wide enough for shared caches and clocks, and leaves
-/// out having no effect.
-#[track_caller]
-fn assert_ratio(found: f64, expect: f64) {
-    let band = expect * 0.7..expect * 1.45;
-    assert!(band.contains(&found), "{found} instead of about {expect}");
 }
 
 #[test]
@@ -162,6 +145,7 @@ fn random_layout(rng: &mut Rng, most: u64) -> Settings {
         };
         if pick(&[0, 1]) == 1 {
             layout.recompute = Recompute::Layers;
+            layout.recompute_layers = Some(pick(&[0, 1, 2])).filter(|layers| *layers > 0);
         }
         let shares: Vec<u32> = (0..layout.data_parallel)
             .map(|_| pick(&[1, 2, 4]))
@@ -222,59 +206,6 @@ fn more_ranks_than_processors_run_on_a_virtual_clock() {
         processors,
         "each rank has a processor of its own"
     );
-}
-
-#[test]
-fn a_class_of_half_the_rate_does_twice_the_arithmetic() {
-    let class = |name: &str, relative_rate| ClassShare {
-        name: name.to_owned(),
-        ranks: 1,
-        relative_rate,
-        source: "a test".to_owned(),
-    };
-    let classes = vec![class("fast", 1.0), class("slow", 0.5)];
-    let ran = ran(
-        &Settings {
-            classes,
-            ..worth_timing(2)
-        },
-        &QUIET,
-    );
-    for phase in [Phase::Forward, Phase::Backward, Phase::Optimizer] {
-        assert_ratio(ran.cpu(1, phase) / ran.cpu(0, phase), 2.0);
-    }
-    let manifest = &ran.record.manifest;
-    let peaks: Vec<f64> = manifest
-        .classes
-        .iter()
-        .filter_map(|it| it.peak.as_ref())
-        .map(|it| it.flop_per_s)
-        .collect();
-    assert!((peaks[0] / peaks[1] - 2.0).abs() < 1e-9);
-    assert!(manifest.classes.iter().all(|class| class.emulated));
-    assert_eq!(manifest.ranks[1].class, 1);
-}
-
-#[test]
-fn faults_cost_cpu_time_where_they_are_put() {
-    let ratio = |ran: &Ran, phase| ran.cpu(1, phase) / ran.cpu(0, phase);
-    let slow = ran(&with_fault(worth_timing(2), "slow-rank:1:3"), &QUIET);
-    assert_ratio(ratio(&slow, Phase::Forward), 3.0);
-    assert_ratio(ratio(&slow, Phase::Backward), 3.0);
-    let backward = ran(&with_fault(worth_timing(2), "slow-backward:1:2"), &QUIET);
-    assert_ratio(ratio(&backward, Phase::Forward), 1.0);
-    assert_ratio(ratio(&backward, Phase::Backward), 2.0);
-    assert_ratio(ratio(&backward, Phase::Optimizer), 1.0);
-    let pause = ran(&with_fault(worth_timing(2), "pause:1:30@1"), &QUIET);
-    assert_ratio(pause.cpu(1, Phase::Input) / 0.03, 1.0);
-    assert!(pause.cpu(0, Phase::Input) < 0.01);
-    assert_ratio(ratio(&pause, Phase::Forward), 1.0);
-    let never_yet = ran(
-        &with_fault(worth_timing(2), "slow-rank:1:3+from=47"),
-        &QUIET,
-    );
-    assert_ratio(ratio(&never_yet, Phase::Forward), 1.0);
-    assert_eq!(slow.record.injected_faults().len(), 1);
 }
 
 #[test]
@@ -429,7 +360,7 @@ fn broken(fate: Fate, timeout: Duration) -> (MeasureError, Record, tempfile::Tem
             messenger,
         },
     );
-    let error = run_in(&job, worlds, &QUIET).unwrap_err();
+    let error = run_in(&job, worlds, by_threads(), &QUIET).unwrap_err();
     (error, Record::open(&settings.record).unwrap(), dir)
 }
 
@@ -444,7 +375,7 @@ fn a_rank_that_panics_ends_all() {
 
 #[test]
 fn a_rank_that_stays_away_is_named() {
-    let (error, record, _dir) = broken(Fate::StaysAway, Duration::from_millis(300));
+    let (error, record, _dir) = broken(Fate::StaysAway, Duration::from_secs(5));
     let MeasureError::Operation {
         ref operation,
         ref source,
