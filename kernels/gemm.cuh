@@ -27,15 +27,19 @@ struct BlockTile {
     u32 column;
 };
 
-// Where this block's tile begins. Blocks with neighbouring numbers, which run at the same time,
-// take tiles of eight rows of tiles, column by column, so that they find each other's operands in
-// L2.
-template <u32 kRows, u32 kColumns> DEVICE BlockTile block_tile(const GemmArguments& g) {
+template <u32 kRows, u32 kColumns> DEVICE u32 tile_count(const GemmArguments& g) {
+    return (g.rows + kRows - 1) / kRows * ((g.columns + kColumns - 1) / kColumns);
+}
+
+// Where a tile begins. Neighbouring numbers, which are computed at the same time, are of eight rows of
+// tiles, column by column, so that they find each other's operands in L2.
+template <u32 kRows, u32 kColumns>
+DEVICE BlockTile numbered_tile(const GemmArguments& g, u32 number) {
     const u32 down = (g.rows + kRows - 1) / kRows;
     const u32 across = (g.columns + kColumns - 1) / kColumns;
-    const u32 band = blockIdx.x / (8 * across);
+    const u32 band = number / (8 * across);
     const u32 height = min(8u, down - band * 8);
-    const u32 within = blockIdx.x % (8 * across);
+    const u32 within = number % (8 * across);
     return {(band * 8 + within % height) * kRows, within / height * kColumns};
 }
 

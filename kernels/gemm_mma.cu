@@ -91,7 +91,7 @@ template <bool kTransposeA, bool kTransposeB> DEVICE void gemm(const GemmArgumen
     const u32 kStageBytes = A::kBytes + B::kBytes;
     alignas(128) extern __shared__ u8 shared[];
 
-    const BlockTile tile = block_tile<kTileRows, kTileColumns>(g);
+    const BlockTile tile = numbered_tile<kTileRows, kTileColumns>(g, blockIdx.x);
     Reader<kTileRows, !kTransposeA> reader_a(g.a, g.stride_a, g.rows, g.depth, tile.row);
     Reader<kTileColumns, kTransposeB> reader_b(g.b, g.stride_b, g.columns, g.depth, tile.column);
     const u32 slices = (g.depth + kTileDepth - 1) / kTileDepth;

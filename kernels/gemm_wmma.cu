@@ -45,7 +45,7 @@ template <bool kTransposeA, bool kTransposeB> DEVICE void gemm(const GemmArgumen
     alignas(128) extern __shared__ u8 shared[];
     u16* stages = reinterpret_cast<u16*>(shared);
 
-    const BlockTile tile = block_tile<kTile, kTile>(g);
+    const BlockTile tile = numbered_tile<kTile, kTile>(g, blockIdx.x);
     const u32 warp = threadIdx.x / 32;
     const u32 warp_row = warp / (kTile / kWarpColumns) * kWarpRows;
     const u32 warp_column = warp % (kTile / kWarpColumns) * kWarpColumns;

@@ -82,6 +82,7 @@ impl Compiler {
         let source = Source {
             name: file.name,
             text: file.text,
+            target: module.target(architecture),
             options: module.options(architecture),
         };
         self.compiled(&source, architecture)
@@ -100,8 +101,7 @@ impl Compiler {
         let Some(cache) = &self.cache else {
             return nvrtc.compile(source, architecture);
         };
-        let generation = architecture.to_string();
-        let texts = [nvrtc.identity(), &generation, source.name, source.text];
+        let texts = [nvrtc.identity(), &source.target, source.name, source.text];
         let headers = HEADERS.iter().flat_map(|header| [header.name, header.text]);
         let options = source.options.iter().map(String::as_str);
         let key = Key::of(texts.into_iter().chain(headers).chain(options));

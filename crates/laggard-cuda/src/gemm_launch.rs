@@ -2,7 +2,7 @@
 //! operands' sizes, and how many blocks of which size compute a product. Knows addresses as numbers
 //! and reads none.
 
-use crate::{Architecture, CudaError, module};
+use crate::{Architecture, Argument, CudaError, KernelLaunch, Module, gemm_tma, module};
 use laggard_backend::Transpose;
 
 /// A row-major matrix in device memory.
@@ -76,38 +76,72 @@ pub struct GemmArguments {
     pub flags: u32,
 }
 
-/// One launch of a matrix kernel.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GemmLaunch {
-    /// The kernel's name.
-    pub entry: &'static str,
-    /// Its only argument.
-    pub arguments: GemmArguments,
-    /// Blocks, along x.
-    pub blocks: u32,
-    /// Threads of a block, along x.
-    pub threads: u32,
-    /// Dynamic shared memory of a block; more than a kernel has without asking for it.
-    pub shared_bytes: u32,
+/// Where a product is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The generation.
+    pub architecture: Architecture,
+    /// Multiprocessors of the device.
+    pub multiprocessors: u32,
 }
 
-/// Threads of a block in both files.
+/// Threads of a block of the kernels of `gemm_mma.cu` and `gemm_wmma.cu`.
 const THREADS: u32 = 256;
 const ACCUMULATE: u32 = 1;
 const RESULT_IS_F32: u32 = 2;
 /// So that no number of a row or column that a block computes overflows.
 const MOST_EXTENT: u32 = 1 << 30;
 
-impl GemmLaunch {
-    /// The launch that computes a product on a generation.
+impl Product {
+    /// The launch of a module's kernel that computes this product.
     ///
     /// # Errors
     /// [`CudaError::Product`] if shapes do not fit each other, addresses or strides are not
-    /// multiples of 16 bytes, or a matrix is empty or too large.
-    pub fn new(product: &Product, architecture: Architecture) -> Result<Self, CudaError> {
-        let (rows, depth) = extents(&product.a, product.transpose_a);
-        let (depth_of_b, columns) = extents(&product.b, product.transpose_b);
-        let c = &product.c;
+    /// multiples of 16 bytes, a matrix is empty or too large, or the module has no such product.
+    pub fn launch(&self, module: Module, place: Place) -> Result<KernelLaunch, CudaError> {
+        let entry = entry(self.transpose_a, self.transpose_b);
+        if !module.entries().contains(&entry) {
+            return Err(CudaError::Product {
+                why: format!("module {module} has no {entry}"),
+            });
+        }
+        let Some(operands) = module.operands() else {
+            return Err(CudaError::Product {
+                why: format!("module {module} multiplies no matrices"),
+            });
+        };
+        let arguments = self.arguments(operands.bytes())?;
+        let extents = (arguments.rows, arguments.columns);
+        if module.uses_copy_engine(place.architecture) {
+            let product = gemm_tma::tma_product(self, operands, arguments);
+            return Ok(KernelLaunch {
+                module,
+                entry,
+                blocks: gemm_tma::blocks(extents, place.multiprocessors)?,
+                threads: gemm_tma::THREADS,
+                shared_bytes: gemm_tma::SHARED_BYTES,
+                arguments: vec![Argument::TmaProduct(product)],
+            });
+        }
+        let tile = Tile::on(place.architecture);
+        Ok(KernelLaunch {
+            module,
+            entry,
+            blocks: tile.blocks(extents)?,
+            threads: THREADS,
+            shared_bytes: tile.shared_bytes,
+            arguments: vec![Argument::Product(arguments)],
+        })
+    }
+
+    /// The arguments of every engine that computes this product, with operands of so many bytes.
+    ///
+    /// # Errors
+    /// [`CudaError::Product`] as [`Product::launch`].
+    pub(crate) fn arguments(&self, operand_bytes: u32) -> Result<GemmArguments, CudaError> {
+        let (rows, depth) = extents(&self.a, self.transpose_a);
+        let (depth_of_b, columns) = extents(&self.b, self.transpose_b);
+        let c = &self.c;
         if depth != depth_of_b || rows != c.rows || columns != c.columns {
             return Err(CudaError::Product {
                 why: format!(
@@ -116,44 +150,25 @@ impl GemmLaunch {
                 ),
             });
         }
-        let result_bytes = match product.result {
-            ResultType::Half => 2,
-            ResultType::F32 => 4,
+        let (result_bytes, in_f32) = match self.result {
+            ResultType::Half => (2, 0),
+            ResultType::F32 => (4, RESULT_IS_F32),
         };
-        check_matrix("a", &product.a, 2)?;
-        check_matrix("b", &product.b, 2)?;
+        check_matrix("a", &self.a, operand_bytes)?;
+        check_matrix("b", &self.b, operand_bytes)?;
         check_matrix("c", c, result_bytes)?;
-        let tile = Tile::on(architecture);
-        let blocks =
-            u64::from(rows.div_ceil(tile.rows)) * u64::from(columns.div_ceil(tile.columns));
-        let accumulate = if product.accumulate { ACCUMULATE } else { 0 };
-        let in_f32 = match product.result {
-            ResultType::Half => 0,
-            ResultType::F32 => RESULT_IS_F32,
-        };
-        Ok(Self {
-            entry: entry(product.transpose_a, product.transpose_b),
-            arguments: GemmArguments {
-                a: product.a.address,
-                b: product.b.address,
-                c: c.address,
-                rows,
-                columns,
-                depth,
-                stride_a: product.a.row_stride,
-                stride_b: product.b.row_stride,
-                stride_c: c.row_stride,
-                scale: product.scale,
-                flags: accumulate | in_f32,
-            },
-            blocks: u32::try_from(blocks)
-                .ok()
-                .filter(|blocks| *blocks <= i32::MAX.unsigned_abs())
-                .ok_or_else(|| CudaError::Product {
-                    why: format!("{rows} x {columns} takes more blocks than a launch can have"),
-                })?,
-            threads: THREADS,
-            shared_bytes: tile.shared_bytes,
+        Ok(GemmArguments {
+            a: self.a.address,
+            b: self.b.address,
+            c: c.address,
+            rows,
+            columns,
+            depth,
+            stride_a: self.a.row_stride,
+            stride_b: self.b.row_stride,
+            stride_c: c.row_stride,
+            scale: self.scale,
+            flags: in_f32 | if self.accumulate { ACCUMULATE } else { 0 },
         })
     }
 }
@@ -180,6 +195,18 @@ impl Tile {
             columns: 256,
             shared_bytes: module::stages(architecture) * (128 + 256) * 32 * 2,
         }
+    }
+
+    /// One for each tile of the result.
+    fn blocks(&self, (rows, columns): (u32, u32)) -> Result<u32, CudaError> {
+        let blocks =
+            u64::from(rows.div_ceil(self.rows)) * u64::from(columns.div_ceil(self.columns));
+        u32::try_from(blocks)
+            .ok()
+            .filter(|blocks| *blocks <= i32::MAX.unsigned_abs())
+            .ok_or_else(|| CudaError::Product {
+                why: format!("{rows} x {columns} takes more blocks than a launch can have"),
+            })
     }
 }
 
@@ -253,15 +280,40 @@ mod tests {
         }
     }
 
+    const GEMM: Module = Module::Gemm(crate::HalfType::F16);
+
+    fn launch(module: Module, architecture: Architecture) -> Result<KernelLaunch, CudaError> {
+        let multiprocessors = 5;
+        product().launch(
+            module,
+            Place {
+                architecture,
+                multiprocessors,
+            },
+        )
+    }
+
     #[test]
     fn blocks_cover_the_result() {
-        let launch = GemmLaunch::new(&product(), Architecture::Sm90).unwrap();
-        assert_eq!(launch.entry, "gemm_nt");
-        assert_eq!(launch.blocks, 3 * 2);
-        assert_eq!(launch.arguments.depth, 40);
-        assert_eq!(launch.arguments.flags, ACCUMULATE | RESULT_IS_F32);
-        let launch = GemmLaunch::new(&product(), Architecture::Sm70).unwrap();
-        assert_eq!(launch.blocks, 3 * 3);
+        let launched = launch(GEMM, Architecture::Sm90).unwrap();
+        assert_eq!(launched.entry, "gemm_nt");
+        assert_eq!(launched.blocks, 3 * 2);
+        let [Argument::Product(arguments)] = launched.arguments[..] else {
+            panic!("{launched:?}");
+        };
+        assert_eq!(arguments.depth, 40);
+        assert_eq!(arguments.flags, ACCUMULATE | RESULT_IS_F32);
+        let launched = launch(GEMM, Architecture::Sm70).unwrap();
+        assert_eq!(launched.blocks, 3 * 3);
+        // Of these, no more than multiprocessors.
+        let tma = Module::GemmTma(crate::HalfType::F16);
+        assert_eq!(launch(tma, Architecture::Sm90).unwrap().blocks, 5);
+    }
+
+    #[test]
+    fn modules_without_a_product_are_refused() {
+        let error = launch(Module::Adam, Architecture::Sm90).unwrap_err();
+        assert!(error.to_string().contains("adam has no gemm_nt"), "{error}");
     }
 
     #[test]
@@ -269,7 +321,7 @@ mod tests {
         let check = |change: fn(&mut Product), expect: &str| {
             let mut product = product();
             change(&mut product);
-            let error = GemmLaunch::new(&product, Architecture::Sm90).unwrap_err();
+            let error = product.arguments(2).unwrap_err();
             assert!(error.to_string().contains(expect), "{error}");
         };
         check(|p| p.transpose_b = Transpose::No, "300 x 40 times 257 x 40");

@@ -3,8 +3,8 @@
 #![expect(unsafe_code, reason = "launches kernels")]
 
 use crate::{
-    Architecture, Argument, Compiler, CubinCache, CudaError, CudaLibrary, GemmArguments,
-    KernelLaunch, Launcher, Module, Surroundings, library,
+    Architecture, Argument, Compiler, CubinCache, CudaError, CudaLibrary, EncodedProduct,
+    GemmArguments, KernelLaunch, Launcher, Module, Surroundings, library,
 };
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr,
@@ -19,6 +19,7 @@ pub struct Gpu {
     stream: Arc<CudaStream>,
     name: String,
     architecture: Architecture,
+    multiprocessors: u32,
     compiler: Compiler,
     modules: Mutex<BTreeMap<Module, Arc<CudaModule>>>,
 }
@@ -54,6 +55,10 @@ impl Gpu {
             stream: context.new_stream().map_err(failed("making a stream"))?,
             name,
             architecture,
+            multiprocessors: context
+                .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+                .map_err(&asked)?
+                .unsigned_abs(),
             compiler: Compiler::open(surroundings, cache, Some(driver))?,
             modules: Mutex::default(),
         })
@@ -94,6 +99,10 @@ impl Launcher for Gpu {
         self.architecture
     }
 
+    fn multiprocessors(&self) -> u32 {
+        self.multiprocessors
+    }
+
     fn launch(
         &self,
         launch: &KernelLaunch,
@@ -120,13 +129,24 @@ impl Launcher for Gpu {
                 buffers.len()
             ),
         })?;
+        let encode = |argument: &Argument| match argument {
+            Argument::TmaProduct(product) => EncodedProduct::new(product).map(Some),
+            _ => Ok(None),
+        };
+        let encoded: Result<Vec<_>, _> = arguments.iter().map(encode).collect();
+        let encoded = encoded?;
         let mut builder = self.stream.launch_builder(&function);
-        for argument in &arguments {
+        for (argument, encoded) in arguments.iter().zip(&encoded) {
+            if let Some(encoded) = encoded {
+                builder.arg(encoded);
+                continue;
+            }
             match argument {
                 Argument::Buffer(value) | Argument::U32(value) => builder.arg(value),
                 Argument::U64(value) => builder.arg(value),
                 Argument::F32(value) => builder.arg(value),
                 Argument::Product(value) => builder.arg(value),
+                Argument::TmaProduct(_) => unreachable!("it was encoded"),
             };
         }
         let config = LaunchConfig {
@@ -159,6 +179,10 @@ fn resolved(argument: &Argument, addresses: &[u64]) -> Option<Argument> {
             c: at(product.c / 16)?,
             ..*product
         }),
+        Argument::TmaProduct(product) => {
+            let GemmArguments { a, b, c, .. } = product.product;
+            Argument::TmaProduct(product.at([at(a / 16)?, at(b / 16)?, at(c / 16)?]))
+        }
         other => *other,
     })
 }

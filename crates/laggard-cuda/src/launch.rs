@@ -1,6 +1,6 @@
 //! A launch of a kernel as data: the seam between what is computed and where.
 
-use crate::{Architecture, CudaError, GemmArguments, Module};
+use crate::{Architecture, CudaError, GemmArguments, Module, TmaProduct};
 
 /// How often a kernel runs, and with what.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,12 +32,18 @@ pub enum Argument {
     F32(f32),
     /// A product. Its addresses are sixteen times the numbers of buffers.
     Product(GemmArguments),
+    /// A product whose operands the copy engine brings; the same is true of its addresses.
+    TmaProduct(TmaProduct),
 }
 
 /// Executes launches, one at a time.
 pub trait Launcher {
     /// The generation that it executes kernels of.
     fn architecture(&self) -> Architecture;
+
+    /// Multiprocessors of the device: blocks that run at the same time where each has one for
+    /// itself.
+    fn multiprocessors(&self) -> u32;
 
     /// Executes a launch on copies of these buffers, waits for its end, and brings back what the
     /// buffers then hold.

@@ -1,7 +1,7 @@
 //! The kernels' sources, which are in `kernels/`, and the modules that they are compiled to: which
 //! file, for which element type, with which options. Compiles nothing.
 
-use crate::Architecture;
+use crate::{Architecture, MapElement, gemm_tma};
 use laggard_types::DataType;
 use std::fmt;
 
@@ -63,6 +63,9 @@ pub enum Module {
     /// Matrix products on tensor cores: `gemm_nn`, `gemm_nt`, `gemm_tn`, `gemm_tt`, named after
     /// which operand is transposed.
     Gemm(HalfType),
+    /// The same, with operands that the copy engine brings and the tensor cores take from shared
+    /// memory; sm_90. Has to pass its self-check on a device before it is used there.
+    GemmTma(HalfType),
     /// `copy`, `triad`, `add`, `fill`.
     Stream(ElementType),
     /// `fill_exact`, `verify_exact`.
@@ -94,10 +97,12 @@ macro_rules! source_file {
 }
 
 /// What modules include.
-pub const HEADERS: [SourceFile; 3] = [
+pub const HEADERS: [SourceFile; 5] = [
     source_file!("ptx.cuh"),
+    source_file!("ptx_async.cuh"),
     source_file!("element.cuh"),
     source_file!("gemm.cuh"),
+    source_file!("gemm_tma.cuh"),
 ];
 
 impl Module {
@@ -106,6 +111,9 @@ impl Module {
         let mut all = vec![Self::Gemm(HalfType::F16), Self::Adam, Self::Clock];
         if architecture.has_bf16() {
             all.push(Self::Gemm(HalfType::Bf16));
+        }
+        if architecture == Architecture::Sm90 {
+            all.extend([Self::GemmTma(HalfType::F16), Self::GemmTma(HalfType::Bf16)]);
         }
         for element in ElementType::ALL {
             if element != ElementType::Bf16 || architecture.has_bf16() {
@@ -122,7 +130,7 @@ impl Module {
     /// The names of its kernels.
     pub const fn entries(self) -> &'static [&'static str] {
         match self {
-            Self::Gemm(_) => &["gemm_nn", "gemm_nt", "gemm_tn", "gemm_tt"],
+            Self::Gemm(_) | Self::GemmTma(_) => &["gemm_nn", "gemm_nt", "gemm_tn", "gemm_tt"],
             Self::Stream(_) => &["copy", "triad", "add", "fill"],
             Self::Exact(_) => &["fill_exact", "verify_exact"],
             Self::Norm(_) => &["layer_norm"],
@@ -136,12 +144,37 @@ impl Module {
         match self {
             Self::Gemm(_) if architecture == Architecture::Sm70 => source_file!("gemm_wmma.cu"),
             Self::Gemm(_) => source_file!("gemm_mma.cu"),
+            Self::GemmTma(_) => source_file!("gemm_wgmma.cu"),
             Self::Stream(_) => source_file!("stream.cu"),
             Self::Exact(_) => source_file!("exact.cu"),
             Self::Norm(_) => source_file!("norm.cu"),
             Self::Adam => source_file!("adam.cu"),
             Self::Clock => source_file!("clock.cu"),
         }
+    }
+
+    /// The generation as its compiler is told of it: with the instructions that only this one has,
+    /// where the module needs them.
+    pub fn target(self, architecture: Architecture) -> String {
+        if self.uses_copy_engine(architecture) {
+            format!("{architecture}a")
+        } else {
+            architecture.to_string()
+        }
+    }
+
+    /// What the operands of its products are; `None` if it has none.
+    pub(crate) const fn operands(self) -> Option<MapElement> {
+        match self {
+            Self::Gemm(HalfType::F16) | Self::GemmTma(HalfType::F16) => Some(MapElement::F16),
+            Self::Gemm(HalfType::Bf16) | Self::GemmTma(HalfType::Bf16) => Some(MapElement::Bf16),
+            _ => None,
+        }
+    }
+
+    /// Whether its products' operands come by the copy engine.
+    pub(crate) fn uses_copy_engine(self, _architecture: Architecture) -> bool {
+        matches!(self, Self::GemmTma(_))
     }
 
     /// What its compiler is told, besides the generation.
@@ -151,6 +184,10 @@ impl Module {
             Self::Gemm(half) => {
                 options.push(half.element_type().option().to_owned());
                 options.push(format!("-DSTAGES={}", stages(architecture)));
+            }
+            Self::GemmTma(half) => {
+                options.push(half.element_type().option().to_owned());
+                options.push(format!("-DSTAGES={}", gemm_tma::STAGES));
             }
             Self::Stream(element) | Self::Exact(element) | Self::Norm(element) => {
                 options.push(element.option().to_owned());
@@ -168,6 +205,7 @@ impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, element) = match self {
             Self::Gemm(half) => ("gemm", Some(half.element_type())),
+            Self::GemmTma(half) => ("gemm tma", Some(half.element_type())),
             Self::Stream(element) => ("stream", Some(*element)),
             Self::Exact(element) => ("exact", Some(*element)),
             Self::Norm(element) => ("norm", Some(*element)),

@@ -14,6 +14,8 @@ pub struct Source<'a> {
     pub name: &'a str,
     /// Its text; it can include [`HEADERS`].
     pub text: &'a str,
+    /// The generation as NVRTC is told of it, such as `sm_80` or `sm_90a`.
+    pub target: String,
     /// Options besides the generation.
     pub options: Vec<String>,
 }
@@ -159,7 +161,7 @@ impl Nvrtc {
         architecture: Architecture,
     ) -> Result<Vec<u8>, CudaError> {
         let program = self.create(source)?;
-        let mut options = vec![format!("--gpu-architecture={architecture}")];
+        let mut options = vec![format!("--gpu-architecture={}", source.target)];
         options.extend(source.options.iter().cloned());
         let options = texts(options.iter().map(String::as_str));
         let addresses = addresses(&options);

@@ -16,8 +16,12 @@ use laggard_backend::Element;
 pub fn self_check(launcher: &dyn Launcher, module: Module) -> Result<(), CudaError> {
     let bench = Bench { launcher, module };
     match module {
-        Module::Gemm(HalfType::F16) => products::check::<f16>(&bench),
-        Module::Gemm(HalfType::Bf16) => products::check::<bf16>(&bench),
+        Module::Gemm(HalfType::F16) | Module::GemmTma(HalfType::F16) => {
+            products::check::<f16>(&bench)
+        }
+        Module::Gemm(HalfType::Bf16) | Module::GemmTma(HalfType::Bf16) => {
+            products::check::<bf16>(&bench)
+        }
         Module::Stream(ElementType::F32) => streams::check_streams::<f32>(&bench),
         Module::Stream(ElementType::F16) => streams::check_streams::<f16>(&bench),
         Module::Stream(ElementType::Bf16) => streams::check_streams::<bf16>(&bench),

@@ -3,7 +3,7 @@
 
 use super::{Bench, bytes};
 use crate::twin::{Operand, gemm, integer_at};
-use crate::{Argument, CudaError, DeviceMatrix, GemmLaunch, KernelLaunch, Product, ResultType};
+use crate::{CudaError, DeviceMatrix, Place, Product, ResultType};
 use laggard_backend::{Element, Transpose};
 
 /// A product of a shape, with one of its forms of result.
@@ -28,7 +28,7 @@ const TRANSPOSES: [Transpose; 2] = [Transpose::No, Transpose::Yes];
 const SCALE: f32 = 0.5;
 
 /// All four products: with several blocks, with more slices than there are stages, as small as it
-/// gets; and one with more rows of tiles than a band has.
+/// gets; one with more rows of tiles than a band has; and a deep one of several tiles.
 pub(super) fn check<T: Element>(bench: &Bench<'_>) -> Result<(), CudaError> {
     for transpose_a in TRANSPOSES {
         for transpose_b in TRANSPOSES {
@@ -55,7 +55,14 @@ pub(super) fn check<T: Element>(bench: &Bench<'_>) -> Result<(), CudaError> {
         result: ResultType::F32,
         accumulate: false,
     };
-    check_case::<T, f32>(bench, &bands)
+    check_case::<T, f32>(bench, &bands)?;
+    let deep = Case {
+        rows: 128 + 65,
+        columns: 256 + 77,
+        depth: 645,
+        ..bands
+    };
+    check_case::<T, f32>(bench, &deep)
 }
 
 fn check_case<T: Element, C: Element>(bench: &Bench<'_>, case: &Case) -> Result<(), CudaError> {
@@ -76,17 +83,13 @@ fn check_case<T: Element, C: Element>(bench: &Bench<'_>, case: &Case) -> Result<
         scale: SCALE,
         accumulate: case.accumulate,
     };
-    let launch = GemmLaunch::new(&product, bench.launcher.architecture())?;
-    let buffers = [bytes(&a.elements), bytes(&b.elements), bytes(&c.elements)];
-    let kernel = KernelLaunch {
-        module: bench.module,
-        entry: launch.entry,
-        blocks: launch.blocks,
-        threads: launch.threads,
-        shared_bytes: launch.shared_bytes,
-        arguments: vec![Argument::Product(launch.arguments)],
+    let place = Place {
+        architecture: bench.launcher.architecture(),
+        multiprocessors: bench.launcher.multiprocessors(),
     };
-    let found = bench.launcher.launch(&kernel, &buffers)?;
+    let launch = product.launch(bench.module, place)?;
+    let buffers = [bytes(&a.elements), bytes(&b.elements), bytes(&c.elements)];
+    let found = bench.launcher.launch(&launch, &buffers)?;
     bench.expect(found[..2] == buffers[..2], || {
         format!("{} wrote to an operand: {case:?}", launch.entry)
     })?;

@@ -71,6 +71,19 @@ template <> struct Argument<GemmArguments> {
 };
 #endif
 
+#ifdef OF_TMA_PRODUCTS
+template <> struct Argument<TmaProduct> {
+    static TmaProduct read() {
+        TmaProduct t = read_as<TmaProduct>();
+        for (TensorMap* map : {&t.a, &t.b, &t.c}) {
+            map->address = static_cast<u8*>(address(reinterpret_cast<u64>(map->address) / 16));
+        }
+        t.product.c = address(reinterpret_cast<u64>(t.product.c) / 16);
+        return t;
+    }
+};
+#endif
+
 template <typename... T> static void launch(void (*kernel)(T...)) {
     // In braces, arguments are read from the first to the last.
     std::tuple<std::remove_const_t<T>...> arguments{Argument<std::remove_const_t<T>>::read()...};
@@ -83,6 +96,8 @@ template <typename... T> static void launch(void (*kernel)(T...)) {
 int main() {
     machine.backwards = read_as<u32>();
     machine.early = read_as<u32>();
+    machine.random = read_as<u32>();
+    machine.defect = read_as<u32>();
     machine.blocks = read_as<u32>();
     machine.threads.resize(read_as<u32>());
     machine.shared_bytes = read_as<u32>();

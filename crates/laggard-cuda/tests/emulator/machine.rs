@@ -3,6 +3,7 @@
 
 use laggard_cuda::{
     Architecture, Argument, CudaError, GemmArguments, HEADERS, KernelLaunch, Launcher, Module,
+    TensorMap,
 };
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
@@ -11,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 const PTX: &str = include_str!("ptx.cuh");
+const PTX_ASYNC: &str = include_str!("ptx_async.cuh");
 const LAUNCHER: &str = include_str!("launcher.cpp");
 
 /// The kernels of one module, and how they are executed.
@@ -18,6 +20,33 @@ pub(crate) struct Machine {
     program: PathBuf,
     architecture: Architecture,
     order: Order,
+    defect: u32,
+}
+
+/// A mistake that a kernel could have: what stands in its source, and what stood there instead.
+#[derive(Debug)]
+pub(crate) enum Defect {
+    /// Of statements.
+    Statement(&'static str, &'static str),
+    /// Of an expression.
+    Expression(&'static str, &'static str),
+}
+
+impl Defect {
+    /// Puts the mistake into a source, where it is made if the launch says its number.
+    fn put(&self, number: usize, source: &str) -> String {
+        let (from, to) = match self {
+            Self::Statement(right, wrong) => (
+                right,
+                format!("if (machine.defect == {number}) {{ {wrong} }} else {{ {right} }}"),
+            ),
+            Self::Expression(right, wrong) => (
+                right,
+                format!("(machine.defect == {number} ? ({wrong}) : ({right}))"),
+            ),
+        };
+        source.replace(from, &to)
+    }
 }
 
 /// In which order threads run and copies arrive: what a GPU leaves open.
@@ -27,6 +56,9 @@ pub(crate) struct Order {
     pub(crate) backwards: bool,
     /// Copies arrive when they begin, and not when they are waited for.
     pub(crate) early: bool,
+    /// If not 0, threads and whatever the hardware does by itself take turns at random; the number
+    /// begins the sequence.
+    pub(crate) random: u32,
 }
 
 impl Machine {
@@ -36,18 +68,36 @@ impl Machine {
         architecture: Architecture,
         order: Order,
     ) -> Result<Self, String> {
+        Self::with_defects(module, architecture, order, &[])
+    }
+
+    /// The same with mistakes, of which none is made until [`Machine::make`].
+    pub(crate) fn with_defects(
+        module: Module,
+        architecture: Architecture,
+        order: Order,
+        defects: &[Defect],
+    ) -> Result<Self, String> {
         /// Tests that want the same program wait for the first that builds it.
         static BUILDING: Mutex<()> = Mutex::new(());
         let _turn = BUILDING.lock().map_err(|error| error.to_string())?;
         let file = module.source(architecture);
         let mut files = vec![
             ("ptx.cuh", PTX.to_owned()),
+            ("ptx_async.cuh", PTX_ASYNC.to_owned()),
             ("launcher.cpp", LAUNCHER.to_owned()),
         ];
         for source in HEADERS.into_iter().chain([file]) {
-            if source.name != "ptx.cuh" {
+            if !source.name.starts_with("ptx") {
                 files.push((source.name, without_memory_spaces(source.text)));
             }
+        }
+        for (number, defect) in (1..).zip(defects) {
+            let before = files.clone();
+            for (_, text) in &mut files[3..] {
+                *text = defect.put(number, text);
+            }
+            assert!(files != before, "defect {number} has no place");
         }
         let entries: String = module
             .entries()
@@ -67,8 +117,10 @@ impl Machine {
         ];
         let own = module.options(architecture).into_iter();
         options.extend(own.filter(|option| option.starts_with("-D")));
-        if matches!(module, Module::Gemm(_)) {
-            options.push("-DOF_PRODUCTS".to_owned());
+        match module {
+            Module::Gemm(_) => options.push("-DOF_PRODUCTS".to_owned()),
+            Module::GemmTma(_) => options.push("-DOF_TMA_PRODUCTS".to_owned()),
+            _ => {}
         }
         let mut hash = DefaultHasher::new();
         (&files, &options).hash(&mut hash);
@@ -82,13 +134,29 @@ impl Machine {
             program,
             architecture,
             order,
+            defect: 0,
         })
+    }
+
+    /// The same machine in another order, making the mistake of this number, from 1.
+    pub(crate) fn make(&self, defect: u32, order: Order) -> Self {
+        Self {
+            program: self.program.clone(),
+            architecture: self.architecture,
+            order,
+            defect,
+        }
     }
 }
 
 impl Launcher for Machine {
     fn architecture(&self) -> Architecture {
         self.architecture
+    }
+
+    /// Few, so that each block has several turns.
+    fn multiprocessors(&self) -> u32 {
+        2
     }
 
     fn launch(
@@ -101,6 +169,8 @@ impl Launcher for Machine {
         for number in [
             u32::from(self.order.backwards),
             u32::from(self.order.early),
+            self.order.random,
+            self.defect,
             launch.blocks,
             launch.threads,
             launch.shared_bytes,
@@ -122,9 +192,20 @@ impl Launcher for Machine {
                 Argument::U64(value) => input.extend(value.to_le_bytes()),
                 Argument::F32(value) => input.extend(u64::from(value.to_bits()).to_le_bytes()),
                 Argument::Product(product) => input.extend(bytes(product)),
+                Argument::TmaProduct(product) => {
+                    for map in [product.a, product.b, product.c] {
+                        input.extend(map_bytes(&map));
+                    }
+                    // To the alignment of the maps.
+                    input.extend(bytes(&product.product));
+                    input.resize(input.len() + 128 - size_of::<GemmArguments>(), 0);
+                }
             }
         }
-        let output = run(&self.program, input);
+        let output = run(&self.program, &input).map_err(|why| CudaError::Launch {
+            entry: launch.entry,
+            why,
+        })?;
         let mut rest = output.as_slice();
         let part = |buffer: &Vec<u8>| {
             let (part, after) = rest.split_at(buffer.len());
@@ -145,7 +226,24 @@ fn bytes(g: &GemmArguments) -> Vec<u8> {
     addresses.chain(rest.flat_map(u32::to_le_bytes)).collect()
 }
 
-fn run(program: &Path, input: Vec<u8>) -> Vec<u8> {
+/// `TensorMap` of `ptx_async.cuh` of this folder.
+fn map_bytes(map: &TensorMap) -> Vec<u8> {
+    let sizes = [
+        map.columns,
+        map.rows,
+        map.box_columns,
+        map.box_rows,
+        map.element.bytes(),
+    ];
+    let mut bytes = Vec::new();
+    bytes.extend(map.address.to_le_bytes());
+    bytes.extend(map.row_bytes.to_le_bytes());
+    bytes.extend(sizes.into_iter().flat_map(u32::to_le_bytes));
+    bytes.resize(128, 0);
+    bytes
+}
+
+fn run(program: &Path, input: &[u8]) -> Result<Vec<u8>, String> {
     let mut child = Command::new(program)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -154,13 +252,15 @@ fn run(program: &Path, input: Vec<u8>) -> Vec<u8> {
         .expect("the launcher starts");
     let mut pipe = child.stdin.take().expect("a pipe");
     // It reads all before it writes anything. What it leaves unread, its own words explain.
-    let written = pipe.write_all(&input);
+    let written = pipe.write_all(input);
     drop(pipe);
     let output = child.wait_with_output().expect("the launcher ends");
-    let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {words}", output.status);
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{}: {}", output.status, words.trim()));
+    }
     written.expect("all was read");
-    output.stdout
+    Ok(output.stdout)
 }
 
 /// Shared memory between kernels' launches is one array here, and what a block declares is static.

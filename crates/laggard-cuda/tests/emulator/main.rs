@@ -8,37 +8,70 @@
 mod machine;
 
 use laggard_cuda::{Architecture, ElementType, HalfType, Module, self_check};
-use machine::{Machine, Order};
+use machine::{Defect, Machine, Order};
+
+const fn order(backwards: bool, early: bool, random: u32) -> Order {
+    Order {
+        backwards,
+        early,
+        random,
+    }
+}
 
 /// Threads from the first, copies late; from the last; and copies that arrive at once.
 const ORDERS: [Order; 3] = [
-    Order {
-        backwards: false,
-        early: false,
-    },
-    Order {
-        backwards: true,
-        early: false,
-    },
-    Order {
-        backwards: true,
-        early: true,
-    },
+    order(false, false, 0),
+    order(true, false, 0),
+    order(true, true, 0),
 ];
 
-fn check(module: Module, architecture: Architecture, orders: &[Order]) {
+/// The same where more than copies goes on beside the threads; and everything at random.
+const ASYNCHRONOUS_ORDERS: [Order; 6] = [
+    order(false, false, 0),
+    order(true, false, 0),
+    order(false, true, 0),
+    order(true, true, 0),
+    order(false, false, 1),
+    order(false, false, 2),
+];
+
+/// What is there, or `None` after saying what is not.
+fn or_skip<T>(found: Result<T, String>) -> Option<T> {
     let required = std::env::var("LAGGARD_REQUIRE").unwrap_or_default();
     let is_required = required.split(',').any(|word| word == "cuda");
-    for order in orders {
-        match Machine::new(module, architecture, *order) {
-            Ok(machine) => self_check(&machine, module)
-                .unwrap_or_else(|error| panic!("{error}\nwith {order:?}")),
-            Err(gap) => {
-                assert!(!is_required, "{gap}\nand LAGGARD_REQUIRE asks for cuda");
-                eprintln!("SKIPPED: {gap}\nhint: install g++");
-            }
+    match found {
+        Ok(found) => Some(found),
+        Err(gap) => {
+            assert!(!is_required, "{gap}\nand LAGGARD_REQUIRE asks for cuda");
+            eprintln!("SKIPPED: {gap}\nhint: install g++");
+            None
         }
     }
+}
+
+fn check(module: Module, architecture: Architecture, orders: &[Order]) {
+    for order in orders {
+        if let Some(machine) = or_skip(Machine::new(module, architecture, *order)) {
+            self_check(&machine, module).unwrap_or_else(|error| panic!("{error}\nwith {order:?}"));
+        }
+    }
+}
+
+/// Each mistake is found, in one of the orders.
+fn check_that_defects_are_found(module: Module, architecture: Architecture, defects: &[Defect]) {
+    let machine = Machine::with_defects(module, architecture, ASYNCHRONOUS_ORDERS[0], defects);
+    let Some(machine) = or_skip(machine) else {
+        return;
+    };
+    self_check(&machine, module).unwrap_or_else(|error| panic!("without a defect: {error}"));
+    let mut missed = Vec::new();
+    for (number, defect) in (1..).zip(defects) {
+        let is_found = |order: &Order| self_check(&machine.make(number, *order), module).is_err();
+        if !ASYNCHRONOUS_ORDERS.iter().any(is_found) {
+            missed.push(defect);
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:#?}");
 }
 
 #[test]
@@ -63,6 +96,78 @@ fn products_of_f16_by_wmma() {
         Architecture::Sm70,
         &ORDERS[2..],
     );
+}
+
+#[test]
+fn products_by_wgmma() {
+    check(
+        Module::GemmTma(HalfType::Bf16),
+        Architecture::Sm90,
+        &ASYNCHRONOUS_ORDERS,
+    );
+    check(
+        Module::GemmTma(HalfType::F16),
+        Architecture::Sm90,
+        &ASYNCHRONOUS_ORDERS[..1],
+    );
+}
+
+/// What is easily wrong in a kernel that runs ahead of itself, and what the emulator is there to find.
+#[test]
+fn mistakes_of_wgmma_kernels_are_found() {
+    use Defect::{Expression, Statement};
+    let defects = [
+        // Nobody waits for a stage to be full, or empty, or waits for the wrong turn of it.
+        Statement("barrier_wait(&full[turn.stage], turn.parity);", ""),
+        Statement("barrier_wait(&empty[turn.stage], turn.parity ^ 1);", ""),
+        Expression("turn.parity ^ 1", "turn.parity"),
+        Statement("parity ^= 1;", ""),
+        // Barriers count something else than what comes, or the copy engine does not see them.
+        Expression("kConsumers * kGroup / 32", "kConsumers"),
+        Statement(
+            "barrier_arrive_expecting(filled, kStageBytes);",
+            "barrier_arrive_expecting(filled, A::kBytes);",
+        ),
+        Statement("barriers_publish();", ""),
+        // Products are not fenced, grouped or waited for.
+        Statement("products_begin();", ""),
+        Statement("products_commit();", ""),
+        Statement("products_wait<1>();", "products_wait<2>();"),
+        Statement("products_end(sums);", ""),
+        Expression("slice + step", "1"),
+        // A stage is given back while products still read it.
+        Statement(
+            "used = &empty[turn.stage];",
+            "release(&empty[turn.stage]); used = nullptr;",
+        ),
+        // Operands are described wrongly.
+        Expression("1ull << 62", "2ull << 62"),
+        Expression("step * 32", "step * 16"),
+        Statement(
+            "return operand(slice, 16, kGroupBytes) + at / 16;",
+            "return operand(slice, 16, kGroupBytes / 2) + at / 16;",
+        ),
+        Expression(
+            "operand(slice, kSquareBytes, kGroupBytes)",
+            "operand(slice, kGroupBytes, kSquareBytes)",
+        ),
+        Expression("step * (32 / kOperandBytes)", "step * 8"),
+        Expression(
+            "A::part(at, group * kGroupRows, step)",
+            "A::part(at, 0, step)",
+        ),
+        // Results overtake each other on their way through shared memory.
+        Statement("group_sync(1 + group, kGroup);", ""),
+        Statement("publish_writes();", ""),
+        Statement("copies_back_wait<1>();", ""),
+        Statement("copies_back_wait<0>();", ""),
+        Statement("copies_back_commit();", ""),
+        Expression("byte ^ row % 8 * 16", "byte"),
+        // More registers than there are.
+        Statement("registers_take<232>();", "registers_take<240>();"),
+    ];
+    let module = Module::GemmTma(HalfType::Bf16);
+    check_that_defects_are_found(module, Architecture::Sm90, &defects);
 }
 
 #[test]

@@ -8,13 +8,16 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <ucontext.h>
 #include <vector>
 
 #define __global__
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define DEVICE inline
 
 typedef unsigned char u8;
@@ -45,9 +48,26 @@ struct Copy {
 };
 
 // Where threads wait for each other.
-struct Barrier {
+struct Meeting {
     u32 arrived;
     u64 generation;
+};
+
+// Something that the hardware does at a time of its own, at the latest when it is waited for.
+struct Errand {
+    std::function<void()> run;
+    u64 group; // of those of its thread
+};
+
+// What a thread has going on beside itself; see `ptx_async.cuh`.
+struct Asynchronous {
+    std::vector<std::function<void()>> writes; // to shared memory, not published
+    std::deque<Errand> copies_back;
+    u64 groups_back;
+    std::deque<Errand> products;
+    u64 groups_of_products;
+    bool may_multiply;
+    u32 registers;
 };
 
 struct Thread {
@@ -55,18 +75,24 @@ struct Thread {
     bool started;
     bool ended;
     jmp_buf here; // where it waits
-    const Barrier* at;
-    u64 generation; // of the barrier, when this thread came
+    const Meeting* at;
+    u64 generation;              // of the meeting, when this thread came
+    std::function<bool()> until; // what else it waits for
     std::vector<Copy> copies;
     u64 group;
+    Asynchronous asynchronous;
 };
 
 // One block at a time; each warp runs until all of its threads wait for other warps.
 struct Machine {
     std::vector<std::unique_ptr<Thread>> threads;
-    std::vector<Barrier> warps;
+    std::vector<Meeting> warps;
     std::vector<u64> slots; // for each thread, what it shows to its warp
-    Barrier all;
+    Meeting all;
+    Meeting named[16];
+    std::vector<std::function<void()>> errands; // what may happen at any time
+    u32 free_registers;
+    u64 random; // if not 0, threads and errands take turns at random
     jmp_buf scheduler;
     u32 self;
     u32 block;
@@ -75,6 +101,7 @@ struct Machine {
     bool backwards;   // threads run from the last to the first
     bool early;       // copies arrive when they begin, not when they are waited for
     u64 ticks;
+    u32 defect; // which mistake the kernel makes, if one was put into it
     std::function<void()> body;
 };
 inline Machine machine;
@@ -112,7 +139,7 @@ inline void resume(Thread& thread) {
     setcontext(&context);
 }
 
-inline void meet(Barrier& barrier, u32 count) {
+inline void meet(Meeting& barrier, u32 count) {
     Thread& thread = *machine.threads[machine.self];
     thread.at = &barrier;
     thread.generation = barrier.generation;
@@ -126,8 +153,38 @@ inline void meet(Barrier& barrier, u32 count) {
     }
 }
 
-inline bool can_run(const Thread& thread) {
-    return !thread.ended && !(thread.at && thread.at->generation == thread.generation);
+// Waits for something that is looked at again and again.
+inline void wait_until(std::function<bool()> holds) {
+    if (holds()) {
+        return;
+    }
+    Thread& thread = *machine.threads[machine.self];
+    thread.until = holds;
+    if (_setjmp(thread.here) == 0) {
+        _longjmp(machine.scheduler, 1);
+    }
+}
+
+inline bool can_run(Thread& thread) {
+    if (thread.ended || (thread.at && thread.at->generation == thread.generation)) {
+        return false;
+    }
+    if (thread.until && !thread.until()) {
+        return false;
+    }
+    thread.until = nullptr;
+    return true;
+}
+
+inline u32 at_random(u32 below) {
+    machine.random = machine.random * 6364136223846793005ull + 1442695040888963407ull;
+    return static_cast<u32>(machine.random >> 33) % below;
+}
+
+inline void run_errand(u32 which) {
+    const std::function<void()> errand = machine.errands[which];
+    machine.errands.erase(machine.errands.begin() + which);
+    errand();
 }
 
 // Whether any thread of the warp did run.
@@ -159,6 +216,11 @@ inline void run_block() {
     const u32 count = machine.threads.size();
     memset(shared, 0xff, sizeof(shared));
     machine.all = {};
+    for (Meeting& meeting : machine.named) {
+        meeting = {};
+    }
+    machine.errands.clear();
+    machine.free_registers = 0;
     machine.warps.assign((count + kWarp - 1) / kWarp, {});
     machine.slots.assign(count, 0);
     for (auto& thread : machine.threads) {
@@ -171,16 +233,37 @@ inline void run_block() {
         thread->at = nullptr;
         thread->copies.clear();
         thread->group = 0;
+        thread->until = nullptr;
+        thread->asynchronous = Asynchronous();
+        // What launch bounds of as many threads leave to each, in lots of 8.
+        thread->asynchronous.registers = 65536 / count / 8 * 8;
     }
     const u32 warps = machine.warps.size();
     for (bool more = true; more;) {
         more = false;
         for (u32 i = 0; i < warps; i++) {
-            more |= run_warp(machine.backwards ? warps - 1 - i : i);
+            const u32 warp = machine.random ? at_random(warps) : i;
+            more |= run_warp(machine.backwards ? warps - 1 - warp : warp);
+            if (machine.random && !machine.errands.empty() && at_random(2) == 0) {
+                run_errand(at_random(machine.errands.size()));
+                more = true;
+            }
+        }
+        // Nobody can go on, at the latest then they are run.
+        for (u32 i = 0; !more && i < warps; i++) {
+            more = run_warp(i);
+        }
+        if (!more && !machine.errands.empty()) {
+            run_errand(machine.backwards ? machine.errands.size() - 1 : 0);
+            more = true;
         }
     }
     for (machine.self = 0; machine.self < count; machine.self++) {
-        REQUIRE(machine.threads[machine.self]->ended);
+        const Thread& thread = *machine.threads[machine.self];
+        REQUIRE(thread.ended);
+        // Shared memory is gone when the block is.
+        REQUIRE(thread.asynchronous.copies_back.empty());
+        REQUIRE(thread.asynchronous.products.empty());
     }
 }
 

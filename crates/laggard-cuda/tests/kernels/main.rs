@@ -9,7 +9,7 @@ mod inspection;
 use inspection::{Disassembler, Kernel, opcodes};
 use laggard_cuda::{
     Architecture, Compiler, CubinCache, CudaError, CudaLibrary, DeviceMatrix, ElementType,
-    GemmLaunch, Module, Outcome, Product, ResultType, Source, Surroundings,
+    HalfType, Module, Outcome, Place, Product, ResultType, Source, Surroundings,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -81,8 +81,13 @@ fn for_every_cubin(
     });
 }
 
-/// The launch of a product of no matter which shape, for what a block of it takes.
-fn launch(architecture: Architecture) -> GemmLaunch {
+/// Threads of a block, and shared memory that it gets at the launch.
+fn block(module: Module, architecture: Architecture) -> (u32, u32) {
+    if !is_product(&module) {
+        // What launches will have at most.
+        return (1024, 0);
+    }
+    // No matter which shape.
     let matrix = DeviceMatrix {
         address: 0,
         rows: 64,
@@ -93,25 +98,18 @@ fn launch(architecture: Architecture) -> GemmLaunch {
         a: matrix,
         transpose_a: laggard_backend::Transpose::No,
         b: matrix,
-        transpose_b: laggard_backend::Transpose::No,
+        transpose_b: laggard_backend::Transpose::Yes,
         c: matrix,
         result: ResultType::Half,
         scale: 1.0,
         accumulate: false,
     };
-    GemmLaunch::new(&product, architecture).expect("a product of squares")
-}
-
-/// Threads of a block, and shared memory that it gets at the launch.
-fn block(module: Module, architecture: Architecture) -> (u32, u32) {
-    match module {
-        Module::Gemm(_) => {
-            let launch = launch(architecture);
-            (launch.threads, launch.shared_bytes)
-        }
-        // What launches will have at most.
-        _ => (1024, 0),
-    }
+    let place = Place {
+        architecture,
+        multiprocessors: 1,
+    };
+    let launch = product.launch(module, place).expect("a product of squares");
+    (launch.threads, launch.shared_bytes)
 }
 
 fn check_resources(module: Module, architecture: Architecture, kernel: &Kernel) {
@@ -161,13 +159,13 @@ fn tensor_instruction(module: Module, architecture: Architecture) -> (&'static s
     // A warp's 64 x 64 x 32 in steps of 16 x 8 x 16, or of 16 x 8 x 8.
     match (architecture, half) {
         (Architecture::Sm75, _) => ("HMMA.1688.F32", 128),
-        (_, laggard_cuda::HalfType::F16) => ("HMMA.16816.F32", 64),
-        (_, laggard_cuda::HalfType::Bf16) => ("HMMA.16816.F32.BF16", 64),
+        (_, HalfType::F16) => ("HMMA.16816.F32", 64),
+        (_, HalfType::Bf16) => ("HMMA.16816.F32.BF16", 64),
     }
 }
 
 fn is_product(module: &Module) -> bool {
-    matches!(module, Module::Gemm(_))
+    matches!(module, Module::Gemm(_) | Module::GemmTma(_))
 }
 
 /// Of the others, what they take shows that they spill nothing.
@@ -177,7 +175,8 @@ fn products_run_on_tensor_cores_and_spill_nothing() {
     let Some(tools) = or_skip(Disassembler::find(&wheels())) else {
         return;
     };
-    for_every_cubin(&compiler, is_product, |module, architecture, cubin| {
+    let by_warps = |module: &Module| matches!(module, Module::Gemm(_));
+    for_every_cubin(&compiler, by_warps, |module, architecture, cubin| {
         if architecture == Architecture::Sm70 {
             check_volta(module, cubin);
             return;
@@ -205,6 +204,43 @@ fn products_run_on_tensor_cores_and_spill_nothing() {
     });
 }
 
+/// Kernels that the copy engine feeds: each product's loop is four instructions that nothing waits
+/// between, operands and results pass by the copy engine, and warps share registers unevenly.
+#[test]
+fn products_of_warpgroups_are_not_taken_apart() {
+    let Some(compiler) = compiler() else { return };
+    let Some(tools) = or_skip(Disassembler::find(&wheels())) else {
+        return;
+    };
+    let by_warpgroups = |module: &Module| matches!(module, Module::GemmTma(_));
+    for_every_cubin(&compiler, by_warpgroups, |module, architecture, cubin| {
+        let name = match module {
+            Module::GemmTma(HalfType::F16) => "HGMMA.64x256x16.F32",
+            _ => "HGMMA.64x256x16.F32.BF16",
+        };
+        for (kernel, instructions) in tools.instructions(cubin) {
+            let what = format!("{kernel} of {module} on {architecture}");
+            let is_product = |found: &String| found.starts_with("HGMMA");
+            let first = instructions.iter().position(is_product).expect("products");
+            let last = instructions.iter().rposition(is_product).expect("products");
+            let body = &instructions[first..=last];
+            let products: Vec<_> = body.iter().filter(|found| is_product(found)).collect();
+            assert_eq!(products, vec![name; 4], "{what}");
+            // Waits and moves are what its compiler inserts where it cannot follow a kernel.
+            let stands = |start: &str| body.iter().any(|found| found.starts_with(start));
+            assert!(!stands("WARPGROUP"), "{what} waits between products");
+            let moves = body.iter().filter(|found| found.contains("MOV")).count();
+            assert!(moves < 32, "{what} moves {moves} registers of 128 sums");
+            for start in ["UTMALDG.2D", "UTMASTG.2D", "USETMAXREG", "SYNCS"] {
+                let is_there = instructions.iter().any(|found| found.starts_with(start));
+                assert!(is_there, "{what} has no {start}");
+            }
+            let spills = |found: &String| found.starts_with("LDL") || found.starts_with("STL");
+            assert!(!instructions.iter().any(spills), "{what} spills");
+        }
+    });
+}
+
 /// Today's disassemblers refuse sm_70, so its instructions are told apart by their opcodes, the
 /// lowest 12 bits of each 16 bytes: HMMA.884 is 0x236, LDL 0x983, STL 0x387.
 fn check_volta(module: Module, cubin: &[u8]) {
@@ -224,11 +260,17 @@ fn every_nvrtc_compiles_the_same_modules() {
         // Hopper is known to all of them. The other tests compile everything once.
         let architecture = Architecture::Sm90;
         assert!(nvrtc.knows(architecture), "{}", nvrtc.path().display());
-        for module in [Module::Adam, Module::Norm(ElementType::Bf16)] {
+        let modules = [
+            Module::Adam,
+            Module::Norm(ElementType::Bf16),
+            Module::GemmTma(HalfType::Bf16),
+        ];
+        for module in modules {
             let file = module.source(architecture);
             let source = Source {
                 name: file.name,
                 text: file.text,
+                target: module.target(architecture),
                 options: module.options(architecture),
             };
             let cubin = nvrtc.compile(&source, architecture);
@@ -245,6 +287,7 @@ fn a_mistake_is_reported_with_file_line_and_generation() {
         name: "wrong.cu",
         text: "#include \"ptx.cuh\"\n\nextern \"C\" __global__ void wrong(u32* to) {\n    *to = \
                nothing;\n}\n",
+        target: Architecture::Sm90.to_string(),
         options: Vec::new(),
     };
     let error = compiler.compiled(&source, Architecture::Sm90).unwrap_err();
@@ -274,7 +317,7 @@ fn code_that_no_driver_here_could_load_is_refused() {
 #[test]
 fn what_a_generation_lacks_is_refused() {
     let Some(compiler) = compiler() else { return };
-    let bf16 = Module::Gemm(laggard_cuda::HalfType::Bf16);
+    let bf16 = Module::Gemm(HalfType::Bf16);
     let error = compiler.cubin(bf16, Architecture::Sm75).unwrap_err();
     assert_eq!(
         error.to_string(),
