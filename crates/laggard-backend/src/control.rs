@@ -12,6 +12,7 @@ mod join;
 mod link;
 mod loss;
 mod naming;
+mod post;
 mod progress;
 mod roll_calls;
 mod shared;

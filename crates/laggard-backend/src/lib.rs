@@ -2,6 +2,7 @@
 //! [`World`]; the in-process `threads` backend with its CPU device; and the conformance suite that
 //! every backend runs. Knows nothing of timing policy or of records.
 
+pub mod agreement;
 mod buffer;
 mod call;
 mod check;

@@ -6,6 +6,7 @@ use crate::group::{Group, Visit};
 use crate::line::{Line, Stopped};
 use crate::transfer::Transfer;
 use crate::work::CollectiveWork;
+use laggard_backend::agreement::SplitWish;
 use laggard_backend::{BackendError, Call, Communicator, CpuDevice, Launch, Token};
 use laggard_types::Rank;
 use std::collections::BTreeMap;
@@ -45,17 +46,17 @@ impl MpiCommunicator {
     }
 
     /// What every member wants of a split.
-    fn exchange(&self, wish: Wish, number: u64) -> Result<Vec<Wish>, BackendError> {
+    fn exchange(&self, wish: SplitWish, number: u64) -> Result<Vec<SplitWish>, BackendError> {
         let Group { side, settings, .. } = &*self.group;
         side.check()?;
         settings.roll_call.arrive(self.group.splits_id(), number);
-        let lens = vec![Wish::BYTES; self.group.size() as usize];
+        let lens = vec![SplitWish::BYTES; self.group.size() as usize];
         let cargo = Cargo::all_bytes(wish.encode(), &lens).map_err(|why| self.invalid(why))?;
         let landed = side.fly(cargo, SPLIT, settings.pace, settings.deadline());
         let (_, cargo) = landed.map_err(|stopped| self.split_error(stopped, number))?;
         let bytes = cargo.into_bytes();
         let (wishes, _) = bytes.as_chunks();
-        Ok(wishes.iter().map(Wish::decode).collect())
+        Ok(wishes.iter().map(SplitWish::decode).collect())
     }
 
     fn split_error(&self, stopped: Stopped, number: u64) -> BackendError {
@@ -72,18 +73,12 @@ impl MpiCommunicator {
     }
 
     /// This rank's part, if it wishes to be in one.
-    fn part(&self, wish: Wish, number: u64) -> Result<Option<Arc<Group>>, BackendError> {
+    fn part(&self, wish: SplitWish, number: u64) -> Result<Option<Arc<Group>>, BackendError> {
         let wishes = self.exchange(wish, number)?;
         let Some(color) = wish.color else {
             return Ok(None);
         };
-        let mut ranks: Vec<(i64, Rank)> = (0..)
-            .zip(&wishes)
-            .filter(|(_, wish)| wish.color == Some(color))
-            .map(|(rank, wish)| (wish.key, rank))
-            .collect();
-        ranks.sort_unstable();
-        let ranks: Vec<Rank> = ranks.iter().map(|(_, rank)| *rank).collect();
+        let ranks = SplitWish::part(&wishes, color);
         let Group { side, settings, .. } = &*self.group;
         let abort = &settings.abort;
         let calls: Arc<Line> = side.subset(&ranks, abort)?;
@@ -161,54 +156,8 @@ impl Communicator for MpiCommunicator {
     ) -> Result<Option<Box<dyn Communicator>>, BackendError> {
         let mut splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
         *splits += 1;
-        let part = self.part(Wish { color, key }, *splits);
+        let part = self.part(SplitWish { color, key }, *splits);
         let part = part.inspect_err(|error| self.group.give_up(&error.to_string()))?;
         Ok(part.map(|group| -> Box<dyn Communicator> { Box::new(Self::new(group, &self.device)) }))
-    }
-}
-
-/// What a rank wants of a split.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Wish {
-    color: Option<u32>,
-    key: i64,
-}
-
-impl Wish {
-    /// Bytes on the wire: key, color, and whether there is one.
-    const BYTES: usize = 16;
-
-    fn encode(self) -> Vec<u8> {
-        let color = self.color.map_or(u64::MAX, u64::from);
-        [self.key.to_le_bytes(), color.to_le_bytes()].concat()
-    }
-
-    fn decode(bytes: &[u8; Self::BYTES]) -> Self {
-        let number = |at: usize| {
-            let mut number = [0; size_of::<u64>()];
-            number.copy_from_slice(&bytes[at..at + size_of::<u64>()]);
-            number
-        };
-        Self {
-            color: u32::try_from(u64::from_le_bytes(number(8))).ok(),
-            key: i64::from_le_bytes(number(0)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wishes_survive_the_wire() {
-        for color in [None, Some(0), Some(u32::MAX)] {
-            for key in [i64::MIN, -1, 0, i64::MAX] {
-                let wish = Wish { color, key };
-                let bytes = wish.encode();
-                let (bytes, _) = bytes.as_chunks();
-                assert_eq!(Wish::decode(&bytes[0]), wish);
-            }
-        }
     }
 }

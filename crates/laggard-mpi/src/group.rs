@@ -3,6 +3,7 @@
 
 use crate::line::{Line, Stopped};
 use crate::wait::Pace;
+use laggard_backend::agreement::mixed;
 use laggard_backend::{Abort, BackendError, Call, GroupId, Meeting, RollCall};
 use laggard_types::Rank;
 use std::sync::Arc;
@@ -177,30 +178,5 @@ impl Meeting for Visit {
 
     fn give_up(&self, why: &str) {
         self.group.give_up(why);
-    }
-}
-
-/// The 64-bit FNV-1a hash, the same on every machine.
-/// Source: Fowler, Noll and Vo, draft-eastlake-fnv, section 5.
-pub(crate) fn hash(bytes: impl IntoIterator<Item = u8>) -> u64 {
-    let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step)
-}
-
-/// The hash of some numbers.
-pub(crate) fn mixed(numbers: &[u64]) -> u64 {
-    hash(numbers.iter().flat_map(|number| number.to_le_bytes()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_hash_is_that_of_its_authors() {
-        // Test vectors of the draft's appendix.
-        assert_eq!(hash([]), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(hash(*b"a"), 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(hash(*b"foobar"), 0x8594_4171_f739_67e8);
     }
 }

@@ -4,12 +4,13 @@ use crate::abi::{self, Comm};
 use crate::cargo::rank_of;
 use crate::communicator::MpiCommunicator;
 use crate::find::{PLUGIN_VARIABLE, plugin};
-use crate::group::{Group, Settings, mixed};
+use crate::group::{Group, Settings};
 use crate::library::{Failed, Library};
 use crate::line::{Line, Stopped};
 use crate::messenger::MpiMessenger;
 use crate::wait::{Ended, Pace, wait_until};
 use crate::{Flavor, MpiError};
+use laggard_backend::agreement::mixed;
 use laggard_backend::{
     Abort, BackendError, Communicator, CpuDevice, CpuOptions, GroupId, Messenger, RollCall, World,
 };

@@ -253,6 +253,7 @@ impl Engine {
                 shared.push_all(&frame, Some(peer));
                 shared.deliver(letter);
             }
+            Frame::ToRank(to, letter) => shared.pass(to, letter),
             Frame::Loss(loss) => {
                 if shared.record(&loss) {
                     let words = loss.to_string();

@@ -2,6 +2,7 @@
 
 mod ends;
 mod losses;
+mod post;
 mod strangers;
 mod talk;
 

@@ -70,6 +70,8 @@ pub(super) enum Frame {
     Left,
     /// To witnesses: where a rank is.
     Seen(LastSeen),
+    /// To one rank, wherever it is.
+    ToRank(Rank, Letter),
 }
 
 /// Bytes that are no frame.
@@ -121,6 +123,10 @@ impl Frame {
                 out.u8(10);
                 out.last_seen(seen);
             }
+            Self::ToRank(to, letter) => {
+                out.letter(11, letter);
+                out.u32(*to);
+            }
         }
         let length = (out.0.len() - LENGTH_BYTES) as u32;
         out.0[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -161,6 +167,10 @@ impl Frame {
             8 => Self::Leaving,
             9 => Self::Left,
             10 => Self::Seen(fields.last_seen()?),
+            11 => {
+                let letter = fields.letter()?;
+                Self::ToRank(fields.u32()?, letter)
+            }
             _ => return None,
         };
         fields.0.is_empty().then_some(frame)
@@ -391,7 +401,8 @@ mod tests {
             }]),
             Frame::ToParent(letter.clone()),
             Frame::ToRoot(letter.clone()),
-            Frame::ToAll(letter),
+            Frame::ToAll(letter.clone()),
+            Frame::ToRank(3, letter),
             Frame::Seen(last.clone()),
             Frame::Loss(loss(How::Closed)),
             Frame::Loss(loss(How::Silent(age))),
