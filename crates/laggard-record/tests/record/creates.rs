@@ -10,13 +10,13 @@
 use crate::several_hosts::{Cluster, HostOfRanks, gather};
 use laggard_record::{ClosingStatus, Record, RecordWriter, is_shared, remove_part};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 const HOSTS: u32 = 64;
 const TABLES: u32 = 3;
-/// How often a writer flushes of its own accord.
-const OWN_FLUSH_SECONDS: u64 = 5;
+/// After how many seconds a writer flushes of its own accord: the first times, and all others.
+const OWN_FLUSH_SECONDS: [u64; 4] = [1, 2, 4, 5];
 
 /// What happened to files in the record's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ fn run(ranks: u32, flushes: u32, staging: bool) -> Counts {
     root.close_with_parts(ClosingStatus::Finished, flushes, closed)
         .expect("closed");
     watch.collect();
-    let late = begin.elapsed().as_secs() / OWN_FLUSH_SECONDS;
+    let late = own_flushes(begin.elapsed());
     let read = Record::open(&record).expect("a record");
     let reading = read.samples(|_| {}).expect("samples");
     let expect = u64::from(cluster.world() * flushes * 3);
@@ -73,8 +73,20 @@ fn run(ranks: u32, flushes: u32, staging: bool) -> Counts {
     Counts {
         created: watch.created,
         opened: watch.opened,
-        late: late as u32,
+        late,
     }
+}
+
+/// How often a writer that is so old has flushed of its own accord at most.
+fn own_flushes(age: Duration) -> u32 {
+    let [first, second, third, usual] = OWN_FLUSH_SECONDS;
+    let others = std::iter::repeat(usual);
+    let pauses = [first, second, third].into_iter().chain(others);
+    let times = pauses.scan(0, |time, pause| {
+        *time += pause;
+        Some(*time)
+    });
+    times.take_while(|time| *time <= age.as_secs()).count() as u32
 }
 
 fn writers(cluster: Cluster, dir: &TempDir, record: &Path, staging: bool) -> Vec<RecordWriter> {
