@@ -323,7 +323,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary directory");
         let launcher = folder.path().join("mpiexec");
         std::fs::copy("/bin/sh", &launcher).expect("a copy of the shell");
-        let script = "sleep 5 & echo $!; wait";
+        let script = "sleep 60 & echo $!; wait";
         let mut child = Command::new(&launcher)
             .args(["-c", script])
             .stdout(Stdio::piped())
