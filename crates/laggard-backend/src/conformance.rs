@@ -4,10 +4,13 @@
 //! bounds the rounding of fractions.
 
 mod collectives;
+mod device;
 mod failures;
 mod fixture;
 mod messages;
 mod order;
+
+pub use device::{Bench, DEVICE_CHECKS, DeviceCheck, check_device};
 
 use crate::World;
 use laggard_types::Rank;

@@ -9,7 +9,7 @@ pub(crate) mod queue;
 #[cfg(test)]
 mod tests;
 
-pub use clock::Reading;
+pub use clock::{Reading, monotonic_ns};
 pub use execute::Repeats;
 pub use peak::{burn, measure_peak};
 pub use queue::{Meeting, Work};

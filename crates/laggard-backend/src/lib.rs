@@ -24,7 +24,7 @@ pub use buffer::{Buffer, Element, Slice};
 pub use communicator::{Call, Communicator, World};
 pub use cpu::{
     CpuDevice, CpuOptions, Meeting, Reading, Repeats, Work, bind_thread, burn, measure_peak,
-    processor_name,
+    monotonic_ns, processor_name,
 };
 pub use device::{
     Device, DeviceDescription, DeviceKind, Launch, QueueId, TaggedStamp, Task, Token,

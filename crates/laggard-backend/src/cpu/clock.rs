@@ -19,7 +19,7 @@ impl Reading {
     pub fn begin() -> Result<Self, BackendError> {
         let cpu_ns = cpu_ns()?;
         Ok(Self {
-            wall_ns: read(ClockId::CLOCK_MONOTONIC)?,
+            wall_ns: monotonic_ns()?,
             cpu_ns,
         })
     }
@@ -29,7 +29,7 @@ impl Reading {
     /// # Errors
     /// [`BackendError::System`] if a clock cannot be read.
     pub fn end(self) -> Result<Stamp, BackendError> {
-        let end_ns = read(ClockId::CLOCK_MONOTONIC)?;
+        let end_ns = monotonic_ns()?;
         Ok(Stamp {
             start_ns: self.wall_ns,
             end_ns,
@@ -37,6 +37,14 @@ impl Reading {
             cpu_end_ns: cpu_ns()?,
         })
     }
+}
+
+/// The host's monotonic clock, in nanoseconds: what stamps of its processors are read from.
+///
+/// # Errors
+/// [`BackendError::System`] if the clock cannot be read.
+pub fn monotonic_ns() -> Result<i64, BackendError> {
+    read(ClockId::CLOCK_MONOTONIC)
 }
 
 /// CPU time of the calling thread, in nanoseconds.

@@ -411,3 +411,15 @@ fn queues_bind_to_the_processor_asked_for() {
         Err(BackendError::System { .. })
     ));
 }
+
+#[test]
+fn it_does_what_every_device_must() {
+    let open = || -> Result<Box<dyn Device>, BackendError> {
+        let options = CpuOptions {
+            rank: 5,
+            ..CpuOptions::default()
+        };
+        Ok(Box::new(CpuDevice::new(options)))
+    };
+    crate::conformance::check_device(5, open).unwrap();
+}
