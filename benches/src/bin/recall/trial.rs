@@ -100,6 +100,11 @@ impl Outcome {
         !self.contention().is_empty()
     }
 
+    /// Whether telemetry saw other processes that this trial has not put there itself.
+    pub(crate) fn is_disturbed(&self) -> bool {
+        self.is_contended() && self.plan.busy_neighbour_of.is_none()
+    }
+
     /// Whether an innocent is suspected, though not called guilty.
     pub(crate) fn has_suspect(&self) -> bool {
         let names = |finding: &Finding| finding.culprit != Culprit::Nobody;

@@ -10,7 +10,8 @@
 //!
 //! Usage: `replay_error [--records N] [--most-ranks N] [--steps N] [--seed N] [--csv FILE]
 //! [--require-median SHARE]`. The last one fails if a median of absolute errors is not below a
-//! share.
+//! share. Runs that other work of the machine has disturbed, which telemetry tells, are left out of
+//! the replays of own times: what delayed an operation in one step did not do so in others.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 mod draw;
@@ -23,6 +24,7 @@ use laggard_measure::{Hooks, Settings, run};
 use laggard_record::Record;
 use laggard_specs::Tables;
 use laggard_stats::{BlockBootstrap, Ranked, Resampling, median, percentile_interval, quantile};
+use laggard_types::CaveatCode;
 use replayed::Errors;
 use std::fs::File;
 use std::io::Write as _;
@@ -58,11 +60,19 @@ fn main() -> Result<ExitCode> {
         );
         write(&made.row(number, &draw)?)?;
         rests.push(rest.abs());
+        if made.is_disturbed() && made.errors.is_some() {
+            println!(
+                "    DISTURBED by other work of the machine: delays differ, and are not judged"
+            );
+            continue;
+        }
         usual.extend(made.errors.map(|errors| errors.usual_delays.abs()));
         none.extend(made.errors.map(|errors| errors.no_delays.abs()));
     }
     let mut is_met = conclude("rest", &rests, options.require_median)?;
-    if !usual.is_empty() {
+    if usual.is_empty() {
+        println!("usual delays: UNDECIDED, as no undisturbed run had a processor for each rank");
+    } else {
         is_met &= conclude("usual delays", &usual, options.require_median)?;
         conclude("no delays", &none, None)?;
     }
@@ -99,6 +109,12 @@ impl Made {
             analysis: analyze(&record, &laggard_analyze::Options::default())
                 .context("the analysis")?,
         })
+    }
+
+    /// Whether telemetry saw other processes on the processors.
+    fn is_disturbed(&self) -> bool {
+        let mut caveats = self.analysis.caveats.iter();
+        caveats.any(|caveat| caveat.code == CaveatCode::OutsideContention)
     }
 
     fn words(&self) -> String {
