@@ -1,0 +1,206 @@
+//! What ranks tell each other before they use NCCL together, and whether it can work.
+
+use crate::{CudaError, NcclVersion};
+use laggard_types::Rank;
+use std::collections::BTreeMap;
+
+/// What a rank says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Card {
+    pub version: NcclVersion,
+    pub host: String,
+    /// PCI address of its GPU.
+    pub gpu: String,
+    /// Whether `NCCL_MULTI_RANK_GPU_ENABLE` is set to something other than 0.
+    pub shares: bool,
+    /// `NCCL_HOSTID`, by which NCCL tells hosts apart.
+    pub host_id: String,
+}
+
+/// What stands between two fields on the wire; no field has it.
+const BETWEEN: char = '\n';
+
+impl Card {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let NcclVersion {
+            major,
+            minor,
+            patch,
+        } = self.version;
+        let shares = u32::from(self.shares);
+        let fields = [
+            format!("{major} {minor} {patch} {shares}"),
+            one_line(&self.host),
+            one_line(&self.gpu),
+            one_line(&self.host_id),
+        ];
+        fields.join(&BETWEEN.to_string()).into_bytes()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let [numbers, host, gpu, host_id] = text.split(BETWEEN).collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let numbers: Result<Vec<u32>, _> = numbers.split(' ').map(str::parse).collect();
+        let [major, minor, patch, shares] = numbers.ok()?[..] else {
+            return None;
+        };
+        Some(Self {
+            version: NcclVersion {
+                major,
+                minor,
+                patch,
+            },
+            host: host.to_owned(),
+            gpu: gpu.to_owned(),
+            shares: shares != 0,
+            host_id: host_id.to_owned(),
+        })
+    }
+}
+
+/// Whether the ranks that these cards are from, in order, can use NCCL together.
+pub(crate) fn check(cards: &[Card]) -> Result<(), CudaError> {
+    let mut versions: BTreeMap<NcclVersion, Vec<Rank>> = BTreeMap::new();
+    for (rank, card) in (0..).zip(cards) {
+        versions.entry(card.version).or_default().push(rank);
+    }
+    if versions.len() > 1 {
+        let said = versions.iter().map(|(version, ranks)| {
+            let first = ranks.first().copied().unwrap_or(0);
+            let host = cards.get(first as usize).map_or("", |card| &card.host);
+            match ranks.len() {
+                1 => format!("{version} on rank {first} (host {host})"),
+                count => format!("{version} on {count} ranks, the first {first} (host {host})"),
+            }
+        });
+        let versions = said.collect::<Vec<_>>().join(", ");
+        return Err(CudaError::NcclVersions { versions });
+    }
+    let mut seen: BTreeMap<(&str, &str), (Rank, &Card)> = BTreeMap::new();
+    for (rank, card) in (0..).zip(cards) {
+        let Some((other, first)) = seen.insert((&card.host, &card.gpu), (rank, card)) else {
+            continue;
+        };
+        if let Some(hint) = hindrance(first, card) {
+            return Err(CudaError::SharedGpu {
+                a: other,
+                b: rank,
+                gpu: card.gpu.clone(),
+                host: card.host.clone(),
+                hint,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What keeps two ranks from sharing a GPU, as a hint. Source: NCCL's user guide, environment
+/// variables; before 2.30 NCCL takes GPUs for the same if address and host are, and
+/// `NCCL_HOSTID` is taken for the host (src/init.cc, src/misc/utils.cc), which has not been tried.
+fn hindrance(a: &Card, b: &Card) -> Option<String> {
+    if a.version.lets_ranks_share_gpus() {
+        let is_allowed = a.shares && b.shares;
+        return (!is_allowed).then(|| {
+            "give each rank its own GPU, or set NCCL_MULTI_RANK_GPU_ENABLE=1 on all ranks"
+                .to_owned()
+        });
+    }
+    let is_told_apart = !a.host_id.is_empty() && !b.host_id.is_empty() && a.host_id != b.host_id;
+    (!is_told_apart).then(|| {
+        format!(
+            "give each rank its own GPU, or take NCCL 2.30 or later with \
+             NCCL_MULTI_RANK_GPU_ENABLE=1; with NCCL {}, another NCCL_HOSTID for each rank may do",
+            a.version
+        )
+    })
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(BETWEEN, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(code: i32, host: &str, gpu: &str) -> Card {
+        Card {
+            version: NcclVersion::from_code(code),
+            host: host.to_owned(),
+            gpu: gpu.to_owned(),
+            shares: false,
+            host_id: String::new(),
+        }
+    }
+
+    #[test]
+    fn cards_survive_the_wire() {
+        let card = Card {
+            shares: true,
+            host_id: "rank 3".to_owned(),
+            ..card(22_809, "node\n1", "0000:1b:00.0")
+        };
+        let come = Card::decode(&card.encode()).unwrap();
+        assert_eq!(come.host, "node 1");
+        assert_eq!((come.version, come.gpu), (card.version, card.gpu));
+        assert!(come.shares && come.host_id == "rank 3");
+        assert_eq!(Card::decode(b"2 28 9 0\nnode"), None);
+        assert_eq!(Card::decode(b"2 28 x 0\na\nb\nc"), None);
+    }
+
+    #[test]
+    fn other_versions_are_refused_with_their_ranks() {
+        let cards = [
+            card(22_809, "a", "0"),
+            card(22_809, "a", "1"),
+            card(23_007, "b", "0"),
+        ];
+        assert_eq!(check(&cards[..2]), Ok(()));
+        let text = check(&cards).unwrap_err().to_string();
+        let expect = "2.28.9 on 2 ranks, the first 0 (host a), 2.30.7 on rank 2 (host b)";
+        assert!(text.contains(expect), "{text}");
+        assert!(text.contains("LAGGARD_CUDA_PATH"), "{text}");
+    }
+
+    #[test]
+    fn a_gpu_is_shared_only_where_nccl_can() {
+        let shared = |code, change: fn(usize, &mut Card)| {
+            let mut cards = [
+                card(code, "a", "7"),
+                card(code, "b", "7"),
+                card(code, "a", "7"),
+            ];
+            cards
+                .iter_mut()
+                .enumerate()
+                .for_each(|(at, card)| change(at, card));
+            check(&cards)
+        };
+        let text = shared(23_007, |_, _| {}).unwrap_err().to_string();
+        assert!(
+            text.starts_with("ranks 0 and 2 share the GPU 7 of host a"),
+            "{text}"
+        );
+        assert!(
+            text.contains("NCCL_MULTI_RANK_GPU_ENABLE=1 on all ranks"),
+            "{text}"
+        );
+        assert!(shared(23_007, |at, card| card.shares = at == 0).is_err());
+        assert_eq!(shared(23_007, |_, card| card.shares = true), Ok(()));
+        // Older ones do not know that variable.
+        let text = shared(22_809, |_, card| card.shares = true)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("with NCCL 2.28.9, another NCCL_HOSTID"),
+            "{text}"
+        );
+        assert!(shared(22_809, |_, card| card.host_id = "same".to_owned()).is_err());
+        assert_eq!(
+            shared(22_809, |at, card| card.host_id = at.to_string()),
+            Ok(())
+        );
+    }
+}

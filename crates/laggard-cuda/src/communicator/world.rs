@@ -1,0 +1,176 @@
+//! Communicators between all ranks of a job, and what they have in common.
+
+use super::NcclCommunicator;
+use super::card::{Card, check};
+use super::group::{Group, Settings};
+use super::mail::Mail;
+use super::watch::{Watch, Watcher};
+use crate::nccl::{Config, Nccl};
+use crate::{CudaDevice, CudaError};
+use laggard_backend::agreement::mixed;
+use laggard_backend::control::ControlPlane;
+use laggard_backend::{
+    Abort, Abortable, BackendError, Device, GroupId, Messenger, RollCall, World, messenger,
+};
+use laggard_types::Rank;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// How long ranks wait for each other by default.
+const USUAL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How communicators over NCCL behave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NcclOptions {
+    /// How long a rank waits for the others in one call before all give up.
+    pub timeout: Duration,
+    /// Whether ranks compare their calls before each one, so that a mismatch is an error on every
+    /// rank instead of a hang or wrong numbers. Off by default: it adds messages between hosts to
+    /// every call, inside its stamp.
+    pub check_calls: bool,
+    /// Most thread blocks (CTAs) that one call may occupy; NCCL's choice if absent. Several ranks
+    /// on one GPU need a limit, or calls wait for each other's blocks for ever.
+    pub most_blocks: Option<u32>,
+}
+
+impl Default for NcclOptions {
+    fn default() -> Self {
+        Self {
+            timeout: USUAL_TIMEOUT,
+            check_calls: false,
+            most_blocks: None,
+        }
+    }
+}
+
+/// What reaches this rank's others, besides NCCL.
+pub struct Surround {
+    /// Messages outside of queues; also the world's.
+    pub messenger: Arc<dyn Messenger>,
+    /// Carries ids of communicators, and answers who has come. It can serve one world.
+    pub control: Arc<ControlPlane>,
+    /// Aborted together with the control plane's other ranks and with the device.
+    pub abort: Arc<Abort>,
+}
+
+/// A job's ranks, connected by NCCL.
+pub struct NcclWorld {
+    control: NcclCommunicator,
+    data: NcclCommunicator,
+    device: Arc<dyn Device>,
+    messenger: Arc<dyn Messenger>,
+}
+
+/// What the communicators of a world have in common.
+pub(super) struct Office {
+    watch: Arc<Watch>,
+    _watcher: Watcher,
+    // The mail is listened to by its abort alone, which holds it weakly.
+    settings: Arc<Settings>,
+}
+
+impl Office {
+    pub(super) fn watch(&self) -> &Arc<Watch> {
+        &self.watch
+    }
+}
+
+impl NcclWorld {
+    /// Connects the ranks of a messenger, each with its GPU. Collective. `host` is this rank's host,
+    /// by the same name on all of its ranks. What fails on one rank alone aborts the world.
+    ///
+    /// # Errors
+    /// [`CudaError::NcclVersions`] and [`CudaError::SharedGpu`] on all ranks alike;
+    /// [`CudaError::World`] if a rank does not come within the timeout, named as far as it is
+    /// known, or if NCCL or the driver fail.
+    pub fn join(
+        nccl: &Arc<Nccl>,
+        device: &Arc<CudaDevice>,
+        host: &str,
+        surround: &Surround,
+        options: &NcclOptions,
+    ) -> Result<Self, CudaError> {
+        let messenger = &*surround.messenger;
+        let gpu = device.identity()?.pci_bus_id;
+        compare(nccl, (host, &gpu), messenger, options.timeout)?;
+        let mail = Mail::new(Arc::clone(&surround.control))?;
+        let (watch, watcher) = Watch::start()?;
+        let listeners: [Weak<dyn Abortable>; 2] = [
+            Arc::downgrade(&mail) as Weak<dyn Abortable>,
+            Arc::downgrade(&watch) as Weak<dyn Abortable>,
+        ];
+        listeners
+            .into_iter()
+            .for_each(|it| surround.abort.listen(it));
+        let settings = Arc::new(Settings {
+            nccl: Arc::clone(nccl),
+            config: Config {
+                most_blocks: options.most_blocks,
+            },
+            device: Arc::clone(device),
+            mail,
+            timeout: options.timeout,
+            check_calls: options.check_calls,
+            roll_call: Arc::clone(&surround.control) as Arc<dyn RollCall>,
+            abort: Arc::clone(&surround.abort),
+        });
+        let office = Arc::new(Office {
+            watch,
+            _watcher: watcher,
+            settings,
+        });
+        let members: Vec<Rank> = (0..messenger.size()).collect();
+        let connect = |name: u64| -> Result<NcclCommunicator, BackendError> {
+            let id = GroupId(mixed(&[GROUPS, name]));
+            let rank = messenger.rank();
+            let group = Group::new(rank, members.clone(), id, &office.settings);
+            let made = NcclCommunicator::connect(&group, &office);
+            made.inspect_err(|error| group.give_up(&error.to_string()))
+        };
+        Ok(Self {
+            control: connect(0)?,
+            data: connect(1)?,
+            device: Arc::clone(device) as Arc<dyn Device>,
+            messenger: Arc::clone(&surround.messenger),
+        })
+    }
+
+    /// The communicator of the job's collectives.
+    pub fn data(&self) -> &NcclCommunicator {
+        &self.data
+    }
+
+    /// The same as backends' worlds are used.
+    pub fn into_world(self) -> World {
+        World {
+            control: Box::new(self.control),
+            data: Box::new(self.data),
+            device: self.device,
+            messenger: self.messenger,
+        }
+    }
+}
+
+/// Tells groups over NCCL from those of other backends, in roll calls.
+const GROUPS: u64 = 0x4e43_434c;
+
+/// Compares what the ranks use.
+fn compare(
+    nccl: &Nccl,
+    (host, gpu): (&str, &str),
+    messenger: &dyn Messenger,
+    timeout: Duration,
+) -> Result<(), CudaError> {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let shares = variable("NCCL_MULTI_RANK_GPU_ENABLE");
+    let card = Card {
+        version: nccl.version(),
+        host: host.to_owned(),
+        gpu: gpu.to_owned(),
+        shares: !shares.is_empty() && shares != "0",
+        host_id: variable("NCCL_HOSTID"),
+    };
+    let all = messenger::all_gather(messenger, &card.encode(), Instant::now() + timeout)?;
+    let cards: Vec<Card> = all.iter().filter_map(|bytes| Card::decode(bytes)).collect();
+    check(&cards)
+}

@@ -1,0 +1,253 @@
+//! What is known of a GPU's state. Plain values: knows nothing of NVML's functions.
+
+use crate::ComputeMode;
+use std::fmt;
+
+/// Why something cannot be read. It then says nothing, neither good nor bad.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotVisible {
+    /// This GPU does not have it.
+    NotSupported,
+    /// It takes privileges.
+    NoPermission,
+    /// The driver is too old to have a function for it.
+    NoFunction,
+    /// The GPU does not answer any more.
+    Lost,
+    /// The call failed.
+    Failed {
+        /// What NVML says.
+        why: String,
+    },
+}
+
+impl fmt::Display for NotVisible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self {
+            Self::NotSupported => "this GPU does not have it",
+            Self::NoPermission => "no permission",
+            Self::NoFunction => "the driver is too old",
+            Self::Lost => "the GPU is lost",
+            Self::Failed { why } => why,
+        };
+        write!(f, "not visible: {why}")
+    }
+}
+
+/// A PCIe link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PcieLink {
+    /// Generation.
+    pub generation: u32,
+    /// Lanes.
+    pub width: u32,
+}
+
+impl fmt::Display for PcieLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PCIe {} x{}", self.generation, self.width)
+    }
+}
+
+/// What of a GPU does not change while a job runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuFacts {
+    /// Product name.
+    pub name: Result<String, NotVisible>,
+    /// Its identity, also across machines.
+    pub uuid: Result<String, NotVisible>,
+    /// Serial number of the board.
+    pub serial: Result<String, NotVisible>,
+    /// PCI address, such as `00000000:1b:00.0`.
+    pub pci: Result<String, NotVisible>,
+    /// Whether it is cut into instances.
+    pub is_mig: Result<bool, NotVisible>,
+    /// Who may compute on it.
+    pub compute_mode: Result<ComputeMode, NotVisible>,
+    /// The fastest PCIe link that GPU and slot have.
+    pub most_pcie: Result<PcieLink, NotVisible>,
+    /// The fastest clock of its multiprocessors, MHz.
+    pub most_sm_clock_mhz: Result<u32, NotVisible>,
+}
+
+/// Why clocks are not as fast as they could be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClockReason {
+    /// Nothing runs.
+    Idle,
+    /// Somebody has set application clocks.
+    ApplicationClocks,
+    /// The power limit.
+    PowerCap,
+    /// Hardware slows it to half or less: heat, or the supply of power.
+    HardwareSlowdown,
+    /// Boost clocks are kept in step with other GPUs'.
+    SyncBoost,
+    /// Software slows it because of heat.
+    SoftwareThermal,
+    /// Hardware slows it because of heat.
+    HardwareThermal,
+    /// The supply of power asks for less.
+    PowerBrake,
+    /// The display.
+    DisplayClocks,
+    /// A reason that is not known here, by its bit in NVML's mask.
+    Other(u32),
+}
+
+impl ClockReason {
+    /// Every reason of nvml.h (`nvmlClocksEventReason...`), by bit.
+    const BITS: [Self; 9] = [
+        Self::Idle,
+        Self::ApplicationClocks,
+        Self::PowerCap,
+        Self::HardwareSlowdown,
+        Self::SyncBoost,
+        Self::SoftwareThermal,
+        Self::HardwareThermal,
+        Self::PowerBrake,
+        Self::DisplayClocks,
+    ];
+
+    /// The reasons in a mask of NVML's.
+    pub(super) fn of_mask(mask: u64) -> Vec<Self> {
+        let bits = (0..u64::BITS).filter(|bit| mask >> bit & 1 == 1);
+        bits.map(|bit| {
+            Self::BITS
+                .get(bit as usize)
+                .copied()
+                .unwrap_or(Self::Other(bit))
+        })
+        .collect()
+    }
+
+    /// Whether it makes a busy GPU slower than its neighbours.
+    pub fn slows(self) -> bool {
+        !matches!(self, Self::Idle | Self::DisplayClocks)
+    }
+}
+
+impl fmt::Display for ClockReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::ApplicationClocks => "application clocks set",
+            Self::PowerCap => "power-capped",
+            Self::HardwareSlowdown => "hardware slowdown",
+            Self::SyncBoost => "sync boost",
+            Self::SoftwareThermal => "software thermal slowdown",
+            Self::HardwareThermal => "hardware thermal slowdown",
+            Self::PowerBrake => "power brake",
+            Self::DisplayClocks => "display clocks",
+            Self::Other(bit) => return write!(f, "reason {bit}"),
+        })
+    }
+}
+
+/// Rows of memory that were replaced by spare ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemappedRows {
+    /// After errors that were corrected.
+    pub corrected: u32,
+    /// After errors that were not.
+    pub uncorrected: u32,
+    /// Whether some will be at the next reset.
+    pub is_pending: bool,
+    /// Whether there were no spare ones left.
+    pub has_failed: bool,
+}
+
+/// One NVLink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NvLink {
+    /// Its number.
+    pub link: u32,
+    /// Whether it is up.
+    pub is_up: bool,
+    /// Packets sent again, since the driver was loaded.
+    pub replays: Result<u64, NotVisible>,
+    /// Recoveries of the link.
+    pub recoveries: Result<u64, NotVisible>,
+    /// Check sums of flow units that were wrong.
+    pub crc_errors: Result<u64, NotVisible>,
+}
+
+/// A process on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuProcess {
+    /// Its number, in the driver's name space; containers have another.
+    pub pid: u32,
+    /// Device memory that it uses, bytes, where the driver tells.
+    pub memory_bytes: Option<u64>,
+}
+
+/// A GPU's state at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuReading {
+    /// Clock of its multiprocessors, MHz.
+    pub sm_clock_mhz: Result<u32, NotVisible>,
+    /// Clock of its memory, MHz.
+    pub memory_clock_mhz: Result<u32, NotVisible>,
+    /// Why clocks are as they are.
+    pub clock_reasons: Result<Vec<ClockReason>, NotVisible>,
+    /// Power draw, milliwatts.
+    pub power_mw: Result<u32, NotVisible>,
+    /// The limit that holds, milliwatts.
+    pub power_limit_mw: Result<u32, NotVisible>,
+    /// Temperature, degrees Celsius.
+    pub temperature_c: Result<u32, NotVisible>,
+    /// Errors of memory that were corrected, since the driver was loaded.
+    pub ecc_corrected: Result<u64, NotVisible>,
+    /// Errors of memory that were not.
+    pub ecc_uncorrected: Result<u64, NotVisible>,
+    /// Rows of memory that were replaced.
+    pub remapped_rows: Result<RemappedRows, NotVisible>,
+    /// The PCIe link as it is now; idle GPUs slow it down.
+    pub pcie: Result<PcieLink, NotVisible>,
+    /// PCIe packets sent again.
+    pub pcie_replays: Result<u32, NotVisible>,
+    /// NVLinks that there are; empty if there are none.
+    pub nvlinks: Vec<NvLink>,
+    /// Processes that compute, this one among them.
+    pub processes: Result<Vec<GpuProcess>, NotVisible>,
+    /// Processes that compute through MPS.
+    pub mps_processes: Result<Vec<GpuProcess>, NotVisible>,
+}
+
+impl GpuReading {
+    /// What slows the GPU down, in words such as `power-capped at 600 W`; empty if nothing does or
+    /// nothing is visible.
+    pub fn slowed_by(&self) -> Vec<String> {
+        let reasons = self.clock_reasons.as_deref().unwrap_or_default();
+        let words = |reason: &ClockReason| match (reason, &self.power_limit_mw) {
+            (ClockReason::PowerCap, Ok(limit)) => {
+                format!("{reason} at {:.0} W", f64::from(*limit) / 1000.0)
+            }
+            _ => reason.to_string(),
+        };
+        let slow = reasons.iter().filter(|reason| reason.slows());
+        slow.map(words).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_become_reasons_by_name() {
+        assert_eq!(ClockReason::of_mask(0), []);
+        let reasons = ClockReason::of_mask(1 | 1 << 2 | 1 << 6 | 1 << 8 | 1 << 40);
+        let words: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+        let expect = [
+            "idle",
+            "power-capped",
+            "hardware thermal slowdown",
+            "display clocks",
+            "reason 40",
+        ];
+        assert_eq!(words, expect);
+        let slow: Vec<bool> = reasons.iter().map(|reason| reason.slows()).collect();
+        assert_eq!(slow, [false, true, true, false, true]);
+    }
+}
