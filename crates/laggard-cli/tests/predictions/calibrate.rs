@@ -1,6 +1,7 @@
 //! The real binary on `--calibrate`: classes that are not what their datasheets say.
 
 use crate::{json, laggard, refused, works};
+use laggard_benches::share_one_processor;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,7 @@ impl Folder {
 
     /// A record of this machine's processors, and a table and cluster of them.
     fn processors(&self) -> Processors {
+        share_one_processor().expect("a processor");
         let record = self.path("run");
         works(&words(
             "run --model tiny --layout dp2 --steps 40 -q -o",

@@ -2,6 +2,7 @@
 //! input.
 
 use crate::{json, laggard, refused, works};
+use laggard_benches::share_one_processor;
 
 #[test]
 fn the_mix_of_colossus_1_by_itself_and_what_eleven_per_cent_may_mean() {
@@ -232,6 +233,7 @@ fn bad_input_is_refused() {
 /// machine may be busy.
 #[test]
 fn a_layout_is_predicted_by_runs_of_others() {
+    share_one_processor().expect("a processor");
     let dir = tempfile::tempdir().expect("a directory");
     let path = |layout: &str| dir.path().join(layout).to_str().expect("a path").to_owned();
     let run = |layout: &str| {
