@@ -1,6 +1,6 @@
 //! Plans of several jobs: each is a world of its own among the ranks of one launch.
 
-use super::{check_record, end, errors, launchers, start};
+use super::{beside_others, check_record, end, errors, launchers, start};
 use laggard_plan::{Kind, PlanFile};
 use std::path::Path;
 use std::process::Command;
@@ -27,6 +27,7 @@ fn plan(folder: &Path) -> (String, String) {
 
 #[test]
 fn jobs_of_a_plan_are_worlds_of_their_own() {
+    let _turn = beside_others();
     let folder = tempfile::tempdir().expect("a directory");
     let (file, number) = plan(folder.path());
     for (name, mut launcher) in launchers() {
@@ -45,6 +46,7 @@ fn jobs_of_a_plan_are_worlds_of_their_own() {
 
 #[test]
 fn a_plan_for_other_ranks_is_refused() {
+    let _turn = beside_others();
     let folder = tempfile::tempdir().expect("a directory");
     let (file, number) = plan(folder.path());
     for (name, mut launcher) in launchers() {
