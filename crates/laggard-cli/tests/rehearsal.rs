@@ -1,5 +1,6 @@
 //! Plans from files: written, rehearsed and held against what came of it, with the real binary.
 
+use laggard_benches::share_one_processor;
 use laggard_plan::{Kind, PlanFile, PlannedOption};
 use laggard_record::Record;
 use laggard_schedule::ScheduleOrigin;
@@ -36,6 +37,7 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
+        share_one_processor().expect("a processor");
         let folder = tempfile::tempdir().expect("temporary directory");
         let site = Self { folder };
         let line = "run -q --model tiny --classes h100:2,gb200:2 --micro-batches 6 --steps 40";
@@ -130,7 +132,8 @@ fn what_was_planned_is_run_and_gains_what_was_predicted() {
         seen.as_f64().expect("a gain"),
     );
     assert!(said > 0.3 && seen > 0.0, "{gain}");
-    // Runs may drift apart on a machine that others use; classes within a run do not.
+    // Runs may drift apart on a machine that others use; classes within a run do not, which take
+    // turns on one processor.
     let kernels = |class, whose| {
         let row = row(&found, Some(class), "kernels [s]");
         row[whose]["value"].as_f64().expect("seconds")
