@@ -88,6 +88,12 @@ impl Architecture {
     pub fn has_bf16(self) -> bool {
         self >= Self::Sm80
     }
+
+    /// Whether tensor cores multiply 8-bit floating-point numbers (PTX ISA, `mma` with `.e4m3`:
+    /// sm_89 and later).
+    pub fn has_fp8(self) -> bool {
+        self >= Self::Sm89
+    }
 }
 
 impl fmt::Display for Architecture {

@@ -21,7 +21,7 @@ pub struct DeviceMatrix {
 /// A product: `c = scale * op(a) * op(b)`, or `c += ...`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Product {
-    /// Left operand, of a half type.
+    /// Left operand, of a half type or of 8 bits.
     pub a: DeviceMatrix,
     /// Use of the left operand.
     pub transpose_a: Transpose,
@@ -148,6 +148,12 @@ impl Product {
                     "{rows} x {depth} times {depth_of_b} x {columns} is not {} x {}",
                     c.rows, c.columns
                 ),
+            });
+        }
+        // Two 8-bit operands are copied and multiplied at a time, and cuBLASLt wants sixteen.
+        if operand_bytes == 1 && !depth.is_multiple_of(16) {
+            return Err(CudaError::Product {
+                why: format!("8-bit operands are {depth} deep, which is no multiple of 16"),
             });
         }
         let (result_bytes, in_f32) = match self.result {

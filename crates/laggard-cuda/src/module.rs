@@ -66,6 +66,9 @@ pub enum Module {
     /// The same, with operands that the copy engine brings and the tensor cores take from shared
     /// memory; sm_90. Has to pass its self-check on a device before it is used there.
     GemmTma(HalfType),
+    /// `gemm_nt` of 8-bit operands (E4M3) with results in bf16 or f32; sm_89 and later, by the copy
+    /// engine on sm_90.
+    GemmFp8,
     /// `copy`, `triad`, `add`, `fill`.
     Stream(ElementType),
     /// `fill_exact`, `verify_exact`.
@@ -112,6 +115,9 @@ impl Module {
         if architecture.has_bf16() {
             all.push(Self::Gemm(HalfType::Bf16));
         }
+        if architecture.has_fp8() {
+            all.push(Self::GemmFp8);
+        }
         if architecture == Architecture::Sm90 {
             all.extend([Self::GemmTma(HalfType::F16), Self::GemmTma(HalfType::Bf16)]);
         }
@@ -133,6 +139,7 @@ impl Module {
             Self::Gemm(_) | Self::GemmTma(_) => &["gemm_nn", "gemm_nt", "gemm_tn", "gemm_tt"],
             Self::Stream(_) => &["copy", "triad", "add", "fill"],
             Self::Exact(_) => &["fill_exact", "verify_exact"],
+            Self::GemmFp8 => &["gemm_nt"],
             Self::Norm(_) => &["layer_norm"],
             Self::Adam => &["adam"],
             Self::Clock => &["stamp", "spin"],
@@ -143,8 +150,10 @@ impl Module {
     pub fn source(self, architecture: Architecture) -> SourceFile {
         match self {
             Self::Gemm(_) if architecture == Architecture::Sm70 => source_file!("gemm_wmma.cu"),
-            Self::Gemm(_) => source_file!("gemm_mma.cu"),
-            Self::GemmTma(_) => source_file!("gemm_wgmma.cu"),
+            Self::GemmTma(_) | Self::GemmFp8 if self.uses_copy_engine(architecture) => {
+                source_file!("gemm_wgmma.cu")
+            }
+            Self::Gemm(_) | Self::GemmTma(_) | Self::GemmFp8 => source_file!("gemm_mma.cu"),
             Self::Stream(_) => source_file!("stream.cu"),
             Self::Exact(_) => source_file!("exact.cu"),
             Self::Norm(_) => source_file!("norm.cu"),
@@ -168,13 +177,14 @@ impl Module {
         match self {
             Self::Gemm(HalfType::F16) | Self::GemmTma(HalfType::F16) => Some(MapElement::F16),
             Self::Gemm(HalfType::Bf16) | Self::GemmTma(HalfType::Bf16) => Some(MapElement::Bf16),
+            Self::GemmFp8 => Some(MapElement::U8),
             _ => None,
         }
     }
 
     /// Whether its products' operands come by the copy engine.
-    pub(crate) fn uses_copy_engine(self, _architecture: Architecture) -> bool {
-        matches!(self, Self::GemmTma(_))
+    pub(crate) fn uses_copy_engine(self, architecture: Architecture) -> bool {
+        matches!(self, Self::GemmTma(_) | Self::GemmFp8) && architecture == Architecture::Sm90
     }
 
     /// What its compiler is told, besides the generation.
@@ -188,6 +198,11 @@ impl Module {
             Self::GemmTma(half) => {
                 options.push(half.element_type().option().to_owned());
                 options.push(format!("-DSTAGES={}", gemm_tma::STAGES));
+            }
+            Self::GemmFp8 => {
+                options.push(ElementType::Bf16.option().to_owned());
+                options.push("-DOPERANDS_E4M3".to_owned());
+                options.push(format!("-DSTAGES={}", stages(architecture)));
             }
             Self::Stream(element) | Self::Exact(element) | Self::Norm(element) => {
                 options.push(element.option().to_owned());
@@ -206,6 +221,7 @@ impl fmt::Display for Module {
         let (name, element) = match self {
             Self::Gemm(half) => ("gemm", Some(half.element_type())),
             Self::GemmTma(half) => ("gemm tma", Some(half.element_type())),
+            Self::GemmFp8 => ("gemm fp8", None),
             Self::Stream(element) => ("stream", Some(*element)),
             Self::Exact(element) => ("exact", Some(*element)),
             Self::Norm(element) => ("norm", Some(*element)),

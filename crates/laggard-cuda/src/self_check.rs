@@ -7,7 +7,6 @@ mod streams;
 
 use crate::{Argument, CudaError, ElementType, HalfType, KernelLaunch, Launcher, Module};
 use half::{bf16, f16};
-use laggard_backend::Element;
 
 /// Launches every kernel of a module and compares with its twin.
 ///
@@ -22,6 +21,7 @@ pub fn self_check(launcher: &dyn Launcher, module: Module) -> Result<(), CudaErr
         Module::Gemm(HalfType::Bf16) | Module::GemmTma(HalfType::Bf16) => {
             products::check::<bf16>(&bench)
         }
+        Module::GemmFp8 => products::check_e4m3(&bench),
         Module::Stream(ElementType::F32) => streams::check_streams::<f32>(&bench),
         Module::Stream(ElementType::F16) => streams::check_streams::<f16>(&bench),
         Module::Stream(ElementType::Bf16) => streams::check_streams::<bf16>(&bench),
@@ -76,6 +76,6 @@ impl Bench<'_> {
     }
 }
 
-fn bytes<T: Element>(elements: &[T]) -> Vec<u8> {
+fn bytes<T: bytemuck::Pod>(elements: &[T]) -> Vec<u8> {
     bytemuck::cast_slice(elements).to_vec()
 }

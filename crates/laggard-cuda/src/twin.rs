@@ -2,12 +2,14 @@
 //! compared with, written to be read. Where a kernel's arithmetic is prescribed operation by
 //! operation, its twin's results have the same bits; the others say how close they are.
 
+mod e4m3;
 mod exact;
 mod gemm;
 mod norm;
 mod stream;
 
+pub use e4m3::E4m3;
 pub use exact::{Mismatches, fill_exact, integer_at, most_members, verify_exact};
-pub use gemm::{Operand, gemm};
+pub use gemm::{Factor, Operand, gemm};
 pub use norm::layer_norm;
 pub use stream::{AdamState, adam, add, triad};

@@ -2,8 +2,10 @@
 //! can be compared bit by bit.
 
 use super::{Bench, bytes};
-use crate::twin::{Operand, gemm, integer_at};
+use crate::twin::{E4m3, Factor, Operand, gemm, integer_at};
 use crate::{CudaError, DeviceMatrix, Place, Product, ResultType};
+use bytemuck::Pod;
+use half::bf16;
 use laggard_backend::{Element, Transpose};
 
 /// A product of a shape, with one of its forms of result.
@@ -27,29 +29,48 @@ struct Stored<T> {
 const TRANSPOSES: [Transpose; 2] = [Transpose::No, Transpose::Yes];
 const SCALE: f32 = 0.5;
 
-/// All four products: with several blocks, with more slices than there are stages, as small as it
-/// gets; one with more rows of tiles than a band has; and a deep one of several tiles.
-pub(super) fn check<T: Element>(bench: &Bench<'_>) -> Result<(), CudaError> {
+/// All four products of a half type.
+pub(super) fn check<T: Factor + Element>(bench: &Bench<'_>) -> Result<(), CudaError> {
     for transpose_a in TRANSPOSES {
         for transpose_b in TRANSPOSES {
-            let case = |(rows, columns, depth), result, accumulate| Case {
-                rows,
-                columns,
-                depth,
-                transpose_a,
-                transpose_b,
-                result,
-                accumulate,
-            };
-            check_case::<T, T>(bench, &case((131, 259, 43), ResultType::Half, false))?;
-            check_case::<T, f32>(bench, &case((61, 101, 205), ResultType::F32, true))?;
-            check_case::<T, T>(bench, &case((1, 1, 1), ResultType::Half, true))?;
+            check_one::<T, T>(bench, (transpose_a, transpose_b), 1)?;
         }
     }
+    check_large::<T>(bench, 1)
+}
+
+/// The one product of 8-bit operands: depths are multiples of 16.
+pub(super) fn check_e4m3(bench: &Bench<'_>) -> Result<(), CudaError> {
+    check_one::<E4m3, bf16>(bench, (Transpose::No, Transpose::Yes), 16)?;
+    check_large::<E4m3>(bench, 16)
+}
+
+/// With several blocks, with more slices than there are stages, and as small as it gets.
+fn check_one<T: Factor, C: Element>(
+    bench: &Bench<'_>,
+    (transpose_a, transpose_b): (Transpose, Transpose),
+    step: u32,
+) -> Result<(), CudaError> {
+    let case = |(rows, columns, depth): (u32, u32, u32), result, accumulate| Case {
+        rows,
+        columns,
+        depth: depth.next_multiple_of(step),
+        transpose_a,
+        transpose_b,
+        result,
+        accumulate,
+    };
+    check_case::<T, C>(bench, &case((131, 259, 43), ResultType::Half, false))?;
+    check_case::<T, f32>(bench, &case((61, 101, 205), ResultType::F32, true))?;
+    check_case::<T, C>(bench, &case((1, 1, 1), ResultType::Half, true))
+}
+
+/// One with more rows of tiles than a band has, and a deep one of several tiles.
+fn check_large<T: Factor>(bench: &Bench<'_>, step: u32) -> Result<(), CudaError> {
     let bands = Case {
         rows: 128 * 9 + 5,
         columns: 256 + 9,
-        depth: 9,
+        depth: 9u32.next_multiple_of(step),
         transpose_a: Transpose::No,
         transpose_b: Transpose::Yes,
         result: ResultType::F32,
@@ -59,16 +80,24 @@ pub(super) fn check<T: Element>(bench: &Bench<'_>) -> Result<(), CudaError> {
     let deep = Case {
         rows: 128 + 65,
         columns: 256 + 77,
-        depth: 645,
+        depth: 645u32.next_multiple_of(step),
         ..bands
     };
     check_case::<T, f32>(bench, &deep)
 }
 
-fn check_case<T: Element, C: Element>(bench: &Bench<'_>, case: &Case) -> Result<(), CudaError> {
-    let a = Stored::<T>::new(sides((case.rows, case.depth), case.transpose_a), 0);
-    let b = Stored::<T>::new(sides((case.depth, case.columns), case.transpose_b), 1);
-    let mut c = Stored::<C>::new((case.rows, case.columns), 2);
+fn check_case<T: Factor, C: Element>(bench: &Bench<'_>, case: &Case) -> Result<(), CudaError> {
+    let a = Stored::new(
+        sides((case.rows, case.depth), case.transpose_a),
+        0,
+        T::nearest,
+    );
+    let b = Stored::new(
+        sides((case.depth, case.columns), case.transpose_b),
+        1,
+        T::nearest,
+    );
+    let mut c = Stored::new((case.rows, case.columns), 2, C::from_f64);
     let before = case.accumulate.then(|| c.elements.clone());
     if before.is_none() {
         c.elements.fill(C::from_f64(f64::NAN));
@@ -113,15 +142,15 @@ fn sides((rows, columns): (u32, u32), transpose: Transpose) -> (u32, u32) {
     }
 }
 
-impl<T: Element> Stored<T> {
-    /// A matrix that lies in the buffer of this number.
-    fn new((rows, columns): (u32, u32), number: u64) -> Self {
-        let row_stride = (columns + 3).next_multiple_of(8);
-        let nan = T::from_f64(f64::NAN);
+impl<T: Pod> Stored<T> {
+    /// A matrix that lies in the buffer of this number, of elements that are made so.
+    fn new((rows, columns): (u32, u32), number: u64, element_of: fn(f64) -> T) -> Self {
+        let row_stride = (columns + 3).next_multiple_of(if size_of::<T>() == 1 { 16 } else { 8 });
+        let nan = element_of(f64::NAN);
         let mut elements = vec![nan; (rows * row_stride) as usize];
         for (row, elements) in (0u64..).zip(elements.chunks_mut(row_stride as usize)) {
             for (column, element) in (0u64..).zip(&mut elements[..columns as usize]) {
-                *element = T::from_f64(f64::from(integer_at(number, row << 32 | column)));
+                *element = element_of(f64::from(integer_at(number, row << 32 | column)));
             }
         }
         let matrix = DeviceMatrix {
@@ -143,7 +172,7 @@ impl<T: Element> Stored<T> {
 }
 
 /// What the twin makes of the same operands; `before` is what the result is added to.
-fn expect<T: Element, C: Element>(
+fn expect<T: Factor, C: Element>(
     case: &Case,
     (a, b): (&Stored<T>, &Stored<T>),
     before: Option<&[C]>,

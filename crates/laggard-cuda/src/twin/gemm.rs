@@ -1,8 +1,45 @@
-//! Matrix products; `kernels/gemm_mma.cu` and `kernels/gemm_wmma.cu`. Sums are made in f64 here and
+//! Matrix products; `kernels/gemm_*.cu`. Sums are made in f64 here and
 //! in f32 there, in an order that differs from generation to generation: results agree to the
 //! rounding of the result type plus `depth` roundings of f32 of the sum of absolute products.
 
+use super::E4m3;
+use bytemuck::Pod;
+use half::{bf16, f16};
 use laggard_backend::{Element, Transpose};
+
+/// What an operand of a product is made of.
+pub trait Factor: Pod {
+    /// The nearest to a number.
+    fn nearest(value: f64) -> Self;
+
+    /// The number.
+    fn number(self) -> f64;
+}
+
+macro_rules! factor {
+    ($($element:ty),*) => {$(
+        impl Factor for $element {
+            fn nearest(value: f64) -> Self {
+                <Self as Element>::from_f64(value)
+            }
+
+            fn number(self) -> f64 {
+                <Self as Element>::to_f64(self)
+            }
+        }
+    )*};
+}
+factor!(f32, f16, bf16);
+
+impl Factor for E4m3 {
+    fn nearest(value: f64) -> Self {
+        Self::from_f64(value)
+    }
+
+    fn number(self) -> f64 {
+        self.to_f64()
+    }
+}
 
 /// A row-major matrix in host memory and how it is used.
 #[derive(Debug, Clone, Copy)]
@@ -15,18 +52,18 @@ pub struct Operand<'a, T> {
     pub transpose: Transpose,
 }
 
-impl<T: Element> Operand<'_, T> {
+impl<T: Factor> Operand<'_, T> {
     fn at(&self, row: usize, column: usize) -> f64 {
         let (row, column) = match self.transpose {
             Transpose::No => (row, column),
             Transpose::Yes => (column, row),
         };
-        self.elements[row * self.row_stride + column].to_f64()
+        self.elements[row * self.row_stride + column].number()
     }
 }
 
 /// One element of a product: `scale * sum over depth of op(a) * op(b)`, plus `before`.
-pub fn gemm<T: Element>(
+pub fn gemm<T: Factor>(
     (a, b): (&Operand<'_, T>, &Operand<'_, T>),
     (row, column): (usize, usize),
     depth: usize,

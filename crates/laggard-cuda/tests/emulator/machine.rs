@@ -120,6 +120,10 @@ impl Machine {
         match module {
             Module::Gemm(_) => options.push("-DOF_PRODUCTS".to_owned()),
             Module::GemmTma(_) => options.push("-DOF_TMA_PRODUCTS".to_owned()),
+            Module::GemmFp8 => options.push(match architecture {
+                Architecture::Sm90 => "-DOF_TMA_PRODUCTS".to_owned(),
+                _ => "-DOF_PRODUCTS".to_owned(),
+            }),
             _ => {}
         }
         let mut hash = DefaultHasher::new();

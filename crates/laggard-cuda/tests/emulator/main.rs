@@ -112,6 +112,16 @@ fn products_by_wgmma() {
     );
 }
 
+#[test]
+fn products_of_8_bits() {
+    check(Module::GemmFp8, Architecture::Sm89, &ORDERS[..1]);
+    check(
+        Module::GemmFp8,
+        Architecture::Sm90,
+        &ASYNCHRONOUS_ORDERS[3..5],
+    );
+}
+
 /// What is easily wrong in a kernel that runs ahead of itself, and what the emulator is there to find.
 #[test]
 fn mistakes_of_wgmma_kernels_are_found() {

@@ -395,6 +395,35 @@ DEVICE void multiply_add_bf16(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) 
     multiply(c, a, b0, b1, bf16_value);
 }
 
+// OCP 8-bit floating point: 4 bits of exponent with a bias of 7, no infinities, NaN is all ones.
+DEVICE float e4m3_value(u8 bits) {
+    const int exponent = bits >> 3 & 15;
+    const int mantissa = bits & 7;
+    const float size = (bits & 0x7f) == 0x7f ? NAN
+                       : exponent == 0      ? std::ldexp(mantissa, -9)
+                                            : std::ldexp(8 + mantissa, exponent - 10);
+    return bits & 0x80 ? -size : size;
+}
+// 9.7.15.5.9, mma.m16n8k32 with 8-bit elements.
+DEVICE void multiply_add_e4m3(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    Shown<u32> left[4];
+    for (u32 i = 0; i < 4; i++) {
+        left[i] = show(a[i]);
+    }
+    const Shown<u32> right[2] = {show(b0), show(b1)};
+    const auto number = [](u32 four, u32 which) { return e4m3_value(four >> (which * 8) & 0xff); };
+    const u32 lane = lane_id();
+    for (u32 i = 0; i < 4; i++) {
+        const u32 row = lane / 4 + i / 2 * 8;
+        const u32 column = lane % 4 * 2 + i % 2;
+        for (u32 k = 0; k < 32; k++) {
+            const u32 four_of_a = left[row / 8 + k / 16 * 2].lane[row % 8 * 4 + k % 16 / 4];
+            const u32 four_of_b = right[k / 16].lane[column * 4 + k % 16 / 4];
+            c[i] += number(four_of_a, k % 4) * number(four_of_b, k % 4);
+        }
+    }
+}
+
 // 9.7.15.4, wmma. Its fragments have no documented layout: here, each lane has half a row.
 const u32 kWmma = 16;
 template <bool kRowMajor> DEVICE void wmma_load(u32 (&to)[8], const u16* from, u32 pitch) {
@@ -442,6 +471,11 @@ DEVICE float __shfl_xor_sync(u32, float value, u32 distance) {
 }
 DEVICE u64 atomicAdd(u64* to, u64 value) {
     const u64 before = *to;
+    *to += value;
+    return before;
+}
+DEVICE float atomicAdd(float* to, float value) {
+    const float before = *to;
     *to += value;
     return before;
 }

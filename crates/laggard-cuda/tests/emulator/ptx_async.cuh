@@ -296,15 +296,6 @@ template <bool kTransposeA, bool kTransposeB>
 DEVICE void product_bf16(float (&sums)[kSums], u64 a, u64 b, u32 add) {
     begin_product<16>(sums, a, b, add, kTransposeA + 2 * kTransposeB, bf16_value);
 }
-// OCP 8-bit floating point: 4 bits of exponent with a bias of 7, no infinities, NaN is all ones.
-inline float e4m3_value(u8 bits) {
-    const int exponent = bits >> 3 & 15;
-    const int mantissa = bits & 7;
-    const float size = (bits & 0x7f) == 0x7f ? NAN
-                       : exponent == 0      ? std::ldexp(mantissa, -9)
-                                            : std::ldexp(8 + mantissa, exponent - 10);
-    return bits & 0x80 ? -size : size;
-}
 DEVICE void product_e4m3(float (&sums)[kSums], u64 a, u64 b, u32 add) {
     begin_product<32>(sums, a, b, add, 0, e4m3_value);
 }

@@ -153,19 +153,23 @@ fn every_kernel_fits_every_generation() {
 /// What a product's kernel must be made of: the tensor cores' instruction, and how often it stands
 /// there, the loop over slices being the only one of it.
 fn tensor_instruction(module: Module, architecture: Architecture) -> (&'static str, usize) {
-    let Module::Gemm(half) = module else {
-        unreachable!("only products use tensor cores")
-    };
-    // A warp's 64 x 64 x 32 in steps of 16 x 8 x 16, or of 16 x 8 x 8.
-    match (architecture, half) {
+    // A warp's 64 x 64 x 32 in steps of 16 x 8 x 16, or of 16 x 8 x 8; of 8-bit operands, 64 x 64 x 64
+    // in steps of 16 x 8 x 32.
+    match (architecture, module) {
         (Architecture::Sm75, _) => ("HMMA.1688.F32", 128),
-        (_, HalfType::F16) => ("HMMA.16816.F32", 64),
-        (_, HalfType::Bf16) => ("HMMA.16816.F32.BF16", 64),
+        // These have no such instruction for warps: NVRTC converts to fp16.
+        (Architecture::Sm100 | Architecture::Sm103, Module::GemmFp8) => ("HMMA.16816.F32", 128),
+        (_, Module::GemmFp8) => ("QMMA.16832.F32.E4M3.E4M3", 64),
+        (_, Module::Gemm(HalfType::Bf16)) => ("HMMA.16816.F32.BF16", 64),
+        _ => ("HMMA.16816.F32", 64),
     }
 }
 
 fn is_product(module: &Module) -> bool {
-    matches!(module, Module::Gemm(_) | Module::GemmTma(_))
+    matches!(
+        module,
+        Module::Gemm(_) | Module::GemmTma(_) | Module::GemmFp8
+    )
 }
 
 /// Of the others, what they take shows that they spill nothing.
@@ -175,11 +179,13 @@ fn products_run_on_tensor_cores_and_spill_nothing() {
     let Some(tools) = or_skip(Disassembler::find(&wheels())) else {
         return;
     };
-    let by_warps = |module: &Module| matches!(module, Module::Gemm(_));
+    let by_warps = |module: &Module| matches!(module, Module::Gemm(_) | Module::GemmFp8);
     for_every_cubin(&compiler, by_warps, |module, architecture, cubin| {
-        if architecture == Architecture::Sm70 {
-            check_volta(module, cubin);
-            return;
+        match (architecture, module) {
+            (Architecture::Sm70, _) => return check_volta(module, cubin),
+            // By warpgroups, see the next test.
+            (Architecture::Sm90, Module::GemmFp8) => return,
+            _ => {}
         }
         let kernels = tools.instructions(cubin);
         assert_eq!(kernels.len(), module.entries().len());
@@ -190,12 +196,16 @@ fn products_run_on_tensor_cores_and_spill_nothing() {
             let (name, times) = tensor_instruction(module, architecture);
             assert_eq!(count(name), times, "{what} has another number of {name}");
             // Operands are to be loaded to where tensor cores take them, not moved there.
-            let is_tensor = |found: &String| found.starts_with("HMMA");
+            let is_tensor = |found: &String| found == name;
             let first = instructions.iter().position(is_tensor).unwrap_or_default();
             let last = instructions.iter().rposition(is_tensor).unwrap_or_default();
             let is_move = |found: &&String| found.contains("MOV");
             let moves = instructions[first..=last].iter().filter(is_move).count();
-            assert!(moves <= times / 4, "{what} moves {moves} registers");
+            let is_native = name.starts_with("QMMA") || module != Module::GemmFp8;
+            assert!(
+                !is_native || moves <= times / 4,
+                "{what} moves {moves} registers"
+            );
             assert!(begins("LDSM"), "{what} loads no matrices");
             let copies = begins("LDGSTS");
             assert_eq!(copies, architecture >= Architecture::Sm80, "{what}");
@@ -212,15 +222,19 @@ fn products_of_warpgroups_are_not_taken_apart() {
     let Some(tools) = or_skip(Disassembler::find(&wheels())) else {
         return;
     };
-    let by_warpgroups = |module: &Module| matches!(module, Module::GemmTma(_));
+    let by_warpgroups = |module: &Module| matches!(module, Module::GemmTma(_) | Module::GemmFp8);
     for_every_cubin(&compiler, by_warpgroups, |module, architecture, cubin| {
+        if architecture != Architecture::Sm90 {
+            return;
+        }
         let name = match module {
             Module::GemmTma(HalfType::F16) => "HGMMA.64x256x16.F32",
+            Module::GemmFp8 => "QGMMA.64x256x32.F32.E4M3.E4M3",
             _ => "HGMMA.64x256x16.F32.BF16",
         };
         for (kernel, instructions) in tools.instructions(cubin) {
             let what = format!("{kernel} of {module} on {architecture}");
-            let is_product = |found: &String| found.starts_with("HGMMA");
+            let is_product = |found: &String| found.contains("GMMA.");
             let first = instructions.iter().position(is_product).expect("products");
             let last = instructions.iter().rposition(is_product).expect("products");
             let body = &instructions[first..=last];
