@@ -1,40 +1,32 @@
 //! The whole analysis of one record, from samples to verdict.
 
+use crate::answer::{ANALYSIS_VERSION, Analyzed, Options, verdict};
 use crate::bins::{Sums, sums};
-use crate::causes::{Evidence, Thresholds, findings};
+use crate::causes::{Evidence, findings};
 use crate::cells::{Cells, Slot};
+use crate::chunk::replay_steps;
 use crate::contention::Contention;
+use crate::draw::{Draw, Settings};
 use crate::intake::{Intake, Measurements};
-use crate::levels::{Draw, Settings, waterfall};
+use crate::interval::noise_block;
+use crate::levels::waterfall;
 use crate::own_time::{OwnTime, WorkShare};
-use crate::per_step::{Inputs, Lengths, RankBlame, Typical, replay_steps};
+use crate::per_step::{Inputs, Lengths, RankBlame, Typical};
 use crate::shrinkage::{Noise, healthy};
 use crate::sketch::analyze_sketch;
 use crate::subject::{Pace, subject};
 use crate::traits::{Chance, Traits, chance};
 use crate::transfers::Transfers;
-use crate::utilisation::{Work, peak_sum, utilisation};
+use crate::utilisation::{peak_sum, utilisation};
 use crate::what_if::what_if;
+use crate::work::Work;
 use crate::{
-    Analysis, AnalyzeError, BlameEntry, Charged, Confidence, Estimate, Finding, Level, NullTest,
-    doubts, figures, stage_split,
+    Analysis, AnalyzeError, BlameEntry, Charged, Level, NullTest, doubts, figures, stage_split,
 };
 use laggard_record::{Manifest, Record, TimeBasis};
 use laggard_schedule::Replay;
-use laggard_stats::{ChangeOptions, WarmUp, block_length, find_changes, warm_up_end};
+use laggard_stats::{WarmUp, warm_up_end};
 use laggard_types::{Caveat, CaveatCode};
-
-/// How to analyse.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Options {
-    /// From where on something is named.
-    pub thresholds: Thresholds,
-    /// Seed of resampling and shuffling.
-    pub seed: u64,
-}
-
-/// Version of the published format of an analysis.
-pub const ANALYSIS_VERSION: u32 = 1;
 
 /// Analyses a record.
 ///
@@ -42,13 +34,6 @@ pub const ANALYSIS_VERSION: u32 = 1;
 /// If the record cannot be read, contradicts itself, or has too few complete steps.
 pub fn analyze(record: &Record, options: &Options) -> Result<Analysis, AnalyzeError> {
     analyze_with_series(record, options).map(|analyzed| analyzed.analysis)
-}
-
-/// An analysis with the series that comparisons need.
-pub(crate) struct Analyzed {
-    pub(crate) analysis: Analysis,
-    /// Length of every step used, seconds, on the record's basis.
-    pub(crate) step_times: Vec<f64>,
 }
 
 pub(crate) fn analyze_with_series(
@@ -204,7 +189,7 @@ fn assess(
         doubts::withhold(&mut found, &caveats, &evidence);
     }
     caveats.extend(doubts::of_basis(&evidence));
-    let work = Work::of(inputs.work);
+    let work = inputs.work.total();
     let value = evidence.loss(Level::Utilisation);
     let quote = |peaks| utilisation(manifest, value, &work, peaks);
     let (mfu, share_of_measured_peak) = settings.peak_sum.map(quote).unwrap_or_default();
@@ -253,22 +238,6 @@ const fn penalty_reference(cells: &Cells) -> &'static str {
     }
 }
 
-/// Steps that hang together: the block length of what is left when lasting changes of the level are
-/// taken out. A change is no noise, and would make the blocks as long as the run.
-pub(crate) fn noise_block(lengths: &[f64]) -> usize {
-    let changes = find_changes(lengths, &ChangeOptions::default()).unwrap_or_default();
-    let mut cuts: Vec<usize> = changes.iter().map(|change| change.at).collect();
-    cuts.push(lengths.len());
-    let (mut residuals, mut first) = (Vec::with_capacity(lengths.len()), 0);
-    for cut in cuts {
-        let segment = &lengths[first..cut];
-        let level = laggard_stats::median(segment).unwrap_or(0.0);
-        residuals.extend(segment.iter().map(|length| length - level));
-        first = cut;
-    }
-    block_length(&residuals).unwrap_or(1)
-}
-
 /// Charges that sum to the loss: ranks by the airport game, the rest by name.
 fn blame_table(evidence: &Evidence<'_>) -> Vec<BlameEntry> {
     let point = &evidence.waterfall.point;
@@ -310,28 +279,4 @@ fn null_tests(chance: Option<&Chance>) -> Vec<NullTest> {
         p_value: chance.p_value,
     };
     chance.map(test).into_iter().collect()
-}
-
-/// The answer in one or two sentences.
-pub(crate) fn verdict(penalty: &Estimate, found: &[Finding]) -> String {
-    let cost = format!(
-        "stragglers cost {:.1} % [{:.1}, {:.1}] of wall time",
-        100.0 * penalty.value,
-        100.0 * penalty.low,
-        100.0 * penalty.high
-    );
-    match found.first() {
-        None => format!("{cost}; no rank, host or cause stands out"),
-        Some(first) if first.confidence == Confidence::Inconclusive => {
-            format!("{cost}; inconclusive: {}", first.summary)
-        }
-        Some(first) => {
-            let more = match found.len() {
-                1 => String::new(),
-                2 => " (and one more finding)".to_owned(),
-                count => format!(" (and {} more findings)", count - 1),
-            };
-            format!("{cost}; {}{more}", first.summary)
-        }
-    }
 }

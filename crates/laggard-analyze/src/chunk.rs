@@ -1,8 +1,30 @@
-//! Some steps, and their durations under one change after the other.
+//! Replays of steps, some at a time, and their durations under one change after the other.
 
 use crate::cells::{Cells, Slot, Slots};
-use crate::per_step::{Alone, Inputs, Lengths, RankBlame, rescale};
+use crate::per_step::{Alone, Inputs, LANES, Lengths, RankBlame, rescale};
 use laggard_schedule::{Durations, Times};
+use rayon::prelude::*;
+
+/// Runs all replays.
+pub(crate) fn replay_steps(inputs: &Inputs<'_>) -> (Lengths, RankBlame) {
+    let steps: Vec<usize> = (0..inputs.measured.steps()).collect();
+    let alone = Alone::of(inputs);
+    let chunks: Vec<(Lengths, RankBlame)> = steps
+        .par_chunks(LANES)
+        .map(|steps| Chunk { inputs, steps }.run(alone))
+        .collect();
+    let mut lengths = Lengths::default();
+    let mut blame = RankBlame::new(inputs.cells.ranks);
+    for (part, charged) in chunks {
+        lengths.measured.extend(part.measured);
+        lengths.even_work.extend(part.even_work);
+        lengths.no_pauses.extend(part.no_pauses);
+        lengths.no_launch.extend(part.no_launch);
+        lengths.as_class.extend(part.as_class);
+        blame.add(&charged);
+    }
+    (lengths, blame)
+}
 
 /// Some steps that are evaluated at once.
 pub(crate) struct Chunk<'a> {

@@ -1,6 +1,7 @@
 //! What changed from one record to another.
 
-use crate::analysis::{Analyzed, analyze_with_series};
+use crate::analysis::analyze_with_series;
+use crate::answer::Analyzed;
 use crate::{AnalyzeError, Comparison, ComparisonRow, Estimate, Options, Utilisation};
 use laggard_record::Record;
 use laggard_stats::{Resampling, block_length, ratio_of_medians};

@@ -1,7 +1,7 @@
 //! Tables for people: step times, ranks, classes, the heat map.
 
 use crate::causes::Evidence;
-use crate::per_step::{Inputs, Lengths};
+use crate::per_step::{Inputs, wait_shares};
 use crate::{ClassFigures, Estimate, HeatMap, RankFigures, StepTimes};
 use laggard_record::Manifest;
 use laggard_stats::{median, sorted_quantile};
@@ -26,31 +26,6 @@ pub(crate) fn step_times(lengths: &[f64], mean: Estimate) -> StepTimes {
         p99: at(0.99),
         max: at(1.0),
     }
-}
-
-/// Mean share of the step that each rank waits for the slowest rank of its stage.
-pub(crate) fn wait_shares(inputs: &Inputs<'_>, lengths: &Lengths) -> Vec<f64> {
-    let stages = inputs
-        .cells
-        .stage_of_rank
-        .iter()
-        .max()
-        .map_or(1, |last| *last as usize + 1);
-    let mut waits = vec![0.0; inputs.cells.ranks];
-    for step in 0..inputs.own.steps() {
-        let row = inputs.own.of_step(step);
-        let mut longest = vec![0.0_f64; stages];
-        for (rank, slots) in row.iter().enumerate() {
-            let stage = inputs.cells.stage_of_rank[rank] as usize;
-            longest[stage] = longest[stage].max(slots.iter().sum());
-        }
-        for (rank, slots) in row.iter().enumerate() {
-            let stage = inputs.cells.stage_of_rank[rank] as usize;
-            waits[rank] += longest[stage] - slots.iter().sum::<f64>();
-        }
-    }
-    let total: f64 = lengths.measured.iter().sum();
-    waits.iter().map(|wait| wait / total).collect()
 }
 
 /// Figures of every rank.

@@ -18,8 +18,10 @@ mod population;
 mod reading;
 
 use crate::{AnalyzeError, Estimate};
+use chance::sifted;
 use laggard_types::{Caveat, CaveatCode};
 use population::{Population, Segment};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +101,7 @@ pub struct FleetStock {
 }
 
 /// The table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fleet {
     /// Version of the form.
@@ -125,7 +127,7 @@ pub struct Fleet {
 }
 
 /// One run of the table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FleetRunLine {
     /// Its name.
@@ -137,7 +139,7 @@ pub struct FleetRunLine {
 }
 
 /// One class of the table. Spreads are standard deviations of the logarithm of speed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FleetClass {
     /// Its name.
@@ -163,7 +165,7 @@ pub struct FleetClass {
 }
 
 /// One host of the table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FleetHost {
     /// Its name.
@@ -177,7 +179,7 @@ pub struct FleetHost {
 }
 
 /// One device of the table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FleetDevice {
     /// Its host.
@@ -199,7 +201,7 @@ pub struct FleetDevice {
 }
 
 /// Why a device is named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Named {
     /// Slower than the spread of its class explains.
@@ -209,7 +211,7 @@ pub enum Named {
 }
 
 /// A lasting change of a device's speed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SpeedChange {
     /// The last run before it, by position.
@@ -258,7 +260,7 @@ pub fn fleet(runs: &[FleetRun], options: &FleetOptions) -> Result<Fleet, Analyze
     // Half for devices that stand out, half for those that change.
     let allowed = options.false_alarms / (2 * classes.len()) as f64;
     for class in classes {
-        let population = Population::new(&runs, class)?.sifted(allowed)?;
+        let population = sifted(Population::new(&runs, class)?, allowed)?;
         table.add_class(class, &population, options)?;
     }
     Ok(table)

@@ -3,6 +3,7 @@
 //! line.
 
 mod analysis;
+mod answer;
 mod bins;
 mod causes;
 mod cells;
@@ -11,6 +12,7 @@ mod compare;
 mod comparison;
 mod contention;
 mod doubts;
+mod draw;
 mod error;
 mod figures;
 mod finding;
@@ -31,8 +33,10 @@ mod traits;
 mod transfers;
 mod utilisation;
 mod what_if;
+mod work;
 
-pub use analysis::{ANALYSIS_VERSION, Options, analyze};
+pub use analysis::analyze;
+pub use answer::{ANALYSIS_VERSION, Options};
 pub use causes::Thresholds;
 pub use compare::{COMPARISON_VERSION, compare};
 pub use error::AnalyzeError;

@@ -1,10 +1,9 @@
 //! Own time of every rank in every step, by slot, and what unequal work does to it.
 
 use crate::cells::{Cells, Slot, Slots};
-use crate::intake::{Measurements, Work};
-use crate::utilisation::{self, ranks_per_replica};
+use crate::intake::Measurements;
+use crate::work::{NominalWork, Work, ranks_per_replica};
 use laggard_record::Manifest;
-use laggard_schedule::Phase;
 use rayon::prelude::*;
 
 /// Own time in seconds by `[step][rank][slot]`, without delays.
@@ -122,6 +121,16 @@ impl WorkShare {
         share
     }
 
+    /// All steps together.
+    pub(crate) fn total(&self) -> Work {
+        Work {
+            flop: self.flop.iter().sum(),
+            attention_flop: self.attention_flop.iter().sum(),
+            recomputed_flop: self.recomputed_flop.iter().sum(),
+            tokens: self.tokens.iter().sum(),
+        }
+    }
+
     /// Factor that brings a rank's forward and backward to its mates' mean work.
     pub(crate) fn factor(&self, step: usize, rank: usize) -> f64 {
         match self.ratio.get(step * self.ranks + rank) {
@@ -192,77 +201,4 @@ fn deviations(members: &[usize], steps: usize, value: impl Fn(usize, usize) -> f
             .for_each(|value| *value -= mean);
     }
     table
-}
-
-/// One rank's step at nominal lengths.
-pub(crate) struct NominalWork {
-    /// What the model needs.
-    model: Count,
-    /// What is done again.
-    again: Count,
-}
-
-/// FLOP, and the tokens that they are for.
-#[derive(Debug, Clone, Copy, Default)]
-struct Count {
-    linear: f64,
-    attention: f64,
-    tokens: f64,
-    tokens_squared: f64,
-}
-
-impl NominalWork {
-    pub(crate) fn of(manifest: &Manifest, rank: usize) -> Self {
-        let schedule = &manifest.schedule;
-        let (mut model, mut again, mut micro_batches) = (Count::default(), Count::default(), 0);
-        for &id in schedule.program(rank as u32) {
-            let operation = &schedule.operations[id as usize];
-            let count = match operation.phase {
-                Phase::Recompute => &mut again,
-                _ => &mut model,
-            };
-            count.linear += operation.flop;
-            count.attention += operation.attention_flop;
-            micro_batches = micro_batches.max(operation.micro_batch.map_or(0, |last| last + 1));
-        }
-        let workload = &manifest.workload;
-        let sequences = f64::from(micro_batches) * f64::from(workload.micro_batch_sequences);
-        let length = f64::from(workload.sequence_length);
-        for count in [&mut model, &mut again] {
-            count.tokens = sequences * length;
-            count.tokens_squared = sequences * length * length;
-        }
-        Self { model, again }
-    }
-
-    /// Adds the work of so many ranks like this one.
-    pub(crate) fn add_to(&self, all: &mut utilisation::Work, ranks: f64) {
-        all.flop += ranks * self.model.sum();
-        all.attention_flop += ranks * self.model.attention;
-        all.recomputed_flop += ranks * self.again.sum();
-        all.tokens += ranks * self.tokens();
-    }
-
-    fn tokens(&self) -> f64 {
-        self.model.tokens
-    }
-}
-
-impl Count {
-    /// The count for given tokens.
-    fn given(self, work: Option<&Work>) -> Self {
-        match work {
-            Some(work) if self.tokens > 0.0 => Self {
-                linear: self.linear * work.tokens / self.tokens,
-                attention: self.attention * work.tokens_squared / self.tokens_squared,
-                tokens: work.tokens,
-                tokens_squared: work.tokens_squared,
-            },
-            _ => self,
-        }
-    }
-
-    fn sum(self) -> f64 {
-        self.linear + self.attention
-    }
 }

@@ -6,7 +6,6 @@
 //! equally by the ranks that are not yet there.
 
 use crate::cells::{Cells, Slot, Slots};
-use crate::chunk::Chunk;
 use crate::intake::Measurements;
 use crate::own_time::{OwnTime, WorkShare};
 use laggard_schedule::Replay;
@@ -127,27 +126,6 @@ impl Alone {
     }
 }
 
-/// Runs all replays.
-pub(crate) fn replay_steps(inputs: &Inputs<'_>) -> (Lengths, RankBlame) {
-    let steps: Vec<usize> = (0..inputs.measured.steps()).collect();
-    let alone = Alone::of(inputs);
-    let chunks: Vec<(Lengths, RankBlame)> = steps
-        .par_chunks(LANES)
-        .map(|steps| Chunk { inputs, steps }.run(alone))
-        .collect();
-    let mut lengths = Lengths::default();
-    let mut blame = RankBlame::new(inputs.cells.ranks);
-    for (part, charged) in chunks {
-        lengths.measured.extend(part.measured);
-        lengths.even_work.extend(part.even_work);
-        lengths.no_pauses.extend(part.no_pauses);
-        lengths.no_launch.extend(part.no_launch);
-        lengths.as_class.extend(part.as_class);
-        blame.add(&charged);
-    }
-    (lengths, blame)
-}
-
 impl RankBlame {
     pub(crate) fn new(ranks: usize) -> Self {
         Self {
@@ -157,7 +135,7 @@ impl RankBlame {
         }
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.charged.extend(&other.charged);
         for rank in 0..self.last.len() {
             self.last[rank] += other.last[rank];
@@ -205,6 +183,31 @@ impl RankBlame {
         };
         self.alone[worst] += (longest - second) * scale;
     }
+}
+
+/// Mean share of the step that each rank waits for the slowest rank of its stage.
+pub(crate) fn wait_shares(inputs: &Inputs<'_>, lengths: &Lengths) -> Vec<f64> {
+    let stages = inputs
+        .cells
+        .stage_of_rank
+        .iter()
+        .max()
+        .map_or(1, |last| *last as usize + 1);
+    let mut waits = vec![0.0; inputs.cells.ranks];
+    for step in 0..inputs.own.steps() {
+        let row = inputs.own.of_step(step);
+        let mut longest = vec![0.0_f64; stages];
+        for (rank, slots) in row.iter().enumerate() {
+            let stage = inputs.cells.stage_of_rank[rank] as usize;
+            longest[stage] = longest[stage].max(slots.iter().sum());
+        }
+        for (rank, slots) in row.iter().enumerate() {
+            let stage = inputs.cells.stage_of_rank[rank] as usize;
+            waits[rank] += longest[stage] - slots.iter().sum::<f64>();
+        }
+    }
+    let total: f64 = lengths.measured.iter().sum();
+    waits.iter().map(|wait| wait / total).collect()
 }
 
 /// A node's time when the time `is` of its rank and slot becomes `should`.

@@ -2,7 +2,7 @@
 
 use crate::bins::Bin;
 use crate::cells::{Cells, Slot, Slots};
-use crate::levels::{Draw, Settings};
+use crate::draw::{Draw, Settings};
 use crate::per_step::{Inputs, rescale};
 use crate::shrinkage::{Effects, Noise, Unit, typical};
 use crate::transfers::Transfers;

@@ -8,12 +8,13 @@ mod peers;
 mod steps;
 mod tables;
 
-use crate::analysis::{ANALYSIS_VERSION, Analyzed, verdict};
+use crate::answer::{ANALYSIS_VERSION, Analyzed, verdict};
 use crate::causes::Thresholds;
 use crate::intake::FEWEST_STEPS;
 use crate::interval::estimate;
 use crate::subject::{Pace, subject};
-use crate::utilisation::{Quoted, Work, peak_sum, utilisation};
+use crate::utilisation::{Quoted, peak_sum, utilisation};
+use crate::work::Work;
 use crate::{Analysis, AnalyzeError, Estimate, HeatMap, Level, Options, WhatIf, doubts, figures};
 use charges::Charges;
 use laggard_record::{Manifest, Record, SketchBaseline, SketchRank, SketchStep};

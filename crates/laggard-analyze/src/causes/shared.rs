@@ -3,6 +3,7 @@
 use super::words::{percent, percent_interval, rank_list, rank_name};
 use super::{Evidence, median_of_others};
 use crate::cells::Slot;
+use crate::per_step::wait_shares;
 use crate::{Cause, Confidence, Culprit, Estimate, Finding, Level};
 
 /// One rank has the pauses if it has this share of their time.
@@ -271,7 +272,7 @@ pub(crate) fn wait_line(class: &str, share: f64) -> String {
 
 /// Mean share of the step that ranks of each class wait for slower ones.
 fn class_waits(evidence: &Evidence<'_>) -> Vec<(String, f64)> {
-    let waits = crate::figures::wait_shares(evidence.inputs, evidence.lengths);
+    let waits = wait_shares(evidence.inputs, evidence.lengths);
     evidence
         .manifest
         .classes

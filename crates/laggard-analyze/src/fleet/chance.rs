@@ -1,12 +1,58 @@
-//! What is least likely to be chance: one device beside its class, or beside itself before.
+//! What is not likely to be chance: one device beside its class, or beside itself before.
 
+use super::FEWEST_TO_COMPARE;
 use super::population::Population;
 use crate::AnalyzeError;
 use laggard_stats::student_upper_tail;
 
+/// Of so many devices at most one is tested for standing out or for having changed.
+const DEVICES_PER_SUSPECT: usize = 4;
+/// Tests in sequence that may fail before the search ends: several devices that stand out hide each
+/// other.
+const MISSES: usize = 3;
+
+/// A population with the devices that changed and then those that stand out told apart, each with a
+/// share of false alarms.
+pub(super) fn sifted(
+    population: Population<'_>,
+    allowed: f64,
+) -> Result<Population<'_>, AnalyzeError> {
+    if population.devices.len() < FEWEST_TO_COMPARE {
+        return Ok(population);
+    }
+    let changed = sift(population, allowed, least_likely_change)?;
+    sift(changed, allowed, least_likely_unit)
+}
+
+/// Takes out what is least likely, again and again, and keeps as much of that as is unlikely enough
+/// beside what then is left.
+fn sift<'a>(
+    population: Population<'a>,
+    allowed: f64,
+    next: impl Fn(&Population<'a>) -> Result<Option<(Population<'a>, f64)>, AnalyzeError>,
+) -> Result<Population<'a>, AnalyzeError> {
+    let most = population.devices.len() / DEVICES_PER_SUSPECT;
+    let (mut kept, mut current, mut misses) = (population.clone(), population, 0);
+    for _ in 0..most {
+        let Some((without, probability)) = next(&current)? else {
+            break;
+        };
+        current = without;
+        if probability <= allowed {
+            (kept, misses) = (current.clone(), 0);
+            continue;
+        }
+        misses += 1;
+        if misses == MISSES {
+            break;
+        }
+    }
+    Ok(kept)
+}
+
 /// The device that is farthest from its class beside how far devices are, taken out, and how likely
 /// the farthest of so many is to be as far.
-pub(super) fn least_likely_unit<'a>(
+fn least_likely_unit<'a>(
     population: &Population<'a>,
 ) -> Result<Option<(Population<'a>, f64)>, AnalyzeError> {
     let rests = rests(population);
@@ -33,7 +79,7 @@ pub(super) fn least_likely_unit<'a>(
 
 /// The device whose runs before and after a date differ most beside how much runs of a device do,
 /// cut in two, and how likely the most different of so many is to differ as much.
-pub(super) fn least_likely_change<'a>(
+fn least_likely_change<'a>(
     population: &Population<'a>,
 ) -> Result<Option<(Population<'a>, f64)>, AnalyzeError> {
     let mut worst: Option<(f64, usize, usize)> = None;

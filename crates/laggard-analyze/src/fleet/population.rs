@@ -1,16 +1,9 @@
 //! The devices of one class with all that was measured of them.
 
-use super::chance::{least_likely_change, least_likely_unit};
-use super::{FEWEST_TO_COMPARE, FleetRun};
+use super::FleetRun;
 use crate::{AnalyzeError, Estimate};
 use laggard_stats::{CrossedEffects, CrossedFit, Effect, Measurement};
 use std::collections::BTreeMap;
-
-/// Of so many devices at most one is tested for standing out or for having changed.
-const DEVICES_PER_SUSPECT: usize = 4;
-/// Tests in sequence that may fail before the search ends: several devices that stand out hide each
-/// other.
-const MISSES: usize = 3;
 
 /// A device, and the stretches of time in which its speed is one.
 #[derive(Debug, Clone)]
@@ -111,42 +104,6 @@ impl<'a> Population<'a> {
             stands_alone,
             fit,
         })
-    }
-
-    /// The same with the devices that changed and then those that stand out told apart, each with
-    /// a share of false alarms.
-    pub(super) fn sifted(self, allowed: f64) -> Result<Self, AnalyzeError> {
-        if self.devices.len() < FEWEST_TO_COMPARE {
-            return Ok(self);
-        }
-        let changed = self.sift(allowed, least_likely_change)?;
-        changed.sift(allowed, least_likely_unit)
-    }
-
-    /// Takes out what is least likely, again and again, and keeps as much of that as is unlikely
-    /// enough beside what then is left.
-    fn sift(
-        self,
-        allowed: f64,
-        next: impl Fn(&Self) -> Result<Option<(Self, f64)>, AnalyzeError>,
-    ) -> Result<Self, AnalyzeError> {
-        let most = self.devices.len() / DEVICES_PER_SUSPECT;
-        let (mut kept, mut current, mut misses) = (self.clone(), self, 0);
-        for _ in 0..most {
-            let Some((without, probability)) = next(&current)? else {
-                break;
-            };
-            current = without;
-            if probability <= allowed {
-                (kept, misses) = (current.clone(), 0);
-                continue;
-            }
-            misses += 1;
-            if misses == MISSES {
-                break;
-            }
-        }
-        Ok(kept)
     }
 
     /// The same with variances and values found anew.

@@ -1,8 +1,7 @@
 //! The steps of a sketch: what wall time is made of, with intervals.
 
 use super::SECONDS;
-use crate::analysis::noise_block;
-use crate::interval::estimate;
+use crate::interval::{estimate, noise_block};
 use crate::levels::REPLICATES;
 use crate::{AnalyzeError, Estimate, Level, WaterfallTerm};
 use laggard_record::{SketchBaseline, SketchStep};
