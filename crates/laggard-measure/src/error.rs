@@ -78,7 +78,7 @@ pub enum MeasureError {
         /// Name of the operation.
         operation: String,
         /// Why.
-        source: BackendError,
+        source: Box<BackendError>,
     },
     /// Ranks could not exchange messages outside of steps.
     #[error("rank {rank}, {what}: {source}")]
@@ -154,8 +154,8 @@ impl MeasureError {
     /// The backend's error within.
     fn backend(&self) -> Option<&BackendError> {
         match self {
+            Self::Operation { source, .. } => Some(source),
             Self::Start { source, .. }
-            | Self::Operation { source, .. }
             | Self::Exchange { source, .. }
             | Self::Team { source, .. } => Some(source),
             _ => None,

@@ -316,7 +316,7 @@ impl<'a> RankRunner<'a> {
             rank: self.rank,
             step,
             operation,
-            source,
+            source: Box::new(source),
         }
     }
 
@@ -330,7 +330,7 @@ impl<'a> RankRunner<'a> {
             after: &[],
             tag: 0,
         };
-        let token = self.world.control.enqueue(Call::Barrier, launch)?;
+        let token = self.world.data.enqueue(Call::Barrier, launch)?;
         self.world.device.wait(token, self.job.settings.timeout)?;
         self.world.device.drain(queue, &mut self.stamps)?;
         self.stamps.clear();

@@ -385,7 +385,7 @@ fn a_rank_that_stays_away_is_named() {
         panic!("{error}");
     };
     assert!(operation.starts_with("bucket"), "{operation}");
-    let BackendError::Timeout { missing, .. } = source else {
+    let BackendError::Timeout { missing, .. } = &**source else {
         panic!("{error}")
     };
     assert_eq!(missing, &[1]);
