@@ -1,6 +1,8 @@
 //! What can go wrong before a kernel runs.
 
 use crate::{Architecture, CudaLibrary, Module};
+use laggard_backend::BackendError;
+use laggard_types::Rank;
 use std::path::PathBuf;
 use thiserror::Error;
 
@@ -36,6 +38,41 @@ pub enum CudaError {
         /// The code.
         code: i32,
     },
+    /// Something between ranks went wrong.
+    #[error(transparent)]
+    World(#[from] BackendError),
+    /// Ranks have different versions of NCCL, which do not work together.
+    #[error(
+        "the ranks have different versions of NCCL: {versions}\nhint: put the same one first on \
+         every host, by its folder in LAGGARD_CUDA_PATH"
+    )]
+    NcclVersions {
+        /// Each version with its ranks.
+        versions: String,
+    },
+    /// Several ranks on one GPU, which NCCL does not have by itself.
+    #[error("ranks {a} and {b} share the GPU {gpu} of host {host}\nhint: {hint}")]
+    SharedGpu {
+        /// A rank.
+        a: Rank,
+        /// Another one.
+        b: Rank,
+        /// The GPU's PCI address.
+        gpu: String,
+        /// Its host.
+        host: String,
+        /// What to do about it, for this version of NCCL.
+        hint: String,
+    },
+    /// A call whose time NCCL cannot be asked for.
+    #[error("cannot estimate a call: {why}")]
+    Estimate {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A communicator of NCCL that was given up.
+    #[error("the communicator is closed")]
+    Closed,
     /// No NVRTC that is here compiles for this generation.
     #[error(
         "no NVRTC for {architecture}: {}\nhint: {}",

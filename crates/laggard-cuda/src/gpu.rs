@@ -1,10 +1,14 @@
-//! A GPU, as far as self-checks need one: kernels are launched one at a time on copies of host
-//! memory, and waited for. Type-checked and never run on hardware yet.
+//! A GPU and its kernels: compiled or found when first needed, and put on streams; for self-checks
+//! also launched one at a time on copies of host memory, and waited for. Checked over a stand-in for
+//! the driver, and never run on hardware yet.
 #![expect(unsafe_code, reason = "launches kernels")]
 
+use crate::device::trouble;
+use crate::identity::uuid_text;
 use crate::{
-    Architecture, Argument, Compiler, CubinCache, CudaError, CudaLibrary, EncodedProduct,
-    GemmArguments, KernelLaunch, Launcher, Module, Surroundings, library,
+    Architecture, Argument, Compiler, ComputeMode, CubinCache, CudaError, CudaIdentity,
+    CudaLibrary, EncodedProduct, GemmArguments, KernelLaunch, Launcher, Module, Place,
+    Surroundings, library,
 };
 use cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr,
@@ -14,14 +18,20 @@ use cudarc::nvrtc::Ptx;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Longest address of a device on a PCI bus, as a text (cuda.h asks for 13 bytes at least).
+const PCI_TEXT_BYTES: usize = 32;
+
 /// One GPU of this machine.
 pub struct Gpu {
     stream: Arc<CudaStream>,
     name: String,
     architecture: Architecture,
     multiprocessors: u32,
+    ordinal: usize,
+    driver: String,
     compiler: Compiler,
     modules: Mutex<BTreeMap<Module, Arc<CudaModule>>>,
+    functions: Mutex<BTreeMap<(Module, &'static str), CudaFunction>>,
 }
 
 // SAFETY: the struct has C's layout, which is what kernels take by value.
@@ -37,19 +47,23 @@ impl Gpu {
         surroundings: &Surroundings,
         cache: Option<CubinCache>,
     ) -> Result<Self, CudaError> {
-        let driver = driver_major(surroundings)?;
-        let context = CudaContext::new(ordinal).map_err(failed("opening the device"))?;
+        let driver = driver_version(surroundings)?;
+        let major = driver.split('.').next().and_then(|it| it.parse().ok());
+        let context = CudaContext::new(ordinal).map_err(|error| no_device(ordinal, error))?;
+        // SAFETY: whoever uses memory on a stream keeps it until the stream has passed, here by the
+        // one stream of self-checks, and on a device by the work that is under way.
+        unsafe { context.disable_event_tracking() };
         let asked = failed("asking what the device is");
         let name = context.name().map_err(&asked)?;
-        let (major, minor) = context.compute_capability().map_err(&asked)?;
-        let architecture = u32::try_from(major)
+        let capability = context.compute_capability().map_err(&asked)?;
+        let architecture = u32::try_from(capability.0)
             .ok()
-            .zip(u32::try_from(minor).ok())
+            .zip(u32::try_from(capability.1).ok())
             .and_then(|(major, minor)| Architecture::of_compute_capability(major, minor))
             .ok_or_else(|| CudaError::UnknownDevice {
                 name: name.clone(),
-                major,
-                minor,
+                major: capability.0,
+                minor: capability.1,
             })?;
         Ok(Self {
             stream: context.new_stream().map_err(failed("making a stream"))?,
@@ -59,8 +73,11 @@ impl Gpu {
                 .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
                 .map_err(&asked)?
                 .unsigned_abs(),
-            compiler: Compiler::open(surroundings, cache, Some(driver))?,
+            ordinal,
+            driver,
+            compiler: Compiler::open(surroundings, cache, major)?,
             modules: Mutex::default(),
+            functions: Mutex::default(),
         })
     }
 
@@ -69,20 +86,96 @@ impl Gpu {
         &self.name
     }
 
-    fn function(&self, launch: &KernelLaunch) -> Result<CudaFunction, CudaError> {
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        let module = match modules.get(&launch.module) {
-            Some(module) => Arc::clone(module),
-            None => {
-                let cubin = self.compiler.cubin(launch.module, self.architecture)?;
-                let context = self.stream.context();
-                let module = context.load_module(Ptx::from_binary(cubin));
-                let module = module.map_err(failed("loading a module"))?;
-                modules.insert(launch.module, Arc::clone(&module));
-                module
-            }
+    /// Where products are computed.
+    pub fn place(&self) -> Place {
+        Place {
+            architecture: self.architecture,
+            multiprocessors: self.multiprocessors,
+        }
+    }
+
+    /// The context that everything of this GPU is in.
+    pub(crate) fn context(&self) -> &Arc<CudaContext> {
+        self.stream.context()
+    }
+
+    /// Bytes of its memory, if the driver says so.
+    pub(crate) fn memory_bytes(&self) -> Option<u64> {
+        self.context().total_mem().ok().map(|bytes| bytes as u64)
+    }
+
+    /// Which GPU it is.
+    pub(crate) fn identity(&self) -> Result<CudaIdentity, CudaError> {
+        use sys::CUdevice_attribute as Attribute;
+        let asked = failed("asking which GPU it is");
+        let context = self.context();
+        let uuid = context.uuid().map_err(&asked)?;
+        let mode = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_MODE);
+        let by_mps = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MPS_ENABLED);
+        let (free, total) = context.mem_get_info().map_err(&asked)?;
+        Ok(CudaIdentity {
+            ordinal: self.ordinal,
+            name: self.name.clone(),
+            pci_bus_id: self.pci_bus_id().map_err(&asked)?,
+            uuid: uuid_text(uuid.bytes.map(|byte| byte as u8)),
+            capability: context.compute_capability().map_err(&asked)?,
+            multiprocessors: self.multiprocessors,
+            memory_bytes: total as u64,
+            memory_free_bytes: free as u64,
+            driver: self.driver.clone(),
+            compute_mode: match mode.map_err(&asked)? {
+                2 => ComputeMode::Prohibited,
+                3 => ComputeMode::ExclusiveProcess,
+                _ => ComputeMode::Default,
+            },
+            // Drivers before CUDA 12.4 do not know the question.
+            shared_by_mps: by_mps.ok().map(|is| is != 0),
+        })
+    }
+
+    fn pci_bus_id(&self) -> Result<String, DriverError> {
+        let mut text = [0u8; PCI_TEXT_BYTES];
+        // SAFETY: `text` has room for as many bytes as are said.
+        let code = unsafe {
+            sys::cuDeviceGetPCIBusId(
+                text.as_mut_ptr().cast(),
+                PCI_TEXT_BYTES as i32,
+                self.context().cu_device(),
+            )
         };
-        let function = module.load_function(launch.entry);
+        code.result()?;
+        let text = text.split(|byte| *byte == 0).next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// Compiles or finds a module, and brings it to the GPU.
+    pub(crate) fn load(&self, module: Module) -> Result<(), CudaError> {
+        self.module(module).map(|_| ())
+    }
+
+    fn module(&self, of: Module) -> Result<Arc<CudaModule>, CudaError> {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(module) = modules.get(&of) {
+            return Ok(Arc::clone(module));
+        }
+        let cubin = self.compiler.cubin(of, self.architecture)?;
+        let module = self.context().load_module(Ptx::from_binary(cubin));
+        let module = module.map_err(failed("loading a module"))?;
+        modules.insert(of, Arc::clone(&module));
+        Ok(module)
+    }
+
+    fn function(&self, launch: &KernelLaunch) -> Result<CudaFunction, CudaError> {
+        let key = (launch.module, launch.entry);
+        let known = || {
+            self.functions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some(function) = known().get(&key) {
+            return Ok(function.clone());
+        }
+        let function = self.module(launch.module)?.load_function(launch.entry);
         let function = function.map_err(failed("finding a kernel"))?;
         if launch.shared_bytes > 0 {
             let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
@@ -90,7 +183,60 @@ impl Gpu {
             let set = function.set_attribute(most, bytes);
             set.map_err(failed("asking for shared memory"))?;
         }
+        known().insert(key, function.clone());
         Ok(function)
+    }
+
+    /// Puts a launch on a stream. Its arguments name addresses, which are alive until the stream has
+    /// passed them, and the memory there is as long as the other arguments say.
+    pub(crate) fn enqueue(
+        &self,
+        launch: &KernelLaunch,
+        stream: &CudaStream,
+    ) -> Result<(), CudaError> {
+        let function = self.function(launch)?;
+        let encode = |argument: &Argument| match argument {
+            Argument::TmaProduct(product) => EncodedProduct::new(product).map(Some),
+            _ => Ok(None),
+        };
+        let encoded: Result<Vec<_>, _> = launch.arguments.iter().map(encode).collect();
+        let encoded = encoded?;
+        let mut builder = stream.launch_builder(&function);
+        for (argument, encoded) in launch.arguments.iter().zip(&encoded) {
+            if let Some(encoded) = encoded {
+                builder.arg(encoded);
+                continue;
+            }
+            match argument {
+                Argument::Buffer(value) | Argument::U32(value) => builder.arg(value),
+                Argument::U64(value) => builder.arg(value),
+                Argument::F32(value) => builder.arg(value),
+                Argument::Product(value) => builder.arg(value),
+                Argument::TmaProduct(_) => unreachable!("it was encoded"),
+            };
+        }
+        let config = LaunchConfig {
+            grid_dim: (launch.blocks, 1, 1),
+            block_dim: (launch.threads, 1, 1),
+            shared_mem_bytes: launch.shared_bytes,
+        };
+        // SAFETY: the arguments are those that the kernel of this name declares, as its self-check
+        // and the device's lowering give them; callers answer for the memory.
+        let launched = unsafe { builder.launch(config) };
+        launched.map(|_| ()).map_err(failed("launching a kernel"))
+    }
+
+    /// Lets a stream write the GPU's own time to an address when it comes there.
+    pub(crate) fn stamp(&self, address: u64, stream: &CudaStream) -> Result<(), CudaError> {
+        let launch = KernelLaunch {
+            module: Module::Clock,
+            entry: "stamp",
+            blocks: 1,
+            threads: 1,
+            shared_bytes: 0,
+            arguments: vec![Argument::U64(address)],
+        };
+        self.enqueue(&launch, stream)
     }
 }
 
@@ -108,7 +254,6 @@ impl Launcher for Gpu {
         launch: &KernelLaunch,
         buffers: &[Vec<u8>],
     ) -> Result<Vec<Vec<u8>>, CudaError> {
-        let function = self.function(launch)?;
         let upload = |buffer: &Vec<u8>| self.stream.clone_htod(buffer);
         let on_device: Result<Vec<CudaSlice<u8>>, _> = buffers.iter().map(upload).collect();
         let on_device = on_device.map_err(failed("copying to the device"))?;
@@ -129,35 +274,11 @@ impl Launcher for Gpu {
                 buffers.len()
             ),
         })?;
-        let encode = |argument: &Argument| match argument {
-            Argument::TmaProduct(product) => EncodedProduct::new(product).map(Some),
-            _ => Ok(None),
+        let launch = KernelLaunch {
+            arguments,
+            ..launch.clone()
         };
-        let encoded: Result<Vec<_>, _> = arguments.iter().map(encode).collect();
-        let encoded = encoded?;
-        let mut builder = self.stream.launch_builder(&function);
-        for (argument, encoded) in arguments.iter().zip(&encoded) {
-            if let Some(encoded) = encoded {
-                builder.arg(encoded);
-                continue;
-            }
-            match argument {
-                Argument::Buffer(value) | Argument::U32(value) => builder.arg(value),
-                Argument::U64(value) => builder.arg(value),
-                Argument::F32(value) => builder.arg(value),
-                Argument::Product(value) => builder.arg(value),
-                Argument::TmaProduct(_) => unreachable!("it was encoded"),
-            };
-        }
-        let config = LaunchConfig {
-            grid_dim: (launch.blocks, 1, 1),
-            block_dim: (launch.threads, 1, 1),
-            shared_mem_bytes: launch.shared_bytes,
-        };
-        // SAFETY: the arguments are those that the kernel of this name declares, as its self-check
-        // gives them; buffers have the lengths that the other arguments say.
-        let launched = unsafe { builder.launch(config) };
-        launched.map_err(failed("launching a kernel"))?;
+        self.enqueue(&launch, &self.stream)?;
         drop(guards);
         self.stream
             .synchronize()
@@ -189,7 +310,7 @@ fn resolved(argument: &Argument, addresses: &[u64]) -> Option<Argument> {
 
 /// The newest CUDA that the driver knows, once it is certain that calling it cannot end the
 /// process: cudarc panics where there is no driver.
-fn driver_major(surroundings: &Surroundings) -> Result<u32, CudaError> {
+fn driver_version(surroundings: &Surroundings) -> Result<String, CudaError> {
     let loaded = library::open_all(CudaLibrary::Driver, surroundings)?;
     let mut failure = CudaError::NotFound {
         library: CudaLibrary::Driver,
@@ -198,8 +319,7 @@ fn driver_major(surroundings: &Surroundings) -> Result<u32, CudaError> {
         match driver.version() {
             // SAFETY: it only tries to load libraries by the driver's names.
             Ok(version) if unsafe { sys::is_culib_present() } => {
-                let major = version.split('.').next().unwrap_or_default();
-                return Ok(major.parse().unwrap_or(0));
+                return Ok(version);
             }
             Ok(_) => {
                 failure = CudaError::NotLoaded {
@@ -219,7 +339,22 @@ fn driver_major(surroundings: &Surroundings) -> Result<u32, CudaError> {
 fn failed(doing: &'static str) -> impl Fn(DriverError) -> CudaError {
     move |error| CudaError::Driver {
         doing,
-        why: error.to_string(),
+        why: trouble::words_and_hint(error),
+    }
+}
+
+/// Why there is no GPU of a number, with how many there are.
+fn no_device(ordinal: usize, error: DriverError) -> CudaError {
+    let count = CudaContext::device_count().unwrap_or(0);
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES");
+    let visible = visible.map_or_else(
+        |_| "CUDA_VISIBLE_DEVICES is not set".to_owned(),
+        |visible| format!("CUDA_VISIBLE_DEVICES is `{visible}`"),
+    );
+    let words = trouble::words_and_hint(error);
+    CudaError::Driver {
+        doing: "opening the device",
+        why: format!("there is no GPU {ordinal} of {count} that are visible ({visible}): {words}"),
     }
 }
 

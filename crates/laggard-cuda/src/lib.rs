@@ -6,14 +6,20 @@
 
 mod architecture;
 mod cache;
+mod clock;
+mod communicator;
 mod compiler;
+mod device;
 mod error;
 mod gemm_launch;
 mod gemm_tma;
 mod gpu;
+mod identity;
 mod launch;
 mod library;
 mod module;
+mod nccl;
+mod nvml;
 mod nvrtc;
 mod places;
 mod probe;
@@ -23,13 +29,22 @@ pub mod twin;
 
 pub use architecture::Architecture;
 pub use cache::CubinCache;
+pub use clock::{ClockMap, ClockReport, ClockSample, HostTime};
+pub use communicator::{NcclCommunicator, NcclOptions, NcclWorld, RegisteredBuffer, Surround};
 pub use compiler::Compiler;
+pub use device::{CudaDevice, CudaOptions, PeakOptions, ProductEngine};
 pub use error::CudaError;
 pub use gemm_launch::{DeviceMatrix, GemmArguments, Place, Product, ResultType};
 pub use gemm_tma::TmaProduct;
 pub use gpu::Gpu;
+pub use identity::{ComputeMode, CudaIdentity};
 pub use launch::{Argument, KernelLaunch, Launcher};
 pub use module::{ElementType, HEADERS, HalfType, Module, SourceFile};
+pub use nccl::{Nccl, NcclVersion};
+pub use nvml::{
+    ClockReason, GpuFacts, GpuProcess, GpuReading, NotVisible, NvLink, Nvml, NvmlGpu, PcieLink,
+    RemappedRows, XidEvent, XidWatch,
+};
 pub use nvrtc::{Nvrtc, Source};
 pub use places::{CudaLibrary, PATH_VARIABLE, Surroundings};
 pub use probe::{Finding, Outcome, probe};

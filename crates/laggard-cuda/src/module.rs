@@ -75,6 +75,9 @@ pub enum Module {
     Exact(ElementType),
     /// `layer_norm`.
     Norm(ElementType),
+    /// What the others do not take, any address and any mix of one type with f32: `copy_plain`,
+    /// `widen`, `narrow`, `add_plain`, `fill_plain`, `adam_plain`, `gemm_plain`.
+    Plain(ElementType),
     /// `adam`.
     Adam,
     /// `stamp`, `spin`.
@@ -127,6 +130,7 @@ impl Module {
                     Self::Stream(element),
                     Self::Exact(element),
                     Self::Norm(element),
+                    Self::Plain(element),
                 ]);
             }
         }
@@ -141,6 +145,15 @@ impl Module {
             Self::Exact(_) => &["fill_exact", "verify_exact"],
             Self::GemmFp8 => &["gemm_nt"],
             Self::Norm(_) => &["layer_norm"],
+            Self::Plain(_) => &[
+                "copy_plain",
+                "widen",
+                "narrow",
+                "add_plain",
+                "fill_plain",
+                "adam_plain",
+                "gemm_plain",
+            ],
             Self::Adam => &["adam"],
             Self::Clock => &["stamp", "spin"],
         }
@@ -157,6 +170,7 @@ impl Module {
             Self::Stream(_) => source_file!("stream.cu"),
             Self::Exact(_) => source_file!("exact.cu"),
             Self::Norm(_) => source_file!("norm.cu"),
+            Self::Plain(_) => source_file!("plain.cu"),
             Self::Adam => source_file!("adam.cu"),
             Self::Clock => source_file!("clock.cu"),
         }
@@ -182,6 +196,22 @@ impl Module {
         }
     }
 
+    /// Whether it multiplies matrices of an element type on tensor cores.
+    pub(crate) fn multiplies(self, operands: ElementType) -> bool {
+        match self {
+            Self::Gemm(half) | Self::GemmTma(half) => half.element_type() == operands,
+            _ => false,
+        }
+    }
+
+    /// Whether other modules do the same, if slower, so that a device can do without this one.
+    pub(crate) fn has_substitute(self) -> bool {
+        matches!(
+            self,
+            Self::Gemm(_) | Self::GemmTma(_) | Self::GemmFp8 | Self::Stream(_) | Self::Adam
+        )
+    }
+
     /// Whether its products' operands come by the copy engine.
     pub(crate) fn uses_copy_engine(self, architecture: Architecture) -> bool {
         matches!(self, Self::GemmTma(_) | Self::GemmFp8) && architecture == Architecture::Sm90
@@ -204,7 +234,10 @@ impl Module {
                 options.push("-DOPERANDS_E4M3".to_owned());
                 options.push(format!("-DSTAGES={}", stages(architecture)));
             }
-            Self::Stream(element) | Self::Exact(element) | Self::Norm(element) => {
+            Self::Stream(element)
+            | Self::Exact(element)
+            | Self::Norm(element)
+            | Self::Plain(element) => {
                 options.push(element.option().to_owned());
             }
             Self::Adam | Self::Clock => {}
@@ -225,6 +258,7 @@ impl fmt::Display for Module {
             Self::Stream(element) => ("stream", Some(*element)),
             Self::Exact(element) => ("exact", Some(*element)),
             Self::Norm(element) => ("norm", Some(*element)),
+            Self::Plain(element) => ("plain", Some(*element)),
             Self::Adam => ("adam", None),
             Self::Clock => ("clock", None),
         };

@@ -2,6 +2,7 @@
 //! believed on a device, and in tests that execute them on a CPU. Inputs are small and reach every
 //! edge: ends within a tile, a chunk and a block.
 
+mod plain;
 mod products;
 mod streams;
 
@@ -32,6 +33,9 @@ pub fn self_check(launcher: &dyn Launcher, module: Module) -> Result<(), CudaErr
         Module::Norm(ElementType::F32) => streams::check_norm::<f32>(&bench, 2f64.powi(-23)),
         Module::Norm(ElementType::F16) => streams::check_norm::<f16>(&bench, 2f64.powi(-10)),
         Module::Norm(ElementType::Bf16) => streams::check_norm::<bf16>(&bench, 2f64.powi(-7)),
+        Module::Plain(ElementType::F32) => plain::check::<f32>(&bench),
+        Module::Plain(ElementType::F16) => plain::check::<f16>(&bench),
+        Module::Plain(ElementType::Bf16) => plain::check::<bf16>(&bench),
         Module::Adam => streams::check_adam(&bench),
         Module::Clock => streams::check_clock(&bench),
     }

@@ -118,7 +118,7 @@ impl Machine {
         let own = module.options(architecture).into_iter();
         options.extend(own.filter(|option| option.starts_with("-D")));
         match module {
-            Module::Gemm(_) => options.push("-DOF_PRODUCTS".to_owned()),
+            Module::Gemm(_) | Module::Plain(_) => options.push("-DOF_PRODUCTS".to_owned()),
             Module::GemmTma(_) => options.push("-DOF_TMA_PRODUCTS".to_owned()),
             Module::GemmFp8 => options.push(match architecture {
                 Architecture::Sm90 => "-DOF_TMA_PRODUCTS".to_owned(),

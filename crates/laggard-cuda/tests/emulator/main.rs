@@ -187,6 +187,7 @@ fn everything_else_of_every_type() {
             Module::Stream(element),
             Module::Exact(element),
             Module::Norm(element),
+            Module::Plain(element),
         ]
     });
     for module in typed.chain([Module::Adam, Module::Clock]) {

@@ -1,0 +1,84 @@
+//! What a test can ask the fake driver for, through the environment: `LAGGARD_FAKE_CUDA` holds
+//! `name=value` pairs, separated by commas.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// How the fake behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The allocation of device memory that fails, from 1.
+    pub(crate) allocation_that_fails: Option<u64>,
+    /// The launch after which the device is lost, from 1.
+    pub(crate) launch_that_breaks: Option<u64>,
+    /// The code that a lost device gives.
+    pub(crate) breaks_with: i32,
+    /// The launch that takes so long, from 1.
+    pub(crate) launch_that_dallies: Option<u64>,
+    /// How long that is.
+    pub(crate) dallies: Duration,
+    /// Kernels of this name compute nonsense.
+    pub(crate) kernel_that_errs: Option<String>,
+    /// Device time minus the host's monotonic clock, at the start.
+    pub(crate) offset_ns: i64,
+    /// How much faster the device's clock runs, in millionths.
+    pub(crate) drift_ppm: f64,
+    /// Steps of the device's clock.
+    pub(crate) resolution_ns: i64,
+    /// Devices that there are, before `CUDA_VISIBLE_DEVICES`.
+    pub(crate) devices: i32,
+    /// Bytes of a device's memory.
+    pub(crate) memory_bytes: usize,
+    /// Major compute capability.
+    pub(crate) capability_major: i32,
+    /// Minor compute capability.
+    pub(crate) capability_minor: i32,
+}
+
+const VARIABLE: &str = "LAGGARD_FAKE_CUDA";
+
+pub(crate) fn settings() -> &'static Settings {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    SETTINGS.get_or_init(|| {
+        let text = std::env::var(VARIABLE).unwrap_or_default();
+        let value = |name: &str| {
+            let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+            let mut found = pairs.filter(|(key, _)| *key == name);
+            found.next().map(|(_, value)| value.to_owned())
+        };
+        fn number<T: std::str::FromStr>(text: Option<String>) -> Option<T> {
+            text.and_then(|text| text.parse().ok())
+        }
+        Settings {
+            allocation_that_fails: number(value("allocation_that_fails")),
+            launch_that_breaks: number(value("launch_that_breaks")),
+            breaks_with: number(value("breaks_with")).unwrap_or(719),
+            launch_that_dallies: number(value("launch_that_dallies")),
+            dallies: Duration::from_millis(number(value("dallies_ms")).unwrap_or(0)),
+            kernel_that_errs: value("kernel_that_errs"),
+            offset_ns: number(value("offset_ns")).unwrap_or(0),
+            drift_ppm: number(value("drift_ppm")).unwrap_or(0.0),
+            resolution_ns: number(value("resolution_ns")).unwrap_or(32),
+            devices: number(value("devices")).unwrap_or(1),
+            memory_bytes: number(value("memory_bytes")).unwrap_or(1 << 30),
+            capability_major: number(value("capability_major")).unwrap_or(9),
+            capability_minor: number(value("capability_minor")).unwrap_or(0),
+        }
+    })
+}
+
+/// Devices that are left by `CUDA_VISIBLE_DEVICES`, as the real driver counts them: up to the first
+/// entry that names none.
+pub(crate) fn visible_devices() -> i32 {
+    let all = settings().devices;
+    let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") else {
+        return all;
+    };
+    let exists = |entry: &&str| {
+        entry
+            .trim()
+            .parse()
+            .is_ok_and(|at: i32| (0..all).contains(&at))
+    };
+    visible.split(',').take_while(exists).count() as i32
+}

@@ -1,0 +1,65 @@
+//! Runs the body of a test in a process of its own, with the fake driver before the real one: a
+//! process loads one driver, and a lost device stays lost.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Set in the processes that execute bodies.
+pub(crate) const CHILD: &str = "LAGGARD_FAKE_CHILD";
+
+/// Runs `body` in a process with this behaviour of the fake driver (see `fake_driver/faults.rs`) and
+/// these other variables; fails as it fails.
+pub(crate) fn in_child(test: &str, faults: &str, variables: &[(&str, &str)], body: fn()) {
+    if std::env::var_os(CHILD).is_some() {
+        body();
+        return;
+    }
+    let folder = drivers();
+    let mut command = Command::new(std::env::current_exe().expect("a path of this program"));
+    let output = command
+        .args(["--exact", test, "--nocapture", "--test-threads", "1"])
+        .env(CHILD, "1")
+        .env("LAGGARD_FAKE_CUDA", faults)
+        .env("LD_LIBRARY_PATH", &folder)
+        .env("LAGGARD_CUDA_PATH", &folder)
+        .env_remove("CUDA_VISIBLE_DEVICES")
+        .envs(variables.iter().copied())
+        .output()
+        .expect("a process for the test");
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
+    // A name that no test has would run none.
+    assert!(out.contains("1 passed"), "{test} was not run:\n{out}");
+}
+
+/// A folder with the fakes under the names of the libraries that they stand in for.
+fn drivers() -> PathBuf {
+    let examples = std::env::current_exe().expect("a path of this program");
+    let profile = examples.parent().and_then(Path::parent);
+    let fake = profile
+        .expect("target/debug/deps")
+        .join("examples/libfake_driver.so");
+    assert!(
+        fake.is_file(),
+        "there is no {}\nhint: `cargo build -p laggard-cuda --examples` makes it",
+        fake.display()
+    );
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake_driver");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for name in ["libcuda.so.1", "libnvrtc.so.12"] {
+        let link = folder.join(name);
+        if std::fs::read_link(&link).is_ok_and(|to| to == fake) {
+            continue;
+        }
+        // Tests run at the same time, and each renames its own.
+        let own = folder.join(format!(
+            "{name}.{}.{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
+        _ = std::fs::remove_file(&own);
+        std::os::unix::fs::symlink(&fake, &own).expect("a link");
+        std::fs::rename(&own, &link).expect("the link in its place");
+    }
+    folder
+}
