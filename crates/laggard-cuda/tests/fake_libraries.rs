@@ -1,20 +1,19 @@
 //! What is said of libraries that are here and do not work, with libraries made for it: no machine
 //! has all of these troubles.
 
+#[path = "fakes/cc.rs"]
+mod cc;
+
 use laggard_cuda::{CudaLibrary, Gpu, Outcome, Surroundings, probe};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Compiles a library, with the compiler that links Rust programs.
+/// Compiles a library.
 fn library(folder: &Path, name: &str, text: &str) -> PathBuf {
     let source = folder.join(name).with_extension("c");
     std::fs::write(&source, text).expect("a source");
     let path = folder.join(name);
-    let status = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&path, &source])
-        .status();
-    assert!(status.expect("cc starts").success(), "{name}");
+    cc::shared_library(&source, &path, &[]);
     path
 }
 

@@ -123,7 +123,7 @@ impl Comm {
             let code = unsafe { simulate_end(&raw mut estimate) };
             nccl.check("ncclGroupSimulateEnd", code)?;
             let microseconds = f64::from(estimate.microseconds);
-            Ok((microseconds > 0.0).then(|| Seconds(microseconds * 1e-6)))
+            Ok((microseconds > 0.0).then_some(Seconds(microseconds * 1e-6)))
         })
     }
 

@@ -100,20 +100,30 @@ const fn at(side: Side, element: usize) -> Place {
 /// What a call of one of `size` ranks becomes, which has been checked. Operations on no elements
 /// are left out, on all ranks alike.
 pub(crate) fn lower(call: &Call, rank: Rank, size: u32) -> Plan {
-    let mut plan = Plan {
-        data_type: call.data_type().unwrap_or(DataType::I32),
-        scratch: 0,
-        staged: 0,
-        operations: Vec::new(),
+    debug_assert!(size > rank);
+    // NCCL's messages are never in place.
+    let staged = match call {
+        Call::AllToAll { send, recv, .. } if send.is_same(recv) => send.len,
+        _ => 0,
     };
-    let is_root = |root: &Rank| rank == *root;
-    plan.operations = match call {
-        Call::AllReduce { send, op, .. } => vec![Operation::AllReduce {
-            send: SEND,
-            recv: RECV,
-            count: send.len,
-            op: *op,
-        }],
+    let scratch = match call {
+        Call::Barrier => 1,
+        _ => staged,
+    };
+    let mut operations = operations(call, rank, staged > 0);
+    operations.retain(|operation| operation.count() > 0);
+    Plan {
+        data_type: call.data_type().unwrap_or(DataType::I32),
+        scratch,
+        staged,
+        operations,
+    }
+}
+
+fn operations(call: &Call, rank: Rank, is_staged: bool) -> Vec<Operation> {
+    match call {
+        Call::AllReduce { send, op, .. } => vec![all_reduce((SEND, RECV), send.len, *op)],
+        Call::Barrier => vec![all_reduce((SCRATCH, SCRATCH), 1, ReduceOp::Sum)],
         Call::ReduceScatter { op, counts, .. } => reduce_scatter(*op, counts, rank),
         Call::AllGather { counts, .. } => all_gather(counts),
         Call::Broadcast { buffer, root } => vec![Operation::Broadcast {
@@ -124,26 +134,17 @@ pub(crate) fn lower(call: &Call, rank: Rank, size: u32) -> Plan {
         }],
         Call::Reduce { send, op, root, .. } => vec![Operation::Reduce {
             send: SEND,
-            recv: if is_root(root) { RECV } else { SEND },
+            recv: if rank == *root { RECV } else { SEND },
             count: send.len,
             op: *op,
             root: *root,
         }],
         Call::AllToAll {
-            send,
-            recv,
             send_counts,
             recv_counts,
+            ..
         } => {
-            // NCCL's messages are never in place.
-            if send.is_same(recv) {
-                (plan.scratch, plan.staged) = (send.len, send.len);
-            }
-            let from = if plan.staged > 0 {
-                Side::Scratch
-            } else {
-                Side::Send
-            };
+            let from = if is_staged { Side::Scratch } else { Side::Send };
             let mut all = sends(from, send_counts);
             all.extend(receives(recv_counts));
             all
@@ -170,19 +171,16 @@ pub(crate) fn lower(call: &Call, rank: Rank, size: u32) -> Plan {
             count: buffer.len,
             peer: SENDER,
         }],
-        Call::Barrier => {
-            plan.scratch = 1;
-            vec![Operation::AllReduce {
-                send: SCRATCH,
-                recv: SCRATCH,
-                count: 1,
-                op: ReduceOp::Sum,
-            }]
-        }
-    };
-    debug_assert!(size > rank);
-    plan.operations.retain(|operation| operation.count() > 0);
-    plan
+    }
+}
+
+fn all_reduce((send, recv): (Place, Place), count: usize, op: ReduceOp) -> Operation {
+    Operation::AllReduce {
+        send,
+        recv,
+        count,
+        op,
+    }
 }
 
 impl Operation {
