@@ -8,8 +8,8 @@
 //! Usage: `cluster_recall [--laggard FILE] [--mpi openmpi|mpich] [--layouts dp|all] [--trials N]
 //! [--kinds quota,slow-link,clean-host,clean-hosts] [--seed N] [--csv FILE] [--require N]`; trials
 //! take turns with the kinds and the layouts. Exits with 1 if fewer than N trials of a kind are
-//! right, where wrong ones that other work of the machine has disturbed, as telemetry tells, are not
-//! held against it; with 77 if the machine cannot make such a bed.
+//! right, and with 77 if the machine cannot make such a bed. Wrong trials that other work of the
+//! machine has disturbed, as telemetry tells, count for N.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use anyhow::{Context, Result, anyhow, bail};

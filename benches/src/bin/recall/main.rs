@@ -273,9 +273,9 @@ impl Campaign<'_> {
     }
 }
 
-/// Whether few trials refute a share: even the upper end of their interval is below it. Trials that
-/// other work of the machine has disturbed, which telemetry tells, refute nothing: on a machine that
-/// is busy all the time, this remains undecided, and is said to be.
+/// Whether few trials refute a share: even the upper end of their interval is below it. Trials
+/// that other work of the machine has disturbed, which telemetry tells, refute nothing: on a
+/// machine that is busy all the time, this remains undecided, and is said to be.
 fn is_refuted(name: &str, outcomes: &[&Outcome], required: f64) -> Result<bool> {
     let (disturbed, judged): (Vec<&Outcome>, Vec<&Outcome>) =
         outcomes.iter().partition(|it| it.is_disturbed());
