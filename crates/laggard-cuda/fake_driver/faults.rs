@@ -1,8 +1,7 @@
 //! What a test can ask the fake driver for, through the environment: `LAGGARD_FAKE_CUDA` holds
 //! `name=value` pairs, separated by commas.
 
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 /// How the fake behaves.
 #[derive(Debug, Clone)]
@@ -13,10 +12,8 @@ pub(crate) struct Settings {
     pub(crate) launch_that_breaks: Option<u64>,
     /// The code that a lost device gives.
     pub(crate) breaks_with: i32,
-    /// The launch that takes so long, from 1.
-    pub(crate) launch_that_dallies: Option<u64>,
-    /// How long that is.
-    pub(crate) dallies: Duration,
+    /// The launch that does not end before the test lets it, from 1.
+    pub(crate) launch_that_holds: Option<u64>,
     /// Kernels of this name compute nonsense.
     pub(crate) kernel_that_errs: Option<String>,
     /// Device time minus the host's monotonic clock, at the start.
@@ -53,8 +50,7 @@ pub(crate) fn settings() -> &'static Settings {
             allocation_that_fails: number(value("allocation_that_fails")),
             launch_that_breaks: number(value("launch_that_breaks")),
             breaks_with: number(value("breaks_with")).unwrap_or(719),
-            launch_that_dallies: number(value("launch_that_dallies")),
-            dallies: Duration::from_millis(number(value("dallies_ms")).unwrap_or(0)),
+            launch_that_holds: number(value("launch_that_holds")),
             kernel_that_errs: value("kernel_that_errs"),
             offset_ns: number(value("offset_ns")).unwrap_or(0),
             drift_ppm: number(value("drift_ppm")).unwrap_or(0.0),
@@ -81,4 +77,20 @@ pub(crate) fn visible_devices() -> i32 {
             .is_ok_and(|at: i32| (0..all).contains(&at))
     };
     visible.split(',').take_while(exists).count() as i32
+}
+
+static IS_LET_GO: Mutex<bool> = Mutex::new(false);
+static BELL: Condvar = Condvar::new();
+
+/// Waits until the test lets go.
+pub(crate) fn hold() {
+    let is_let_go = IS_LET_GO.lock().unwrap_or_else(PoisonError::into_inner);
+    let until = BELL.wait_while(is_let_go, |is_let_go| !*is_let_go);
+    drop(until.unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Ends the launch that holds.
+pub(crate) fn let_go() {
+    *IS_LET_GO.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    BELL.notify_all();
 }

@@ -343,8 +343,8 @@ unsafe extern "C" fn cuLaunchKernel(
         let launch = unsafe { Launch::new((*function).clone(), arguments, stream.number)? };
         let number = Some(LAUNCHES.fetch_add(1, Ordering::SeqCst) + 1);
         stream.push(Box::new(move || {
-            if number == settings().launch_that_dallies {
-                std::thread::sleep(settings().dallies);
+            if number == settings().launch_that_holds {
+                faults::hold();
             }
             if number == settings().launch_that_breaks {
                 return settings().breaks_with;
@@ -390,6 +390,12 @@ unsafe extern "C" fn laggard_fake_cuda_diary(to: *mut Entry, room: usize) -> usi
         unsafe { to.add(at).write(*entry) };
     }
     diary.len()
+}
+
+/// Ends the launch that a test wanted to hold.
+#[unsafe(no_mangle)]
+extern "C" fn laggard_fake_cuda_let_go() {
+    faults::let_go();
 }
 
 /// Loses the device at this moment, with a code, as an Xid does.

@@ -382,3 +382,6 @@ fn of_part(whole: Product, part: u32, elsewhere: u64) -> Product {
     }
     product
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,3 +190,19 @@ impl Bench<'_> {
         Ok(cycles as f64 / ((end_ns - begin_ns).max(1) as f64 * 1e-9))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_takes_the_cycles_of_its_time_at_the_peak() {
+        let pace = Pace {
+            peak: FlopPerSecond(5e14),
+            cycles_per_second: 1.5e9,
+        };
+        // A millisecond.
+        assert_eq!(pace.cycles(500_000_000_000), 1_500_000);
+        assert_eq!(pace.cycles(0), 0);
+    }
+}

@@ -6,7 +6,7 @@ use super::memory::PinnedWords;
 use super::trouble::Whose;
 use crate::clock::{ClockMap, ClockSample, resolution_ns};
 use crate::{ClockReport, Gpu};
-use cudarc::driver::CudaStream;
+use cudarc::driver::{CudaStream, result};
 use laggard_backend::{BackendError, monotonic_ns};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,7 +41,9 @@ pub(crate) struct Time {
 impl Time {
     /// Compares for the first time.
     pub(super) fn new(gpu: &Arc<Gpu>, whose: &Whose) -> Result<Self, BackendError> {
-        let stream = gpu.context().new_stream();
+        // Before other streams, so that stamps do not wait behind their blocks.
+        let first = result::stream::get_priority_range().map(|(_, first)| first);
+        let stream = first.and_then(|first| gpu.context().new_stream_with_priority(first));
         let stream = stream.map_err(whose.failed("making a stream"))?;
         let words = Arc::new(PinnedWords::new(gpu.context(), whose, WORDS)?);
         let nothing = ClockSample {

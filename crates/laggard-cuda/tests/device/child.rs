@@ -1,6 +1,7 @@
 //! Runs the body of a test in a process of its own, with the fake driver before the real one: a
 //! process loads one driver, and a lost device stays lost.
 
+use libloading::os::unix::Library;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,6 +31,21 @@ pub(crate) fn in_child(test: &str, faults: &str, variables: &[(&str, &str)], bod
     assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
     // A name that no test has would run none.
     assert!(out.contains("1 passed"), "{test} was not run:\n{out}");
+}
+
+/// A function of the fake driver, in a process that has it.
+///
+/// # Safety
+/// `T` must be the function's type.
+#[expect(unsafe_code, reason = "asks the fake driver")]
+pub(crate) unsafe fn of_driver<T: Copy>(name: &str) -> T {
+    // SAFETY: the caller says that the type is right, and drivers are never unloaded.
+    unsafe {
+        let driver = Library::new("libcuda.so.1").expect("the fake driver");
+        let function = *driver.get::<T>(name.as_bytes()).expect("a function of it");
+        std::mem::forget(driver);
+        function
+    }
 }
 
 /// A folder with the fakes under the names of the libraries that they stand in for.

@@ -1,10 +1,9 @@
 //! Stamps of a device whose clock is far from the host's and drifts, against what they really were.
 
-use super::child::in_child;
+use super::child::{in_child, of_driver};
 use super::{LONG, device, fill, launch};
 use laggard_backend::{Device, QueueId};
 use laggard_cuda::CudaDevice;
-use libloading::os::unix::Library;
 
 /// As `Entry` of `fake_driver/clock.rs`.
 #[derive(Debug, Clone, Copy)]
@@ -29,10 +28,7 @@ fn diary() -> Vec<Entry> {
     ];
     // SAFETY: the fake driver has the function with this type, and there is so much room.
     let count = unsafe {
-        let driver = Library::new("libcuda.so.1").expect("the fake driver");
-        let diary = driver
-            .get::<Diary>(b"laggard_fake_cuda_diary")
-            .expect("its diary");
+        let diary: Diary = of_driver("laggard_fake_cuda_diary");
         diary(entries.as_mut_ptr(), entries.len())
     };
     entries.truncate(count);

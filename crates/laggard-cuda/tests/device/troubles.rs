@@ -1,11 +1,21 @@
 //! What goes wrong on a GPU, and what is said of it: never a panic, never a wait without end.
 
-use super::child::in_child;
+use super::child::{in_child, of_driver};
 use super::{LONG, device, fill, launch, open, options};
 use laggard_backend::{BackendError, Device, Launch, Slice};
 use laggard_cuda::{CudaDevice, CudaOptions};
 use laggard_types::DataType;
 use std::time::Duration;
+
+/// The first fill of a test: the clock takes 32 stamps, and each piece of work begins with one.
+const HOLD_THE_FIRST_FILL: &str = "launch_that_holds=34";
+
+/// Lets the fill end.
+#[expect(unsafe_code, reason = "asks the fake driver")]
+fn let_go() {
+    // SAFETY: the fake driver has the function with this type.
+    unsafe { of_driver::<extern "C" fn()>("laggard_fake_cuda_let_go")() };
+}
 
 fn text(result: Result<CudaDevice, BackendError>) -> String {
     result.map(|_| ()).expect_err("no such GPU").to_string()
@@ -146,8 +156,7 @@ fn a_device_that_is_lost() {
 #[test]
 fn waiting_ends_with_its_deadline_and_says_what_the_device_is_at() {
     let test = "troubles::waiting_ends_with_its_deadline_and_says_what_the_device_is_at";
-    // The first fill of the test, after the stamps of the clocks and the one before it.
-    in_child(test, "launch_that_dallies=34,dallies_ms=1500", &[], || {
+    in_child(test, HOLD_THE_FIRST_FILL, &[], || {
         let device = device();
         let [queue, other] = ["a", "b"].map(|name| device.create_queue(name).expect("a queue"));
         let (task, slice) = fill(&device, 100);
@@ -186,6 +195,7 @@ fn waiting_ends_with_its_deadline_and_says_what_the_device_is_at() {
         // Beside it, it may.
         let beside = Slice::whole(&device.allocate(DataType::F32, 3).expect("a buffer"));
         assert_eq!(beside.read_f32(), Ok(vec![0.0; 3]));
+        let_go();
         device.wait(behind, LONG).expect("an end");
         assert!(device.at_work().is_empty());
         assert_eq!(slice.read_f32(), Ok(vec![4.0; 100]));
@@ -195,7 +205,7 @@ fn waiting_ends_with_its_deadline_and_says_what_the_device_is_at() {
 #[test]
 fn an_abort_ends_waiting_and_leaves_work_to_its_end() {
     let test = "troubles::an_abort_ends_waiting_and_leaves_work_to_its_end";
-    in_child(test, "launch_that_dallies=34,dallies_ms=700", &[], || {
+    in_child(test, HOLD_THE_FIRST_FILL, &[], || {
         let device = device();
         let queue = device.create_queue("a").expect("a queue");
         let (task, slice) = fill(&device, 100);
@@ -206,6 +216,7 @@ fn an_abort_ends_waiting_and_leaves_work_to_its_end() {
         let ended = device.wait(token, LONG);
         let is_it = matches!(&ended, Err(BackendError::Aborted { rank: 3, reason }) if reason == "had enough");
         assert!(is_it, "{ended:?}");
+        let_go();
         // An access to memory that was freed would lose the device, and this would say so.
         drop(device);
         let fresh = super::device();
@@ -228,5 +239,47 @@ fn memory_of_others_is_refused() {
             slice.claim_read().map(|_| ()),
             Err(BackendError::NotOnHost { .. })
         ));
+    });
+}
+
+#[test]
+fn failures_follow_tokens_and_no_others() {
+    let test = "troubles::failures_follow_tokens_and_no_others";
+    in_child(test, HOLD_THE_FIRST_FILL, &[], || {
+        let device = device();
+        let [one, two, three] = ["a", "b", "c"].map(|name| device.create_queue(name).expect(name));
+        let (task, _) = fill(&device, 10);
+        let enqueue = |queue, after: &[laggard_backend::Token]| {
+            let launch = Launch {
+                queue,
+                after,
+                tag: 1,
+            };
+            device.enqueue(&task, launch).expect("a token")
+        };
+        let first = enqueue(one, &[]);
+        let apart = enqueue(three, &[]);
+        let behind = enqueue(two, &[first]);
+        let far_behind = enqueue(three, &[behind]);
+        let why = BackendError::Unknown {
+            what: "why".to_owned(),
+        };
+        device.fail(first, why.clone());
+        for token in [
+            first,
+            behind,
+            far_behind,
+            enqueue(one, &[]),
+            enqueue(two, &[]),
+        ] {
+            assert_eq!(device.wait(token, LONG), Err(why.clone()), "{token:?}");
+        }
+        // Work that comes after failed work is never begun.
+        let late = enqueue(device.create_queue("d").expect("d"), &[behind]);
+        assert_eq!(device.poll(late), Err(why));
+        assert_eq!(device.wait(apart, LONG), Ok(()));
+        let_go();
+        let free = enqueue(device.create_queue("e").expect("e"), &[apart]);
+        assert_eq!(device.wait(free, LONG), Ok(()));
     });
 }
