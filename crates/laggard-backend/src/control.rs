@@ -14,8 +14,10 @@ mod loss;
 mod naming;
 mod post;
 mod progress;
+mod rendezvous;
 mod roll_calls;
 mod shared;
+mod tcp_messenger;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -24,6 +26,7 @@ mod witness;
 
 pub use loss::{How, LastSeen, Loss};
 pub use progress::{Position, Progress};
+pub use rendezvous::MeetingPoint;
 pub use tree::HostRanks;
 pub use witness::{Testimony, WitnessProgram, serve_witness};
 

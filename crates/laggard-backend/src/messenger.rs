@@ -132,7 +132,8 @@ fn receive_sized(
     Ok(message)
 }
 
-fn pack(messages: &[Vec<u8>]) -> Vec<u8> {
+/// Messages as one.
+pub(crate) fn pack(messages: &[Vec<u8>]) -> Vec<u8> {
     let sized = messages.iter().flat_map(|message| {
         let length = (message.len() as u64).to_le_bytes();
         length.into_iter().chain(message.iter().copied())
@@ -140,7 +141,8 @@ fn pack(messages: &[Vec<u8>]) -> Vec<u8> {
     sized.collect()
 }
 
-fn unpack(mut packed: &[u8]) -> Vec<Vec<u8>> {
+/// What was packed.
+pub(crate) fn unpack(mut packed: &[u8]) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
     while let Some((length, rest)) = packed.split_first_chunk::<LENGTH_BYTES>() {
         let length = (u64::from_le_bytes(*length) as usize).min(rest.len());

@@ -3,6 +3,7 @@
 mod ends;
 mod losses;
 mod post;
+mod rendezvous;
 mod strangers;
 mod talk;
 
