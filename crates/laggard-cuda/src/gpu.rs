@@ -18,6 +18,9 @@ use cudarc::nvrtc::Ptx;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// `CUDA_ERROR_NO_DEVICE` of cuda.h.
+const NO_DEVICE: i32 = 100;
+
 /// Longest address of a device on a PCI bus, as a text (cuda.h asks for 13 bytes at least).
 const PCI_TEXT_BYTES: usize = 32;
 
@@ -47,9 +50,18 @@ impl Gpu {
         surroundings: &Surroundings,
         cache: Option<CubinCache>,
     ) -> Result<Self, CudaError> {
-        let driver = driver_version(surroundings)?;
+        let driver = driver_version(surroundings).map_err(|error| match error {
+            // A driver that is here, and sees no device.
+            CudaError::Call {
+                call: "cuInit",
+                code: NO_DEVICE,
+                name,
+                ..
+            } => no_gpu(ordinal, 0, &name),
+            error => error,
+        })?;
         let major = driver.split('.').next().and_then(|it| it.parse().ok());
-        let context = CudaContext::new(ordinal).map_err(|error| no_device(ordinal, error))?;
+        let context = CudaContext::new(ordinal).map_err(|error| not_opened(ordinal, error))?;
         // SAFETY: whoever uses memory on a stream keeps it until the stream has passed, here by the
         // one stream of self-checks, and on a device by the work that is under way.
         unsafe { context.disable_event_tracking() };
@@ -343,18 +355,33 @@ fn failed(doing: &'static str) -> impl Fn(DriverError) -> CudaError {
     }
 }
 
-/// Why there is no GPU of a number, with how many there are.
-fn no_device(ordinal: usize, error: DriverError) -> CudaError {
-    let count = CudaContext::device_count().unwrap_or(0);
+/// Why a GPU cannot be opened.
+fn not_opened(ordinal: usize, error: DriverError) -> CudaError {
+    use sys::CUresult as R;
+    match error.0 {
+        R::CUDA_ERROR_INVALID_DEVICE | R::CUDA_ERROR_NO_DEVICE => {
+            let count = CudaContext::device_count().unwrap_or(0);
+            no_gpu(ordinal, count, &trouble::words(error))
+        }
+        _ => failed("opening the device")(error),
+    }
+}
+
+/// That there is no GPU of a number, with how many there are. Calls no driver: there may be none
+/// that can be called.
+fn no_gpu(ordinal: usize, count: i32, words: &str) -> CudaError {
     let visible = std::env::var("CUDA_VISIBLE_DEVICES");
     let visible = visible.map_or_else(
         |_| "CUDA_VISIBLE_DEVICES is not set".to_owned(),
         |visible| format!("CUDA_VISIBLE_DEVICES is `{visible}`"),
     );
-    let words = trouble::words_and_hint(error);
+    let hint = trouble::hint(DriverError(sys::CUresult::CUDA_ERROR_INVALID_DEVICE));
     CudaError::Driver {
         doing: "opening the device",
-        why: format!("there is no GPU {ordinal} of {count} that are visible ({visible}): {words}"),
+        why: format!(
+            "there is no GPU {ordinal} of {count} that are visible ({visible}): {words}\n\
+             hint: {hint}"
+        ),
     }
 }
 

@@ -26,6 +26,8 @@ const ELEMENTS_PER_THREAD: u64 = 8;
 const BLOCKS_PER_MULTIPROCESSOR: u32 = 8;
 /// Rows and columns that a block of `gemm_plain` computes.
 const PLAIN_TILE: u32 = 16;
+/// Blocks of a launch, along x (CUDA C++ Programming Guide, "Compute Capabilities").
+const MOST_BLOCKS: u32 = i32::MAX.unsigned_abs();
 /// The least depth that is worth a block of its own where a result is small.
 const PLAIN_DEPTH: u32 = 4096;
 /// Bits of `flags`, as `kernels/plain.cu` reads them.
@@ -240,6 +242,10 @@ impl Lowering<'_> {
             scale: *scale,
             accumulate: *accumulate,
         };
+        if plain_tiles(&whole) > u64::from(MOST_BLOCKS) {
+            let why = format!("a result of {} x {}", c.rows, c.columns);
+            return Err(Refusal::Invalid(why));
+        }
         self.product(whole, element);
         // Of the longer side, as on a CPU.
         for part in repeats.parts(c.rows.max(c.columns)) {
@@ -266,7 +272,7 @@ impl Lowering<'_> {
             Transpose::No => a.columns,
             Transpose::Yes => a.rows,
         };
-        let tiles = c.rows.div_ceil(PLAIN_TILE) as u64 * c.columns.div_ceil(PLAIN_TILE) as u64;
+        let tiles = plain_tiles(&product);
         // Parts of the depth are added up by atomic operations, on a result that is zero before.
         let is_dense = c.rows == 1 || c.row_stride == c.columns;
         let can_split = is_f32 && (product.accumulate || is_dense);
@@ -296,11 +302,10 @@ impl Lowering<'_> {
             scale: product.scale,
             flags,
         };
-        let blocks = tiles.saturating_mul(parts);
         self.steps.push(Step::Launch(KernelLaunch {
             module: Module::Plain(element),
             entry: "gemm_plain",
-            blocks: u32::try_from(blocks).unwrap_or(u32::MAX >> 1),
+            blocks: u32::try_from(tiles * parts).unwrap_or(MOST_BLOCKS),
             threads: PLAIN_TILE * PLAIN_TILE,
             shared_bytes: 0,
             arguments: vec![Argument::Product(arguments)],
@@ -320,6 +325,12 @@ impl Lowering<'_> {
             row_stride: side(matrix.row_stride)?,
         })
     }
+}
+
+/// Tiles of a result, of which each is a block of `gemm_plain`.
+fn plain_tiles(product: &Product) -> u64 {
+    let along = |extent: u32| u64::from(extent.div_ceil(PLAIN_TILE));
+    along(product.c.rows) * along(product.c.columns)
 }
 
 fn element(slice: &Slice) -> Result<ElementType, Refusal> {

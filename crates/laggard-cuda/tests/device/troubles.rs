@@ -64,7 +64,13 @@ fn all_gpus_are_hidden() {
     let variables = [("CUDA_VISIBLE_DEVICES", "7")];
     in_child("troubles::all_gpus_are_hidden", "", &variables, || {
         let text = text(open(options()));
-        assert!(text.contains("CUDA_ERROR_NO_DEVICE"), "{text}");
+        for part in [
+            "no GPU 0 of 0 that are visible (CUDA_VISIBLE_DEVICES is `7`)",
+            "CUDA_ERROR_NO_DEVICE",
+            "\nhint: `nvidia-smi -L` lists",
+        ] {
+            assert!(text.contains(part), "no `{part}` in {text}");
+        }
     });
 }
 
