@@ -9,7 +9,6 @@
 //! paper than it is. Knows nothing of models, prices or what a domain is made of.
 
 mod curve;
-mod moves;
 mod program;
 mod rounding;
 mod worth;
@@ -20,8 +19,6 @@ use thiserror::Error;
 use crate::number::NumberError;
 
 pub use curve::{Curve, Piece};
-pub(crate) use moves::take_away;
-pub use moves::{Near, Replanned, moved_devices, replan};
 pub use worth::Worth;
 
 /// What there is to be used, and for what.

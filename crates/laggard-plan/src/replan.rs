@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::file::PlannedOption;
 use crate::number::{NumberError, refuse_unless};
 use crate::options::Use;
-use crate::pools::take_away;
+use crate::what_if::take_away;
 
 /// More jobs of an option are paired in order of size, not in the best way.
 const MOST_JOBS: usize = 12;

@@ -3,8 +3,6 @@
 use laggard_specs::{Cluster, Pool};
 use thiserror::Error;
 
-use crate::pools::take_away;
-
 /// Watts of a megawatt.
 const MEGAWATT: f64 = 1e6;
 
@@ -184,6 +182,30 @@ fn site_names(cluster: &Cluster) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
+/// Takes a number away in proportion, the largest remainders first.
+pub(crate) fn take_away(places: &mut [&mut u64], lost: u64) {
+    let all: u64 = places.iter().map(|it| **it).sum();
+    let lost = lost.min(all);
+    if lost == 0 {
+        return;
+    }
+    let part = |count: u64| u128::from(count) * u128::from(lost);
+    let mut rest = lost;
+    let mut order: Vec<(u128, usize)> = Vec::with_capacity(places.len());
+    for (at, place) in places.iter_mut().enumerate() {
+        let share = part(**place);
+        let whole = (share / u128::from(all)) as u64;
+        order.push((share % u128::from(all), at));
+        **place -= whole;
+        rest -= whole;
+    }
+    order.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+    // There are no more left than remainders.
+    for &(_, at) in order.iter().take(rest as usize) {
+        *places[at] -= 1;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,5 +271,24 @@ mod tests {
         check("colossus-1", power(None, f64::NAN), "cannot be lost");
         check("colossus-1", power(None, 301.0), "cannot be lost");
         check("portfolio", power(None, 1.0), "which of the sites");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_lost_is_lost_in_proportion(
+            counts in proptest::collection::vec(0_u64..1000, 1..6),
+            lost in 0_u64..3000,
+        ) {
+            let mut left = counts.clone();
+            let mut places: Vec<&mut u64> = left.iter_mut().collect();
+            take_away(&mut places, lost);
+            let all: u64 = counts.iter().sum();
+            let lost = lost.min(all);
+            proptest::prop_assert_eq!(left.iter().sum::<u64>(), all - lost);
+            for (before, after) in counts.iter().zip(&left) {
+                let share = *before as f64 * (1.0 - lost as f64 / all.max(1) as f64);
+                proptest::prop_assert!((share - *after as f64).abs() < 1.0);
+            }
+        }
     }
 }

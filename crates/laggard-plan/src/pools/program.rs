@@ -22,20 +22,6 @@ enum Goal {
     Share,
     /// As little power beyond the limits as can be, with all least rates reached.
     Power,
-    /// As few devices moved as can be, with a value that is at least as large as is asked for.
-    Stay,
-}
-
-/// What an allocation is to stay close to.
-pub(super) struct Before<'a> {
-    /// Domains of each member of each use.
-    pub(super) domains: &'a [Vec<u64>],
-    /// Domains of each class that no use has.
-    pub(super) off: &'a [u64],
-    /// Devices of a domain, by class.
-    pub(super) devices: &'a [u64],
-    /// The least value.
-    pub(super) value: f64,
 }
 
 /// Whether domains may be split.
@@ -50,8 +36,6 @@ pub(super) struct Solved {
     pub(super) domains: Vec<Vec<u64>>,
     pub(super) bound: f64,
     pub(super) nodes: u64,
-    /// The largest worth or cost of one domain or of a use.
-    pub(super) scale: f64,
 }
 
 /// Solves a checked problem.
@@ -62,31 +46,10 @@ pub(super) fn solve(problem: &PoolProblem, effort: Effort) -> Result<Solved, Poo
             domains: program.counts(&answer, |count| count.round() as u64),
             bound: answer.bound * program.scale,
             nodes: answer.nodes,
-            scale: program.scale,
         }),
         Outcome::NoneFound => by_rounding(problem, effort),
         Outcome::Infeasible => Err(why_not(problem, effort)?),
     }
-}
-
-/// The allocation of a checked problem that moves the fewest devices. None where the search ends
-/// before it finds one.
-pub(super) fn solve_near(
-    problem: &PoolProblem,
-    before: &Before<'_>,
-    effort: Effort,
-) -> Result<Option<Solved>, PoolsError> {
-    let mut program = Program::new(problem, Goal::Stay, Domains::Whole);
-    program.stay_near(before);
-    Ok(match program.solve(effort)? {
-        Outcome::Answer(answer) => Some(Solved {
-            domains: program.counts(&answer, |count| count.round() as u64),
-            bound: -answer.bound,
-            nodes: answer.nodes,
-            scale: program.scale,
-        }),
-        Outcome::NoneFound | Outcome::Infeasible => None,
-    })
 }
 
 /// An allocation from the one that splits domains, for problems so large that the search ends
@@ -107,7 +70,6 @@ fn by_rounding(problem: &PoolProblem, effort: Effort) -> Result<Solved, PoolsErr
         domains: round(problem, whole, &next).ok_or_else(none_found)?,
         bound: answer.bound * program.scale,
         nodes: effort.nodes.saturating_add(answer.nodes),
-        scale: program.scale,
     })
 }
 
@@ -156,8 +118,6 @@ struct Program<'a> {
     linear: Problem,
     /// What a unit of the objective is in units of value.
     scale: f64,
-    /// Terms of the value, where it is not what is to be made large.
-    value: Vec<(Variable, f64)>,
     /// For each use, the variable of each member.
     domains: Vec<Vec<Variable>>,
     /// Terms of each class.
@@ -199,7 +159,6 @@ impl<'a> Program<'a> {
             whole,
             linear: Problem::new(OptimizationDirection::Maximize),
             scale: 1.0,
-            value: Vec::new(),
             domains: Vec::new(),
             of_class: vec![Vec::new(); problem.classes.len()],
             of_site: vec![Vec::new(); problem.sites.len()],
@@ -207,7 +166,7 @@ impl<'a> Program<'a> {
             share: None,
         };
         program.scale = match goal {
-            Goal::Value | Goal::Stay => program.largest_worth(),
+            Goal::Value => program.largest_worth(),
             Goal::Share | Goal::Power => 1.0,
         };
         if goal == Goal::Share {
@@ -238,14 +197,7 @@ impl<'a> Program<'a> {
     fn worth(&self, of: f64) -> f64 {
         match self.goal {
             Goal::Value => of / self.scale,
-            Goal::Share | Goal::Power | Goal::Stay => 0.0,
-        }
-    }
-
-    /// Remembers what a variable is worth.
-    fn note(&mut self, variable: Variable, of: f64) {
-        if self.goal == Goal::Stay && of != 0.0 {
-            self.value.push((variable, of / self.scale));
+            Goal::Share | Goal::Power => 0.0,
         }
     }
 
@@ -259,7 +211,6 @@ impl<'a> Program<'a> {
                 Domains::Whole => self.linear.add_integer_var(cost, (0, most)),
                 Domains::Split => self.linear.add_var(cost, (0.0, f64::from(most))),
             };
-            self.note(variable, -member.cost);
             self.of_class[member.class].push((variable, 1.0));
             let site = self.problem.classes[member.class].site;
             self.of_site[site].push((variable, member.watts));
@@ -288,7 +239,6 @@ impl<'a> Program<'a> {
             let worth = piece.slope * of_use.value * unit;
             let in_goal = self.worth(worth);
             let part = self.linear.add_var(in_goal, (0.0, piece.capacity / unit));
-            self.note(part, worth);
             capacity.push((part, 1.0));
             rate.push((part, piece.slope));
         }
@@ -330,7 +280,6 @@ impl<'a> Program<'a> {
         }
         let cost = self.worth(-of_use.fixed_cost);
         let open = self.linear.add_binary_var(cost);
-        self.note(open, -of_use.fixed_cost);
         sum.push((open, -most));
         self.linear.add_constraint(&sum, ComparisonOp::Le, 0.0);
         if of_use.least > 1 {
@@ -367,34 +316,6 @@ impl<'a> Program<'a> {
             let left = (limit - reserve[site]) / largest;
             self.linear.add_constraint(&terms, ComparisonOp::Le, left);
         }
-    }
-
-    /// Counts the devices that come to a use, or to none, and asks for a value.
-    fn stay_near(&mut self, before: &Before<'_>) {
-        let problem = self.problem;
-        let mut of_class: Vec<Vec<(Variable, f64)>> = vec![Vec::new(); problem.classes.len()];
-        let uses = problem.uses.iter().zip(&self.domains).zip(before.domains);
-        for ((of_use, variables), counts) in uses {
-            let members = of_use.members.iter().zip(variables).zip(counts);
-            for ((member, &variable), &count) in members {
-                let devices = before.devices[member.class] as f64;
-                let come = self.linear.add_var(-devices, (0.0, f64::INFINITY));
-                let terms = [(variable, 1.0), (come, -1.0)];
-                self.linear
-                    .add_constraint(terms, ComparisonOp::Le, count as f64);
-                of_class[member.class].push((variable, 1.0));
-            }
-        }
-        for (class, mut terms) in of_class.into_iter().enumerate() {
-            let devices = before.devices[class] as f64;
-            let come = self.linear.add_var(-devices, (0.0, f64::INFINITY));
-            terms.push((come, 1.0));
-            let off = free(problem, class) as f64 - before.off[class] as f64;
-            self.linear.add_constraint(&terms, ComparisonOp::Ge, off);
-        }
-        let value = std::mem::take(&mut self.value);
-        let least = before.value / self.scale;
-        self.linear.add_constraint(&value, ComparisonOp::Ge, least);
     }
 
     fn solve(&self, effort: Effort) -> Result<Outcome, PoolsError> {
