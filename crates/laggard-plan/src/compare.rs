@@ -32,6 +32,16 @@ pub enum Objective {
 }
 
 impl Objective {
+    /// Every objective.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Tokens,
+        Self::Mfu,
+        Self::Time,
+        Self::DollarsPerToken,
+        Self::NetDollars,
+        Self::TokensPerMwh,
+    ];
+
     /// Its name, as in a sentence.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -128,15 +138,20 @@ pub(crate) fn order<'f>(
     figures: impl Iterator<Item = Option<&'f Figures>>,
     objective: Objective,
 ) -> Vec<usize> {
-    // What does nothing of what is wanted is no answer; dollars can be earned or paid.
-    let is_one = |score: &f64| objective == Objective::NetDollars || *score > 0.0;
-    let scores = figures.map(|it| it.and_then(|it| objective.score(it)).filter(is_one));
+    let scores = figures.map(|it| it.and_then(|it| score(objective, it)));
     let known = scores
         .enumerate()
         .filter_map(|(at, score)| Some((at, score?)));
     let mut order: Vec<(usize, f64)> = known.collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1));
     order.into_iter().map(|(at, _)| at).collect()
+}
+
+/// How good figures are, if they can be an answer: what does nothing of what is wanted is none;
+/// dollars can be earned or paid.
+pub(crate) fn score(objective: Objective, figures: &Figures) -> Option<f64> {
+    let is_one = |score: &f64| objective == Objective::NetDollars || *score > 0.0;
+    objective.score(figures).filter(is_one)
 }
 
 /// Whether `a` is at least as good as `b` in everything and better in something. What is unknown of

@@ -1,11 +1,15 @@
 //! Why one option beats another, and what would have to change for the answer to change.
 
+mod contest;
+
 use serde::Serialize;
 
-use crate::compare::{Objective, order};
-use crate::figures::{Figures, figures, figures_of};
+use contest::Contest;
+
+use crate::compare::Objective;
+use crate::figures::Figures;
 use crate::options::PlanOption;
-use crate::problem::{Factors, PlanError, Problem};
+use crate::problem::{PlanError, Problem};
 
 /// Factors are tried up to this, and down to its inverse.
 const MOST: f64 = 8.0;
@@ -95,22 +99,18 @@ pub fn flips(
         .map(Knob::Speed)
         .chain((0..priced).map(Knob::Price))
         .chain([Knob::Failures, Knob::Jitter]);
+    let contest = Contest::new(problem, options, objective);
     let mut flips = Vec::new();
     for knob in knobs {
         for most in [MOST, 1.0 / MOST] {
-            flips.extend(flip(problem, options, objective, (knob, most))?);
+            flips.extend(flip(&contest, (knob, most))?);
         }
     }
     Ok(flips)
 }
 
-fn flip(
-    problem: &Problem<'_>,
-    options: &[PlanOption],
-    objective: Objective,
-    (knob, most): (Knob, f64),
-) -> Result<Option<Flip>, PlanError> {
-    let best = |factor: f64| best(problem, options, objective, (knob, factor));
+fn flip(contest: &Contest<'_>, (knob, most): (Knob, f64)) -> Result<Option<Flip>, PlanError> {
+    let best = |factor: f64| contest.best(knob, factor);
     let now = best(1.0)?;
     let mut near = 1.0;
     for step in 1..=SCAN {
@@ -135,41 +135,6 @@ fn flip(
         }));
     }
     Ok(None)
-}
-
-fn factors(problem: &Problem<'_>, knob: Knob, factor: f64) -> Factors {
-    let mut factors = Factors::none(problem.classes.len());
-    match knob {
-        Knob::Speed(class) => factors.speed[class] = factor,
-        Knob::Price(class) => factors.price[class] = factor,
-        Knob::Failures => factors.failures = factor,
-        Knob::Jitter => factors.jitter = factor,
-    }
-    factors
-}
-
-/// The best option with a knob turned; of equals the earliest.
-fn best(
-    problem: &Problem<'_>,
-    options: &[PlanOption],
-    objective: Objective,
-    (knob, factor): (Knob, f64),
-) -> Result<Option<usize>, PlanError> {
-    let factors = factors(problem, knob, factor);
-    let turned = |option: &PlanOption| -> Result<Option<Figures>, PlanError> {
-        let figures = match (option.can_win, knob) {
-            (false, _) => return Ok(None),
-            // What jobs do does not depend on prices.
-            (true, Knob::Price(_)) => {
-                figures_of(problem, option, &factors, option.figures.outcomes.clone())
-            }
-            (true, _) => figures(problem, option, &factors)?,
-        };
-        Ok(Some(figures))
-    };
-    let figures: Vec<Option<Figures>> = options.iter().map(turned).collect::<Result<_, _>>()?;
-    let order = order(figures.iter().map(Option::as_ref), objective);
-    Ok(order.first().copied())
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub struct PeakUse {
     pub waiting: f64,
     /// Devices that wait for whoever is late at random.
     pub jitter: f64,
+    /// What crosses links between sites, and waits for it.
+    pub links: f64,
     /// Checkpoints, work done twice and restarts.
     pub failures: f64,
     /// Devices that a job has nothing for.
@@ -49,7 +51,7 @@ pub struct PeakUse {
 impl PeakUse {
     /// Each share with its name, in the order of a report.
     #[must_use]
-    pub fn terms(&self) -> [(&'static str, f64); 12] {
+    pub fn terms(&self) -> [(&'static str, f64); 13] {
         [
             ("trains", self.trained),
             ("kernels below peak", self.kernels),
@@ -57,6 +59,7 @@ impl PeakUse {
             ("pipeline bubble", self.bubble),
             ("waiting for slower", self.waiting),
             ("jitter", self.jitter),
+            ("links between sites", self.links),
             ("failures", self.failures),
             ("no work", self.idle),
             ("leased", self.leased),
@@ -198,7 +201,8 @@ fn peak_use(problem: &Problem<'_>, uses: &[Use], outcomes: &[Outcome]) -> PeakUs
     }
     for outcome in outcomes {
         let useful = outcome.useful();
-        for (class, time) in problem.classes.iter().zip(&outcome.classes) {
+        let classes = problem.classes.iter().zip(&outcome.classes);
+        for (class, time) in classes.filter(|(_, time)| time.devices > 0) {
             let all = share(class, time.devices);
             let part = |seconds: f64| all * useful * seconds / outcome.step_s;
             sum.kernels += part(time.kernels_s);
@@ -206,6 +210,7 @@ fn peak_use(problem: &Problem<'_>, uses: &[Use], outcomes: &[Outcome]) -> PeakUs
             sum.bubble += part(time.bubble_s);
             sum.waiting += part(time.waiting_s);
             sum.jitter += part(time.jitter_s);
+            sum.links += part(time.links_s);
             sum.failures += all * (1.0 - useful);
         }
         sum.trained += outcome.tokens_per_s() * problem.flop_per_token() / whole;

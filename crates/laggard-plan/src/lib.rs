@@ -1,6 +1,7 @@
 //! Partitions of a mixed cluster: what trains together, with which shares of the work, and what
 //! serves. Knows nothing of how costs are computed.
 
+mod alike;
 mod by_class;
 mod compare;
 mod explain;
@@ -28,6 +29,7 @@ mod stages;
 mod tails;
 mod what_if;
 
+pub use alike::{Alike, MOST_APART, Spread};
 pub use by_class::{ByClass, ClassWorth, LetFirst, by_class};
 pub use compare::{Objective, Ranking, rank};
 pub use explain::{Difference, Flip, Knob, binding, differences, flips};
@@ -52,7 +54,9 @@ pub use pipelines::{
     fastest_pipeline,
 };
 pub use power::{SiteLoad, loads};
-pub use problem::{Class, Factors, Known, Place, PlanError, Problem, Reserve, Terms, Training};
+pub use problem::{
+    Class, Factors, Known, Link, Place, PlanError, Problem, Reserve, Terms, Training,
+};
 pub use rehearsal::{Gain, Rehearsal, RehearsalRow, RehearsedJob};
 pub use replan::{Again, Places, Staying, plan_again};
 pub use service::{Offer, Offers, Served, Service, offers, serve};

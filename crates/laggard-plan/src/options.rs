@@ -1,11 +1,13 @@
 //! Every way to use a mixed cluster for a training job, side by side: what runs where, and what it
 //! gives. Which of them is best is for [`crate::compare`] to say.
 
+mod across;
 mod devices;
 mod job;
 mod loosely;
 mod relaxation;
 mod search;
+mod sets;
 mod spans;
 mod trimmed;
 
@@ -33,6 +35,8 @@ pub enum Kind {
     UnevenShares,
     /// One job whose replicas have stages on every class.
     UnevenStages,
+    /// One job on everything at several sites that links join.
+    AcrossSites,
     /// A job of its own for each class.
     Pools,
     /// Some classes train one job, the rest is leased.
@@ -109,14 +113,9 @@ pub struct Options {
 /// # Errors
 /// Where nothing can train the model, with the smallest change that would help.
 pub fn options(problem: &Problem<'_>) -> Result<Options, PlanError> {
-    let mut maker = Maker {
-        problem,
-        search: Search::of(problem),
-        on: on(problem),
-        list: Vec::new(),
-        left_out: Vec::new(),
-    };
+    let mut maker = Maker::new(problem);
     maker.together()?;
+    maker.across_sites()?;
     maker.pools()?;
     maker.train_and_give_away()?;
     maker.alone()?;
@@ -175,8 +174,18 @@ struct Maker<'p> {
     left_out: Vec<(Kind, String)>,
 }
 
-impl Maker<'_> {
-    /// The classes that are on, site by site: jobs do not span sites.
+impl<'p> Maker<'p> {
+    fn new(problem: &'p Problem<'p>) -> Self {
+        Self {
+            problem,
+            search: Search::of(problem),
+            on: on(problem),
+            list: Vec::new(),
+            left_out: Vec::new(),
+        }
+    }
+
+    /// The classes that are on, site by site.
     fn sites(&self) -> Vec<Vec<usize>> {
         let classes = &self.problem.classes;
         let site = |at: usize| {
@@ -197,24 +206,26 @@ impl Maker<'_> {
     }
 
     fn add(&mut self, kind: Kind, name: &str, jobs: Vec<JobPlan>) -> Result<(), PlanError> {
-        if jobs.is_empty() {
-            return Ok(());
+        if !jobs.is_empty() {
+            let option = self.option(kind, name, jobs)?;
+            self.list.push(option);
         }
-        let rest = rest(kind);
-        let uses = uses(self.problem, &self.on, &jobs, rest);
-        let factors = Factors::none(self.on.len());
+        Ok(())
+    }
+
+    fn option(&self, kind: Kind, name: &str, jobs: Vec<JobPlan>) -> Result<PlanOption, PlanError> {
         let mut option = PlanOption {
             kind,
             name: name.to_owned(),
+            uses: uses(self.problem, &self.on, &jobs, rest(kind)),
             jobs,
-            uses,
             figures: Figures::default(),
             can_win: kind != Kind::LooselyCoupled,
             paces: None,
         };
-        option.figures = figures(self.problem, &option, &factors)?;
-        self.list.push(option);
-        Ok(())
+        let none = Factors::none(self.on.len());
+        option.figures = figures(self.problem, &option, &none)?;
+        Ok(option)
     }
 
     /// One job on all classes of each site.
@@ -301,42 +312,23 @@ impl Maker<'_> {
         }
     }
 
-    /// Every proper set of the classes at a site; the rest is leased, or serves where tokens have
-    /// a price.
+    /// Sets of the classes at a site; the rest is leased, or serves where tokens have a price.
     fn train_and_give_away(&mut self) -> Result<(), PlanError> {
-        let there: Vec<usize> = (0..self.on.len()).filter(|&it| self.on[it] > 0).collect();
-        if there.len() < 2 {
-            return Ok(());
-        }
-        let classes = &self.problem.classes;
-        let serves = |class: &Class| class.serving_dollars_per_hour.is_some();
-        let can_serve = classes.iter().any(serves);
-        for set in 1..(1_u32 << there.len()) - 1 {
-            let is_in = |bit: usize| set & (1 << bit) != 0;
-            let chosen = (0..there.len()).filter(|&bit| is_in(bit));
-            let chosen: Vec<usize> = chosen.map(|bit| there[bit]).collect();
-            let site = classes[chosen[0]].site;
-            if chosen.iter().any(|&it| classes[it].site != site) {
-                continue;
+        let kinds: &[Kind] = match self.problem.classes.iter().any(sets::serves) {
+            true => &[Kind::TrainAndServe, Kind::TrainAndLease],
+            false => &[Kind::TrainAndLease],
+        };
+        let sets = self.sets(kinds)?;
+        for (at, job) in sets.jobs {
+            let names = self.names(&sets.sets[at]);
+            for &kind in kinds {
+                let rest = match kind {
+                    Kind::TrainAndServe => "serve on the rest",
+                    _ => "lease the rest",
+                };
+                let jobs = job.clone().into_iter().collect();
+                self.add(kind, &format!("train on {names}, {rest}"), jobs)?;
             }
-            let job = match chosen[..] {
-                [class] => self.uniform(class),
-                _ => {
-                    let counts = self.of(&chosen);
-                    self.search.either(&counts)
-                }
-            };
-            let jobs: Vec<JobPlan> = job.into_iter().collect();
-            let name = format!("train on {}", self.names(&chosen));
-            if can_serve {
-                let name = format!("{name}, serve on the rest");
-                self.add(Kind::TrainAndServe, &name, jobs.clone())?;
-            }
-            self.add(
-                Kind::TrainAndLease,
-                &format!("{name}, lease the rest"),
-                jobs,
-            )?;
         }
         Ok(())
     }
@@ -364,18 +356,20 @@ impl Maker<'_> {
 
     fn loosely_coupled(&mut self) -> Result<(), PlanError> {
         for classes in self.sites() {
-            if classes.len() < 2 {
-                continue;
-            }
-            let jobs: Vec<_> = classes.iter().filter_map(|&it| self.uniform(it)).collect();
-            if jobs.len() < 2 {
-                continue;
-            }
-            let (pools, steps) = (jobs.len(), loosely::STEPS_APART);
-            let name = format!("{pools} pools meeting each {steps} steps");
-            self.add(Kind::LooselyCoupled, &name, jobs)?;
+            self.meeting(&classes)?;
         }
         Ok(())
+    }
+
+    /// A pool for each of some classes, which meet every so many steps.
+    fn meeting(&mut self, classes: &[usize]) -> Result<(), PlanError> {
+        let jobs: Vec<_> = classes.iter().filter_map(|&it| self.uniform(it)).collect();
+        if jobs.len() < 2 {
+            return Ok(());
+        }
+        let (pools, steps) = (jobs.len(), loosely::STEPS_APART);
+        let name = format!("{pools} pools meeting each {steps} steps");
+        self.add(Kind::LooselyCoupled, &name, jobs)
     }
 }
 
@@ -401,7 +395,8 @@ fn without_jobs(problem: &Problem<'_>, on: &[u64], kind: Kind) -> Result<PlanOpt
 fn rest(kind: Kind) -> Rest {
     match kind {
         Kind::Alone => Rest::Off,
-        Kind::TrainAndLease | Kind::LeaseAll => Rest::Leased,
+        // What stands elsewhere has nothing to do with the job.
+        Kind::TrainAndLease | Kind::LeaseAll | Kind::AcrossSites => Rest::Leased,
         Kind::TrainAndServe | Kind::ServeAll => Rest::Served,
         _ => Rest::Idle,
     }
@@ -452,6 +447,23 @@ pub(crate) fn outcomes(
         loosely::couple(&costs, &option.jobs, &mut outcomes);
     }
     Ok(outcomes)
+}
+
+/// What jobs that do not meet do under factors of which those of speed are all of one class, where
+/// one is given: jobs without it do what they did.
+pub(crate) fn outcomes_with(
+    problem: &Problem<'_>,
+    option: &PlanOption,
+    factors: &Factors,
+    class: Option<usize>,
+) -> Result<Vec<Outcome>, PlanError> {
+    let costs = Costs::new(problem, &option.factors(problem, factors));
+    let jobs = option.jobs.iter().zip(&option.figures.outcomes);
+    let outcome = |(job, before): (&JobPlan, &Outcome)| match class {
+        Some(class) if job.devices(class) == 0 => Ok(before.clone()),
+        _ => costs.outcome(job),
+    };
+    jobs.map(outcome).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! job that is to be trained on it. Knows nothing of options.
 
 mod error;
+mod places;
 
 use laggard_simulate::{
     Constants, ForecastClass, Machine, Precision, Shape, Software, Surroundings,
@@ -14,11 +15,16 @@ use crate::layouts::{BATCH_TOLERANCE, Demand, Space, weakest};
 use crate::money::{DrawBasis, Prices};
 
 pub use error::PlanError;
+pub use places::{Link, Place};
+
+use places::{links, places};
 
 /// Larger batches are refused: they are a slip of the hand.
 const MOST_SEQUENCES: u64 = 1 << 31;
-/// More classes are refused: every set of them is evaluated.
-const MOST_CLASSES: usize = 8;
+/// More classes at a site are refused: every set of them is judged.
+const MOST_CLASSES_AT_SITE: usize = 16;
+/// More classes in all are refused: each is planned with by itself too.
+const MOST_CLASSES: usize = 1024;
 
 /// The job to train.
 #[derive(Debug, Clone, Copy)]
@@ -114,21 +120,6 @@ impl Class {
     }
 }
 
-/// The power of a place.
-#[derive(Debug, Clone)]
-pub struct Place {
-    /// Id of the site.
-    pub id: String,
-    /// What it can draw.
-    pub limit_watts: Option<f64>,
-    /// Power drawn over power of computers.
-    pub usage_effectiveness: Option<f64>,
-    /// Whether the limit can be kept: the power of every class there is known.
-    pub is_kept: bool,
-    /// What everything there is said to be leased at, dollars per device and hour.
-    pub lease_dollars_per_hour: Option<f64>,
-}
-
 /// Everything that options are made from.
 #[derive(Debug, Clone)]
 pub struct Problem<'a> {
@@ -138,6 +129,8 @@ pub struct Problem<'a> {
     pub classes: Vec<Class>,
     /// The sites.
     pub places: Vec<Place>,
+    /// What joins them.
+    pub links: Vec<Link>,
     /// Price of a kilowatt-hour at the meter.
     pub dollars_per_kwh: Option<f64>,
     /// Power that was measured under load over nameplate, of the accelerators that have both.
@@ -165,6 +158,7 @@ impl<'a> Problem<'a> {
             training,
             classes: Vec::new(),
             places: places(cluster, terms)?,
+            links: links(cluster),
             dollars_per_kwh: terms.dollars_per_kwh,
             measured_share_of_nameplate: known.prices.measured_share_of_nameplate(),
             constants: known.constants.clone(),
@@ -174,15 +168,12 @@ impl<'a> Problem<'a> {
         check_names(cluster, "reserve", terms.reserve.keys())?;
         let mut reasons = Vec::new();
         for pool in &cluster.pools {
-            let alone = Cluster {
-                pools: vec![pool.clone()],
-                ..cluster.clone()
-            };
-            match ForecastClass::of_cluster(&alone, known.tables) {
-                Ok(of) => problem.classes.extend(of.into_iter().map(|of| {
+            match ForecastClass::of_pool(pool, known.tables) {
+                Ok(of) => {
                     let place = cluster.sites.iter().position(|site| site.id == pool.site);
-                    class(of, pool, place.unwrap_or(0), (terms, known.prices))
-                })),
+                    let class = class(of, pool, place.unwrap_or(0), (terms, known.prices));
+                    problem.classes.push(class);
+                }
                 Err(error) => {
                     let text = error.to_string();
                     let reason = text.lines().next().unwrap_or_default();
@@ -195,17 +186,35 @@ impl<'a> Problem<'a> {
             let reasons = reasons.join("; ");
             return Err(PlanError::NoClass { reasons });
         }
-        let classes = problem.classes.len();
-        if classes > MOST_CLASSES {
-            let most = MOST_CLASSES;
-            return Err(PlanError::TooManyClasses { classes, most });
-        }
+        problem.refuse_too_many_classes()?;
         let left_out = |reason: &String| format!("left out of everything: {reason}");
         problem.caveats.extend(reasons.iter().map(left_out));
         problem.reserve(terms)?;
         problem.see_which_limits_are_kept(cluster, terms)?;
         problem.note_what_is_missing();
         Ok(problem)
+    }
+
+    fn refuse_too_many_classes(&self) -> Result<(), PlanError> {
+        let at_site = |at: usize| self.classes.iter().filter(move |class| class.site == at);
+        let most_at_site = (0..self.places.len()).map(|at| at_site(at).count()).max();
+        for (classes, most, place) in [
+            (self.classes.len(), MOST_CLASSES, "in all"),
+            (
+                most_at_site.unwrap_or(0),
+                MOST_CLASSES_AT_SITE,
+                "at one site",
+            ),
+        ] {
+            if classes > most {
+                return Err(PlanError::TooManyClasses {
+                    classes,
+                    most,
+                    place,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Keeps what is to be kept of each class, in whole hosts.
@@ -383,26 +392,6 @@ fn check(training: &Training<'_>, terms: &Terms) -> Result<(), PlanError> {
         return Err(PlanError::BatchBelowSequence { batch, sequence });
     }
     Ok(())
-}
-
-fn places(cluster: &Cluster, terms: &Terms) -> Result<Vec<Place>, PlanError> {
-    if terms.power_limit_watts.is_some() && cluster.sites.len() > 1 {
-        return Err(PlanError::LimitOfSeveralSites {
-            sites: cluster.sites.len(),
-            cluster: cluster.id.clone(),
-        });
-    }
-    let place = |site: &laggard_specs::Site| Place {
-        id: site.id.clone(),
-        limit_watts: terms.power_limit_watts.or(site.power_limit_watts),
-        usage_effectiveness: site.power_usage_effectiveness,
-        is_kept: false,
-        lease_dollars_per_hour: site
-            .lease_dollars_per_device_hour
-            .as_ref()
-            .map(|price| price.typical),
-    };
-    Ok(cluster.sites.iter().map(place).collect())
 }
 
 /// Refuses a name that no pool has.

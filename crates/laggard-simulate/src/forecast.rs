@@ -148,7 +148,11 @@ impl ForecastClass {
             .collect()
     }
 
-    fn of_pool(pool: &Pool, tables: &Tables) -> Result<Self, SimulateError> {
+    /// The class of a pool.
+    ///
+    /// # Errors
+    /// An accelerator that is in no table, or without the rates that a prediction needs.
+    pub fn of_pool(pool: &Pool, tables: &Tables) -> Result<Self, SimulateError> {
         let accelerator = tables.accelerator(&pool.accelerator)?;
         let rank_count = |count: Option<u64>| count.and_then(|count| u32::try_from(count).ok());
         let options = FabricOptions {

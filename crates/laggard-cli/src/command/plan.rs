@@ -193,7 +193,9 @@ struct Made<'s> {
 fn make<'s>(args: &PlanArgs, setup: &'s Setup, cluster: &Cluster) -> Result<Made<'s>> {
     let objective = args.objective.objective();
     let job = setup.one_job(args)?;
+    let (cluster, caveat) = &Setup::together(args, cluster);
     let (mut problem, calibrated_on) = setup.problem(args, cluster, &job)?;
+    problem.caveats.extend(caveat.clone());
     let serving = served(args, setup, &mut problem)?;
     let fleet = args.change.fleet.as_deref();
     let speeds = fleet.map(|path| tails::slow_down(&mut problem, path, (cluster, &setup.tables)));

@@ -1,5 +1,7 @@
+use super::contest::factors;
 use super::*;
-use crate::compare::rank;
+use crate::compare::{order, rank};
+use crate::figures::{figures, figures_of};
 use crate::options::options;
 use crate::options::tests::Fixture;
 use crate::problem::Terms;
@@ -35,7 +37,8 @@ fn the_answer_changes_at_the_factor_that_is_given() {
         for flip in flips(&problem, &found.list, objective).expect("flips") {
             let best = |nudge: f64| {
                 let factor = flip.factor.powf(nudge);
-                best(&problem, &found.list, objective, (flip.knob, factor)).expect("a prediction")
+                let contest = Contest::new(&problem, &found.list, objective);
+                contest.best(flip.knob, factor).expect("a prediction")
             };
             assert_eq!(best(1.0 - 1e-6), Some(now), "{flip:?}");
             assert_eq!(best(1.0 + 1e-6), Some(flip.becomes), "{flip:?}");
@@ -76,5 +79,44 @@ fn a_turned_price_is_a_stated_price() {
             figures_of(&problem, option, &factors, outcomes),
             stated.figures
         );
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// With any knob turned by any factor, going through options by what they cannot pass finds the
+    /// one that predicting all of them anew does.
+    #[test]
+    fn the_best_with_a_knob_turned_is_that_of_all_predicted_anew(
+        knob in 0_usize..8,
+        power in -3.0..3.0_f64,
+        by in 0_usize..Objective::ALL.len(),
+    ) {
+        let fixture = Fixture::new();
+        let cluster = fixture.preset("small-lab");
+        let mut terms = Terms::default();
+        for pool in &cluster.pools {
+            terms.lease_dollars_per_hour.insert(pool.id.clone(), 1.0 + pool.id.len() as f64);
+        }
+        let training = fixture.training("qwen3-0.6b", 1 << 20);
+        let problem = fixture.problem(&cluster, training, &terms).expect("a problem");
+        let found = options(&problem).expect("options");
+        let (objective, factor) = (Objective::ALL[by], power.exp2());
+        let classes = problem.classes.len();
+        let knobs: Vec<Knob> = (0..classes)
+            .flat_map(|class| [Knob::Speed(class), Knob::Price(class)])
+            .chain([Knob::Failures, Knob::Jitter])
+            .collect();
+        let knob = knobs[knob % knobs.len()];
+        let factors = factors(&problem, knob, factor);
+        let figures: Vec<_> = found
+            .list
+            .iter()
+            .map(|it| it.can_win.then(|| figures(&problem, it, &factors).expect("figures")))
+            .collect();
+        let expect = order(figures.iter().map(Option::as_ref), objective).first().copied();
+        let contest = Contest::new(&problem, &found.list, objective);
+        proptest::prop_assert_eq!(contest.best(knob, factor).expect("a prediction"), expect);
     }
 }

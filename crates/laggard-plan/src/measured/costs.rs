@@ -119,6 +119,7 @@ impl<'m> Costs<'m> {
                 bubble_s: 0.0,
                 waiting_s,
                 jitter_s: 0.0,
+                links_s: 0.0,
             };
             times.entry(class.to_owned()).or_default().include(&time);
         }

@@ -121,6 +121,9 @@ pub struct ClassTime {
     pub waiting_s: f64,
     /// Waiting for whoever is late at random.
     pub jitter_s: f64,
+    /// What crosses links between sites, and waits for it.
+    #[serde(default)]
+    pub links_s: f64,
 }
 
 /// What a job does.
@@ -151,6 +154,7 @@ impl ClassTime {
             bubble_s: mix(self.bubble_s, more.bubble_s),
             waiting_s: mix(self.waiting_s, more.waiting_s),
             jitter_s: mix(self.jitter_s, more.jitter_s),
+            links_s: mix(self.links_s, more.links_s),
         };
     }
 }
@@ -235,7 +239,7 @@ impl<'p> Costs<'p> {
             Parts::Replicas(groups) => self.of_replicas(&job.degrees, groups),
             Parts::Stages(span) => spans::outcome(self, &job.degrees, span),
         };
-        outcome.mtbf_s = self.mtbf(&outcome.classes);
+        outcome.mtbf_s = self.mtbf(outcome.classes.iter().map(|time| time.devices));
         let goodput = outcome.mtbf_s.map(|mtbf| self.goodput(mtbf)).transpose()?;
         outcome.goodput = goodput;
         Ok(outcome)
@@ -246,7 +250,8 @@ impl<'p> Costs<'p> {
             .iter()
             .map(|group| self.step(degrees, group.class, group.micro_batches))
             .collect();
-        let step_s = steps.iter().map(|step| step.total_s).fold(0.0, f64::max);
+        let slowest = steps.iter().map(|step| step.total_s).fold(0.0, f64::max);
+        let links_s = self.gradients_across(groups.iter().map(|group| group.class));
         let ranks = degrees.ranks_per_replica();
         let mut classes = vec![ClassTime::default(); self.machines.len()];
         let mut micro_batches = 0.0;
@@ -255,12 +260,13 @@ impl<'p> Costs<'p> {
             micro_batches += (group.replicas * u64::from(group.micro_batches)) as f64;
             classes[group.class].include(&ClassTime {
                 devices,
-                ..times(step, step_s)
+                links_s,
+                ..times(step, slowest)
             });
         }
         let sequences = micro_batches * f64::from(degrees.micro_batch);
         Outcome {
-            step_s,
+            step_s: slowest + links_s,
             step_tokens: sequences * f64::from(self.problem.training.sequence_length),
             classes,
             mtbf_s: None,
@@ -268,11 +274,19 @@ impl<'p> Costs<'p> {
         }
     }
 
-    fn mtbf(&self, classes: &[ClassTime]) -> Option<f64> {
+    /// Share of time that is useful of a job on so many devices of each class; `None` where it has
+    /// none.
+    pub(super) fn useful(&self, devices: &[u64]) -> Option<f64> {
+        match self.mtbf(devices.iter().copied()) {
+            None => Some(1.0),
+            Some(mtbf) => self.goodput(mtbf).ok().map(|it| it.useful),
+        }
+    }
+
+    fn mtbf(&self, devices: impl Iterator<Item = u64>) -> Option<f64> {
         let rates = self.problem.classes.iter();
         let rates = rates.map(|class| class.of.failures_per_device_year);
-        let counts = classes.iter().map(|time| time.devices);
-        let mtbf = time_between_failures(rates.zip(counts))?.0 / self.failures;
+        let mtbf = time_between_failures(rates.zip(devices))?.0 / self.failures;
         mtbf.is_finite().then_some(mtbf)
     }
 
@@ -291,5 +305,6 @@ fn times(step: &StepTime, step_s: f64) -> ClassTime {
         bubble_s: step.bubble_s,
         waiting_s: step_s - step.total_s,
         jitter_s: step.jitter_s,
+        links_s: 0.0,
     }
 }

@@ -13,7 +13,8 @@ pub(super) const STEPS_APART: u32 = 500;
 const PARAMETER_BYTES: f64 = 4.0;
 
 /// Adds to each pool's step its share of a meeting: an all-reduce of the parameters between ranks
-/// that hold the same ones, one of each pool, at the pace of the slowest network.
+/// that hold the same ones, one of each pool, at the pace of the slowest network; between sites, the
+/// sum of each site's pools crosses links.
 pub(super) fn couple(costs: &Costs<'_>, jobs: &[JobPlan], outcomes: &mut [Outcome]) {
     let group = Group::new(u32::try_from(jobs.len()).unwrap_or(u32::MAX), 1);
     let parameters = costs.problem.shape().parameters();
@@ -29,11 +30,15 @@ pub(super) fn couple(costs: &Costs<'_>, jobs: &[JobPlan], outcomes: &mut [Outcom
             }
         }
     }
-    let share = meeting / f64::from(STEPS_APART);
+    let all = 0..costs.machines.len();
+    let there = all.filter(|&class| jobs.iter().any(|job| job.devices(class) > 0));
+    let links = costs.sum_across(there, PARAMETER_BYTES);
+    let share = |seconds: f64| seconds / f64::from(STEPS_APART);
     for outcome in outcomes {
-        outcome.step_s += share;
+        outcome.step_s += share(meeting + links);
         for class in outcome.classes.iter_mut().filter(|class| class.devices > 0) {
-            class.communication_s += share;
+            class.communication_s += share(meeting);
+            class.links_s += share(links);
         }
     }
 }

@@ -45,13 +45,45 @@ impl<'p> Search<'p> {
     /// The best job whose replicas all have equal shares, on so many devices of each class.
     pub(crate) fn equal(&mut self, counts: &[u64]) -> Option<JobPlan> {
         let candidates = self.candidates(counts);
-        let jobs = candidates[..candidates.len().min(TRIED_EQUAL)].iter();
+        // Gradients that are reduced after each micro-batch would cross links as often.
+        let mut classes = (0..counts.len()).filter(|&class| counts[class] > 0);
+        let site = |class: usize| self.costs.problem.classes[class].site;
+        let first = classes.next().map(site);
+        let at_one = classes.all(|class| Some(site(class)) == first);
+        let may_be = |it: &&Candidate| at_one || it.degrees.zero < Zero::Gradients;
+        let jobs = candidates.iter().filter(may_be).take(TRIED_EQUAL);
         let jobs = jobs.filter_map(|candidate| self.equal_shares(&candidate.degrees, counts));
         self.fastest(jobs.collect())
     }
 
     /// The best job whose classes have different shares, as many micro-batches as end together.
+    /// Layouts are gone through from the one that would do most if micro-batches could be split,
+    /// until no other can do more than the best.
     pub(super) fn uneven(&mut self, counts: &[u64]) -> Option<JobPlan> {
+        let crews = self.crews(counts);
+        let mut best: Option<(f64, usize, JobPlan)> = None;
+        for (place, crew) in crews {
+            let beats = |most: f64| best.as_ref().is_none_or(|best| most >= best.0);
+            if !beats(crew.most_tokens_per_s) {
+                break;
+            }
+            for job in self.uneven_shares(&crew, counts) {
+                let rate = self.rate(&job);
+                // Of equals that stays which is the fastest on the slowest class.
+                let is_better = best.as_ref().is_none_or(|(most, first, _)| {
+                    rate.total_cmp(most).then(first.cmp(&place)).is_gt()
+                });
+                if is_better {
+                    best = Some((rate, place, job));
+                }
+            }
+        }
+        best.map(|(_, _, job)| job)
+    }
+
+    /// The replicas that layouts make of the devices, each shape once, with its place among the
+    /// layouts; those that may do most first.
+    fn crews(&mut self, counts: &[u64]) -> Vec<(usize, Crew)> {
         let candidates = self.candidates(counts);
         let mut seen = BTreeSet::new();
         let shape = |it: &Degrees| {
@@ -64,8 +96,10 @@ impl<'p> Search<'p> {
             .iter()
             .filter(may_differ)
             .filter(|candidate| seen.insert(shape(&candidate.degrees)));
-        let jobs = first.flat_map(|candidate| self.uneven_shares(&candidate.degrees, counts));
-        self.fastest(jobs.collect())
+        let crews = first.filter_map(|candidate| self.crew(&candidate.degrees, counts));
+        let mut crews: Vec<(usize, Crew)> = crews.enumerate().collect();
+        crews.sort_by(|a, b| b.1.most_tokens_per_s.total_cmp(&a.1.most_tokens_per_s));
+        crews
     }
 
     /// The better of equal and different shares.
@@ -84,9 +118,11 @@ impl<'p> Search<'p> {
         let space = problem.space(counts.iter().sum(), &classes);
         let machine: Machine = problem.weakest(&classes);
         let constants = &self.costs.constants;
+        // Of a class alone no more are tried than equal shares need.
+        let kept = if classes.len() > 1 { KEPT } else { TRIED_EQUAL };
         let found = match space.ranks {
             0 => Vec::new(),
-            _ => match fastest_layouts(&problem.demand(), space, &machine, constants, KEPT) {
+            _ => match fastest_layouts(&problem.demand(), space, &machine, constants, kept) {
                 Ok(found) => {
                     self.evaluated[0] += found.evaluated;
                     self.evaluated[1] += found.too_large;
@@ -142,9 +178,9 @@ impl<'p> Search<'p> {
         Some(job(degrees, groups.map(group).collect(), counts))
     }
 
-    /// Shares by speed, of the largest batch and of the largest ones that end with a micro-batch of
-    /// each class. Those that come out equal are left out.
-    fn uneven_shares(&self, degrees: &Degrees, counts: &[u64]) -> Vec<JobPlan> {
+    /// The replicas of a layout with the times of each class's; `None` where there are none, or
+    /// more than micro-batches.
+    fn crew(&self, degrees: &Degrees, counts: &[u64]) -> Option<Crew> {
         let replicas = self.replicas(degrees, counts);
         let (experts, round) = (u64::from(degrees.expert), round(degrees));
         let degrees = Degrees {
@@ -154,26 +190,67 @@ impl<'p> Search<'p> {
         let at_once = f64::from(degrees.micro_batch) * f64::from(round) * experts as f64;
         let batch = (self.costs.problem.batch() as f64 / at_once) as u64;
         let there: Vec<usize> = (0..replicas.len()).filter(|&at| replicas[at] > 0).collect();
-        let worker = |&class: &usize| {
+        let all: u64 = replicas.iter().sum::<u64>() / experts;
+        if all == 0 || batch < all {
+            return None;
+        }
+        let mut workers = Vec::with_capacity(there.len());
+        // Of seconds that all replicas compute together, the rounds a second and the fixed ones.
+        let (mut rounds, mut fixed) = (0.0, 0.0);
+        for &class in &there {
             let time = |count: u32| self.costs.step(&degrees, class, count * round).total_s;
             let each = (time(MANY) - time(FEW)) / f64::from(MANY - FEW);
-            Worker {
-                replicas: replicas[class] / experts,
-                fixed_seconds: (time(FEW) - f64::from(FEW) * each).max(0.0),
+            let before = time(FEW) - f64::from(FEW) * each;
+            let replicas = replicas[class] / experts;
+            rounds += replicas as f64 / each;
+            fixed += replicas as f64 / each * before.min(time(1) - each);
+            workers.push(Worker {
+                replicas,
+                fixed_seconds: before.max(0.0),
                 micro_batch_seconds: each,
                 most: None,
-            }
+            });
+        }
+        // Fewer rounds in less time are fewer in all, but for times that start below zero.
+        let links_s = self.costs.gradients_across(there.iter().copied());
+        let rate = match fixed >= 0.0 {
+            true => batch as f64 / ((batch as f64 + fixed) / rounds + links_s),
+            false => f64::INFINITY,
         };
-        let workers: Vec<Worker> = there.iter().map(worker).collect();
+        let ranks = degrees.ranks_per_replica();
+        let devices: Vec<u64> = replicas.iter().map(|count| count * ranks).collect();
+        let tokens = at_once * f64::from(self.costs.problem.training.sequence_length);
+        // A hair more, since sums are rounded.
+        let most_tokens_per_s = rate * tokens * self.costs.useful(&devices)? * (1.0 + 1e-9);
+        Some(Crew {
+            degrees,
+            there,
+            workers,
+            batch,
+            most_tokens_per_s,
+        })
+    }
+
+    /// Shares by speed, of the largest batch and of the largest ones that end with a micro-batch of
+    /// each class. Those that come out equal are left out.
+    fn uneven_shares(&self, crew: &Crew, counts: &[u64]) -> Vec<JobPlan> {
+        let Crew {
+            degrees,
+            there,
+            workers,
+            batch,
+            ..
+        } = crew;
+        let (experts, round) = (u64::from(degrees.expert), round(degrees));
         let mut batches: BTreeSet<u64> = workers
             .iter()
-            .filter_map(|worker| without_waste(&workers, worker, batch))
+            .filter_map(|worker| without_waste(workers, worker, *batch))
             .collect();
-        batches.insert(batch);
+        batches.insert(*batch);
         let shares = batches
             .into_iter()
-            .filter_map(|batch| share_out(&workers, batch).ok());
-        let groups = shares.map(|shares| groups(&shares, &there, experts, round));
+            .filter_map(|batch| share_out(workers, batch).ok());
+        let groups = shares.map(|shares| groups(&shares, there, experts, round));
         let differ = |groups: &Vec<Group>| {
             let first = groups.first().map(|group| group.micro_batches);
             groups
@@ -182,9 +259,22 @@ impl<'p> Search<'p> {
         };
         groups
             .filter(differ)
-            .map(|groups| job(&degrees, groups, counts))
+            .map(|groups| job(degrees, groups, counts))
             .collect()
     }
+}
+
+/// All replicas that a layout makes of the devices.
+struct Crew {
+    degrees: Degrees,
+    /// The classes that have any.
+    there: Vec<usize>,
+    /// Those of each class; where replicas share experts, groups of them.
+    workers: Vec<Worker>,
+    /// Rounds of micro-batches of a step.
+    batch: u64,
+    /// What no shares of theirs can train.
+    most_tokens_per_s: f64,
 }
 
 /// Micro-batches that are shared out at a time: interleaved pipelines take rounds of as many as
@@ -264,3 +354,6 @@ fn job(degrees: &Degrees, groups: Vec<Group>, counts: &[u64]) -> JobPlan {
         idle,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use super::across;
 use super::job::{ClassTime, Costs, JobPlan, Outcome, Parts};
 use crate::layouts::{USABLE_MEMORY, powers};
 use crate::stages::{Chain, Cut, Stage, cut_chain, order_stages};
@@ -52,12 +53,12 @@ pub(super) fn best(costs: &Costs<'_>, counts: &[u64]) -> Option<JobPlan> {
                 recompute,
                 ..degrees
             };
-            let Some(job) = cut(costs, &degrees, &stages, counts) else {
-                continue;
-            };
-            let rate = costs.outcome(&job).map_or(0.0, |it| it.tokens_per_s());
-            if found.as_ref().is_none_or(|(best, _)| rate > *best) {
-                found = Some((rate, job));
+            let best = found.as_ref().map_or(0.0, |(rate, _)| *rate);
+            for job in cuts(costs, &degrees, &stages, (counts, best)) {
+                let rate = costs.outcome(&job).map_or(0.0, |it| it.tokens_per_s());
+                if found.as_ref().is_none_or(|(best, _)| rate > *best) {
+                    found = Some((rate, job));
+                }
             }
         }
     }
@@ -168,8 +169,25 @@ fn pace(costs: &Costs<'_>, degrees: &Degrees, class: usize) -> Pace {
     }
 }
 
-fn cut(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize], given: &[u64]) -> Option<JobPlan> {
+/// The best cuts into so many stages of each class, one for each order of sites, if they train more
+/// than `best` tokens a second.
+fn cuts(
+    costs: &Costs<'_>,
+    degrees: &Degrees,
+    counts: &[usize],
+    (given, best): (&[u64], f64),
+) -> Vec<JobPlan> {
     let problem = costs.problem;
+    let ranks = u64::from(degrees.tensor) * u64::from(degrees.data);
+    let devices: Vec<u64> = counts.iter().map(|&stages| ranks * stages as u64).collect();
+    let around = Around::of(costs, degrees, counts);
+    let sequences = degrees.global_batch() as f64;
+    let tokens = sequences * f64::from(problem.training.sequence_length);
+    // A hair more, since sums are rounded.
+    let useful = costs.useful(&devices).unwrap_or(0.0);
+    let longest = tokens * useful / best * (1.0 + 1e-9);
+    let below = longest / (1.0 + around.jitter) - around.gradients - around.rest;
+
     let layers = problem.training.model.layers as usize;
     let paces: Vec<Pace> = (0..counts.len())
         .map(|class| pace(costs, degrees, class))
@@ -197,12 +215,10 @@ fn cut(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize], given: &[u64]) ->
         seconds: &seconds,
         after: &|_, _| 0.0,
         fits: &fits,
-        below: f64::INFINITY,
+        below,
     };
-    let cut = ordered(costs, &chain, counts)?;
-    let ranks = u64::from(degrees.tensor) * u64::from(degrees.data);
-    let left = given.iter().zip(counts);
-    Some(JobPlan {
+    let left = || given.iter().zip(&devices);
+    let job = |cut: Cut| JobPlan {
         degrees: *degrees,
         parts: Parts::Stages(MixedPipeline {
             stages: cut
@@ -211,26 +227,40 @@ fn cut(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize], given: &[u64]) ->
                 .map(|(at, it)| (at, it.len()))
                 .collect(),
         }),
-        idle: left
-            .map(|(count, stages)| count - ranks * *stages as u64)
-            .collect(),
-    })
+        idle: left().map(|(count, devices)| count - devices).collect(),
+    };
+    let cuts = ordered(costs, &chain, counts).into_iter();
+    cuts.map(job).collect()
 }
 
-/// The best cut in the best order, or in that of memory where there are too many.
-fn ordered(costs: &Costs<'_>, chain: &Chain<'_>, counts: &[usize]) -> Option<Cut> {
+/// The best cut in the best order, or in that of memory where there are too many. Stages at several
+/// sites stand together site by site, in an order in which links join neighbours.
+fn ordered(costs: &Costs<'_>, chain: &Chain<'_>, counts: &[usize]) -> Vec<Cut> {
+    let classes = &costs.problem.classes;
+    let there = || (0..counts.len()).filter(|&class| counts[class] > 0);
+    let sites: BTreeSet<usize> = there().map(|class| classes[class].site).collect();
     let states: usize = counts.iter().map(|count| count + 1).product();
-    if states.saturating_mul(chain.layers * chain.layers) <= MOST_ORDERS {
-        return order_stages(chain, counts).ok();
+    let all_orders = states.saturating_mul(chain.layers * chain.layers) <= MOST_ORDERS;
+    if sites.len() < 2 && all_orders {
+        return order_stages(chain, counts).into_iter().collect();
     }
-    let memory = |class: usize| costs.problem.classes[class].of.machine.memory_bytes;
-    let mut classes: Vec<usize> = (0..counts.len()).collect();
-    classes.sort_by(|&a, &b| memory(b).total_cmp(&memory(a)));
-    let order: Vec<usize> = classes
-        .into_iter()
-        .flat_map(|class| std::iter::repeat_n(class, counts[class]))
-        .collect();
-    cut_chain(chain, &order).ok()
+    let memory = |class: usize| classes[class].of.machine.memory_bytes;
+    let cut = |order: Vec<usize>| {
+        let place = |class: usize| order.iter().position(|&site| site == classes[class].site);
+        let mut by_place: Vec<usize> = there().collect();
+        by_place.sort_by(|&a, &b| {
+            let memories = memory(b).total_cmp(&memory(a));
+            place(a).cmp(&place(b)).then(memories)
+        });
+        let stages = by_place.into_iter();
+        let stages = stages.flat_map(|class| std::iter::repeat_n(class, counts[class]));
+        cut_chain(chain, &stages.collect::<Vec<_>>()).ok()
+    };
+    let orders = match sites.len() {
+        0 | 1 => vec![sites.into_iter().collect()],
+        _ => across::orders(costs.problem, &sites),
+    };
+    orders.into_iter().filter_map(cut).collect()
 }
 
 /// Memory of each stage with each number of layers, bytes; infinite where it cannot be.
@@ -263,6 +293,35 @@ fn whole(costs: &Costs<'_>, degrees: &Degrees, class: usize) -> StepTime {
     costs.step(degrees, class, degrees.micro_batches)
 }
 
+/// What a step takes beside its pipelines.
+struct Around {
+    /// Gradients, seconds.
+    gradients: f64,
+    /// The optimizer and the host, seconds.
+    rest: f64,
+    /// What ranks that are late add, as a share.
+    jitter: f64,
+}
+
+impl Around {
+    /// That of the slowest class in each.
+    fn of(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize]) -> Self {
+        let there = (0..counts.len()).filter(|&at| counts[at] > 0);
+        let mut all = Self {
+            gradients: 0.0,
+            rest: 0.0,
+            jitter: 0.0,
+        };
+        for step in there.map(|class| whole(costs, degrees, class)) {
+            let jitter = step.jitter_s / (step.total_s - step.jitter_s);
+            all.gradients = all.gradients.max(step.gradients_s);
+            all.rest = all.rest.max(step.optimizer_s + step.fixed_s);
+            all.jitter = all.jitter.max(jitter);
+        }
+        all
+    }
+}
+
 /// What a job of such replicas does: `sum(t) + (m - 1) max(t)` over the stages of a pipeline, and
 /// once a step what the slowest class takes for gradients and the optimizer.
 pub(super) fn outcome(costs: &Costs<'_>, degrees: &Degrees, span: &MixedPipeline) -> Outcome {
@@ -271,14 +330,11 @@ pub(super) fn outcome(costs: &Costs<'_>, degrees: &Degrees, span: &MixedPipeline
     span.stages
         .iter()
         .for_each(|&(class, _)| counts[class] += 1);
-    let there: Vec<usize> = (0..classes).filter(|&at| counts[at] > 0).collect();
-    let wholes = there.iter().map(|&class| whole(costs, degrees, class));
-    let (mut gradients, mut rest, mut jitter) = (0.0_f64, 0.0_f64, 0.0_f64);
-    for step in wholes {
-        gradients = gradients.max(step.gradients_s);
-        rest = rest.max(step.optimizer_s + step.fixed_s);
-        jitter = jitter.max(step.jitter_s / (step.total_s - step.jitter_s));
-    }
+    let Around {
+        gradients,
+        rest,
+        jitter,
+    } = Around::of(costs, degrees, &counts);
     let transfer = transfer(costs, degrees, &counts);
     let paces: Vec<Pace> = (0..classes)
         .map(|class| pace(costs, degrees, class))
@@ -298,7 +354,12 @@ pub(super) fn outcome(costs: &Costs<'_>, degrees: &Degrees, span: &MixedPipeline
         times.iter().sum::<f64>(),
         times.iter().copied().fold(0.0, f64::max),
     );
-    let pipeline = sum + (micro_batches - 1.0) * longest;
+    let replicas = f64::from(degrees.data) * f64::from(degrees.micro_batch);
+    let in_order = span.stages.iter().zip(&times);
+    let in_order: Vec<(usize, f64)> = in_order.map(|(stage, time)| (stage.0, *time)).collect();
+    let hops = costs.hops(&in_order, replicas);
+    let links_s = hops.once_s + (micro_batches - 1.0) * (hops.each_s - longest).max(0.0);
+    let pipeline = sum + (micro_batches - 1.0) * longest + links_s;
     let base = pipeline + gradients + rest;
     let step_s = base * (1.0 + jitter);
     let mut of_class = vec![ClassTime::default(); classes];
@@ -312,6 +373,7 @@ pub(super) fn outcome(costs: &Costs<'_>, degrees: &Degrees, span: &MixedPipeline
             bubble_s: sum - longest,
             waiting_s: micro_batches * (longest - time),
             jitter_s: step_s - base,
+            links_s,
         };
         of_class[class].include(&time);
     }

@@ -105,14 +105,16 @@ pub enum PlanError {
     },
     /// Too many sets of classes.
     #[error(
-        "{classes} classes, but every set of them is evaluated and at most {most} can be\nhint: \
-         put pools that are nearly alike into one in a cluster file"
+        "{classes} classes {place}, but at most {most} can be told apart\nhint: put pools that are \
+         nearly alike into one in a cluster file"
     )]
     TooManyClasses {
         /// Classes of the cluster.
         classes: usize,
         /// Most that are accepted.
         most: usize,
+        /// Where they are: at one site, or in all.
+        place: &'static str,
     },
     /// Nothing fits.
     #[error("nothing can train {model} here: {reason}\nhint: {relaxation}")]

@@ -8,9 +8,9 @@ use crate::input;
 use anyhow::Result;
 use laggard_plan::money::{Costs, Prices};
 use laggard_plan::serving::{DailyDemand, Requests, ServingConstants};
-use laggard_plan::{Known, PlanError, Problem, Reserve, Service, Terms, Training, WantedJob};
+use laggard_plan::{Alike, Known, PlanError, Problem, Reserve, Service, Terms, Training, WantedJob};
 use laggard_simulate::{Constants, Framework, Frameworks};
-use laggard_specs::{Cluster, Model, Tables};
+use laggard_specs::{Cluster, Model, Pool, Tables};
 use std::collections::BTreeMap;
 
 /// Tokens for each parameter where no number is said. Source: Hoffmann et al., arXiv 2203.15556,
@@ -91,6 +91,18 @@ impl Setup {
         let each = problem.classes.iter_mut().map(|class| &mut class.of);
         let on = calibrate(&args.job.calibrate, &mut each.collect::<Vec<_>>(), &basis)?;
         Ok((problem, on))
+    }
+
+    /// A cluster whose pools that are nearly alike are one where there are too many to be told
+    /// apart, with what is to be kept in mind of that; pools that something is said of stay alone.
+    pub(super) fn together(args: &PlanArgs, cluster: &Cluster) -> (Cluster, Option<String>) {
+        let said = || args.lease.iter().chain(&args.reserve);
+        let is_named = |pool: &Pool| {
+            let mut names = said().filter_map(|text| text.split_once('='));
+            names.any(|(name, _)| name == pool.id)
+        };
+        let alike = Alike::of(cluster, &is_named);
+        (alike.together(cluster), alike.caveat())
     }
 
     /// What is to be served: where nothing is said, the model that is trained.

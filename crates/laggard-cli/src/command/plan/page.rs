@@ -254,9 +254,9 @@ fn losses(page: &mut Page, plan: &Plan, problem: &Problem<'_>) {
         "where the peak of the cluster ({:.3e} dense half-precision FLOP/s) goes, in points",
         problem.peak()
     ));
-    const NAMES: [&str; 12] = [
-        "trains", "kernel", "links", "bubble", "wait", "jitter", "fail", "idle", "lease", "serve",
-        "kept", "off",
+    const NAMES: [&str; 13] = [
+        "trains", "kernel", "links", "bubble", "wait", "jitter", "sites", "fail", "idle", "lease",
+        "serve", "kept", "off",
     ];
     let shown = || plan.options.iter().filter(|option| option.number.is_some());
     // What nothing is spent on in any option has no column.

@@ -1,0 +1,294 @@
+//! Jobs whose devices stand at several sites, and what the links between these cost them.
+//!
+//! Replicas at each site reduce their gradients inside it first; what crosses links is one sum for
+//! each site, up a tree of links and down again, which hides behind nothing: the widest links that
+//! join the sites decide. Stages at each site send activations over the link between neighbours,
+//! and those of all replicas share it. Which sites a job should span is found by what it could
+//! train at best: as much as its classes apart, held up by the narrowest link once a step.
+
+use std::collections::BTreeSet;
+
+use super::job::{Costs, JobPlan};
+use super::{Kind, Maker, spans};
+use crate::problem::{Link, PlanError, Problem};
+
+/// Up to so many sites, all sets of them that links join are looked at; of more, those that links
+/// of at least some bandwidth join.
+const FEW_SITES: usize = 4;
+/// Most sites whose every order is tried for stages.
+const MOST_ORDERED: usize = 3;
+/// Sites that are named, of many.
+const NAMED: usize = 3;
+/// Bytes of an activation, ones of half precision.
+const ACTIVATION_BYTES: f64 = 2.0;
+
+/// The links that sums go over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Crossing {
+    /// The narrowest, bytes per second in one direction.
+    pub(super) bytes_per_s: f64,
+    /// One way from the middle of the tree to the site that is farthest from it.
+    pub(super) latency_s: f64,
+}
+
+impl Crossing {
+    /// The tree of the widest links between sites; `None` where they do not join all of them.
+    pub(super) fn of(links: &[Link], sites: &BTreeSet<usize>) -> Option<Self> {
+        let mut within: Vec<&Link> = links
+            .iter()
+            .filter(|link| link.sites.iter().all(|site| sites.contains(site)))
+            .collect();
+        within.sort_by(|a, b| {
+            let wider = b.bytes_per_s.total_cmp(&a.bytes_per_s);
+            wider.then(a.latency_s.total_cmp(&b.latency_s))
+        });
+        let mut parts: Vec<BTreeSet<usize>> = sites.iter().map(|&at| [at].into()).collect();
+        let mut tree: Vec<&Link> = Vec::new();
+        for link in within {
+            if join(&mut parts, link.sites) {
+                tree.push(link);
+            }
+        }
+        if parts.len() > 1 {
+            return None;
+        }
+        let farthest = |&from: &usize| depth(&tree, from, None);
+        Some(Self {
+            bytes_per_s: tree
+                .iter()
+                .map(|it| it.bytes_per_s)
+                .fold(f64::INFINITY, f64::min),
+            latency_s: sites.iter().map(farthest).fold(f64::INFINITY, f64::min),
+        })
+    }
+
+    /// Seconds in which every site has the sum of so many bytes of each.
+    pub(super) fn sum_seconds(&self, bytes: f64) -> f64 {
+        bytes / self.bytes_per_s + 2.0 * self.latency_s
+    }
+}
+
+/// Puts the parts that have two sites together; whether there were two.
+fn join(parts: &mut Vec<BTreeSet<usize>>, [a, b]: [usize; 2]) -> bool {
+    let part = |site: usize| parts.iter().position(|part| part.contains(&site));
+    let (Some(a), Some(b)) = (part(a), part(b)) else {
+        return false;
+    };
+    if a == b {
+        return false;
+    }
+    let moved = parts.remove(a.max(b));
+    parts[a.min(b)].extend(moved);
+    true
+}
+
+/// One way to the farthest site of a tree, seconds.
+fn depth(tree: &[&Link], from: usize, before: Option<usize>) -> f64 {
+    let next = tree.iter().filter_map(|link| {
+        let to = link.other(from).filter(|&to| Some(to) != before)?;
+        Some(link.latency_s + depth(tree, to, Some(from)))
+    });
+    next.fold(0.0, f64::max)
+}
+
+/// What the links between the stages of a pipeline cost.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Hops {
+    /// Added once a step: there and back of the first micro-batch.
+    pub(super) once_s: f64,
+    /// No micro-batch follows the one before it in less.
+    pub(super) each_s: f64,
+}
+
+impl Costs<'_> {
+    /// The sites of some classes.
+    fn sites(&self, classes: impl Iterator<Item = usize>) -> BTreeSet<usize> {
+        classes
+            .map(|class| self.problem.classes[class].site)
+            .collect()
+    }
+
+    /// Seconds for which the sum of the gradients of these classes' replicas crosses links; none
+    /// where they are at one site, infinite where nothing joins theirs.
+    pub(super) fn gradients_across(&self, classes: impl Iterator<Item = usize>) -> f64 {
+        let bytes = self.problem.training.software.gradient_bytes;
+        self.sum_across(classes, bytes)
+    }
+
+    /// The same of any sum of so many bytes for each parameter.
+    pub(super) fn sum_across(&self, classes: impl Iterator<Item = usize>, bytes: f64) -> f64 {
+        let sites = self.sites(classes);
+        if sites.len() < 2 {
+            return 0.0;
+        }
+        let crossing = Crossing::of(&self.problem.links, &sites);
+        let bytes = bytes * self.problem.shape().parameters();
+        crossing.map_or(f64::INFINITY, |it| it.sum_seconds(bytes))
+    }
+
+    /// What links cost a pipeline whose stages, of a class each, take `seconds` for a micro-batch
+    /// of `sequences` of all replicas together. A stage holds no more micro-batches than there are
+    /// stages from it on, so that the way there and back holds it up too.
+    pub(super) fn hops(&self, stages: &[(usize, f64)], sequences: f64) -> Hops {
+        let problem = self.problem;
+        let site = |at: usize| problem.classes[stages[at].0].site;
+        let length = f64::from(problem.training.sequence_length);
+        let bytes = ACTIVATION_BYTES * sequences * length * problem.shape().hidden;
+        let mut hops = Hops::default();
+        // Seconds from a stage on and back to it.
+        let mut beyond = 0.0;
+        for at in (0..stages.len()).rev() {
+            beyond += stages[at].1;
+            if at + 1 < stages.len() && site(at) != site(at + 1) {
+                let ends = [site(at), site(at + 1)];
+                let link = problem.links.iter().filter(|link| link.joins(ends));
+                let link = link.max_by(|a, b| a.bytes_per_s.total_cmp(&b.bytes_per_s));
+                let sends = link.map_or(f64::INFINITY, |link| bytes / link.bytes_per_s);
+                let there = sends + link.map_or(0.0, |link| link.latency_s);
+                beyond += 2.0 * there;
+                hops.once_s += 2.0 * there;
+                hops.each_s = hops.each_s.max(sends);
+            }
+            if hops.once_s > 0.0 {
+                hops.each_s = hops.each_s.max(beyond / (stages.len() - at) as f64);
+            }
+        }
+        hops
+    }
+}
+
+/// Sets of at least two sites that links join, each with everything that stands there.
+fn joined(links: &[Link], sites: &[usize]) -> Vec<BTreeSet<usize>> {
+    if sites.len() <= FEW_SITES {
+        let sets = (1..1_u32 << sites.len()).map(|set| {
+            let bits = (0..sites.len()).filter(|bit| set & (1 << bit) != 0);
+            bits.map(|bit| sites[bit]).collect::<BTreeSet<usize>>()
+        });
+        let is_joined = |set: &BTreeSet<usize>| set.len() > 1 && Crossing::of(links, set).is_some();
+        return sets.filter(is_joined).collect();
+    }
+    // What links of at least some bandwidth join only grows with narrower ones.
+    let mut by_width: Vec<&Link> = links.iter().collect();
+    by_width.sort_by(|a, b| b.bytes_per_s.total_cmp(&a.bytes_per_s));
+    let mut parts: Vec<BTreeSet<usize>> = sites.iter().map(|&at| [at].into()).collect();
+    let mut sets = Vec::new();
+    for link in by_width {
+        if join(&mut parts, link.sites) {
+            let part = parts.iter().find(|part| part.contains(&link.sites[0]));
+            sets.extend(part.cloned());
+        }
+    }
+    sets
+}
+
+/// Orders of sites in which each is joined to the next.
+pub(super) fn orders(problem: &Problem<'_>, sites: &BTreeSet<usize>) -> Vec<Vec<usize>> {
+    if sites.len() > MOST_ORDERED {
+        return Vec::new();
+    }
+    let mut orders: Vec<Vec<usize>> = vec![Vec::new()];
+    for _ in 0..sites.len() {
+        let longer = |order: &Vec<usize>| {
+            let is_next = |site: &&usize| {
+                let joins = |last: &usize| problem.links.iter().any(|it| it.joins([*last, **site]));
+                !order.contains(site) && order.last().is_none_or(joins)
+            };
+            let with = |&site: &usize| [&order[..], &[site]].concat();
+            sites.iter().filter(is_next).map(with).collect::<Vec<_>>()
+        };
+        orders = orders.iter().flat_map(longer).collect();
+    }
+    orders
+}
+
+impl Maker<'_> {
+    /// One job on all classes of several sites: with replicas at each, with stages at each, or as
+    /// pools that meet every so many steps.
+    pub(super) fn across_sites(&mut self) -> Result<(), PlanError> {
+        let problem = self.problem;
+        let sites: Vec<usize> = self
+            .sites()
+            .iter()
+            .map(|it| problem.classes[it[0]].site)
+            .collect();
+        if sites.len() < 2 {
+            return Ok(());
+        }
+        let mut sets: Vec<(f64, BTreeSet<usize>)> = Vec::new();
+        let trained = self.trained_apart();
+        for set in joined(&problem.links, &sites) {
+            sets.push((self.most_across(&set, &trained), set));
+        }
+        if sets.is_empty() {
+            let reason = "no job spans sites: no links between them are stated".to_owned();
+            self.left_out.push((Kind::AcrossSites, reason));
+            return Ok(());
+        }
+        sets.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let mut ways: [Option<(f64, BTreeSet<usize>, JobPlan)>; 2] = [None, None];
+        for (most, set) in &sets {
+            if ways[0].as_ref().is_some_and(|(rate, ..)| most <= rate) {
+                break;
+            }
+            let counts = self.of(&self.at(set));
+            let jobs = [
+                self.search.either(&counts),
+                spans::best(&self.search.costs, &counts),
+            ];
+            for (way, job) in ways.iter_mut().zip(jobs) {
+                let Some(job) = job.filter(|job| self.spans(job)) else {
+                    continue;
+                };
+                let rate = self.search.rate(&job);
+                if rate > 0.0 && way.as_ref().is_none_or(|(best, ..)| rate > *best) {
+                    *way = Some((rate, set.clone(), job));
+                }
+            }
+        }
+        for (way, what) in ways.into_iter().zip(["gradients", "activations"]) {
+            if let Some((_, set, job)) = way {
+                let name = format!("one job at {}, {what} cross", self.site_names(&set));
+                self.add(Kind::AcrossSites, &name, vec![job])?;
+            }
+        }
+        let largest = sets.into_iter().max_by_key(|(_, set)| set.len());
+        match largest {
+            Some((_, set)) => self.meeting(&self.at(&set)),
+            None => Ok(()),
+        }
+    }
+
+    /// Tokens per second that a job with replicas at some sites does at most.
+    fn most_across(&self, set: &BTreeSet<usize>, trained: &[f64]) -> f64 {
+        let classes = self.at(set);
+        let apart: f64 = classes.iter().map(|&class| trained[class]).sum();
+        let training = &self.problem.training;
+        let tokens = self.problem.most_sequences() * f64::from(training.sequence_length);
+        let link = self.search.costs.gradients_across(classes.into_iter());
+        tokens / (tokens / apart + link)
+    }
+
+    /// The classes that are on at some sites.
+    fn at(&self, set: &BTreeSet<usize>) -> Vec<usize> {
+        let is_there =
+            |&class: &usize| self.on[class] > 0 && set.contains(&self.problem.classes[class].site);
+        (0..self.on.len()).filter(is_there).collect()
+    }
+
+    /// Whether a job has devices at several sites.
+    fn spans(&self, job: &JobPlan) -> bool {
+        let there = (0..self.on.len()).filter(|&class| job.devices(class) > 0);
+        self.search.costs.sites(there).len() > 1
+    }
+
+    fn site_names(&self, set: &BTreeSet<usize>) -> String {
+        if set.len() > NAMED {
+            return format!("{} sites", set.len());
+        }
+        let names = set.iter().map(|&at| self.problem.places[at].id.as_str());
+        names.collect::<Vec<_>>().join(" + ")
+    }
+}
+
+#[cfg(test)]
+mod tests;
