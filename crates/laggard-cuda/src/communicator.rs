@@ -45,7 +45,7 @@ pub struct NcclCommunicator {
 impl NcclCommunicator {
     /// Connects the ranks of a group. Collective.
     fn connect(group: &Arc<Group>, office: &Arc<Office>) -> Result<Self, BackendError> {
-        let collectives = Lane::new(group, Route::Collectives)?;
+        let collectives = Lane::new(group, office.tools(), Route::Collectives)?;
         collectives.connect()?;
         let watch = Arc::clone(office.watch());
         watch.add(&collectives);
@@ -80,7 +80,7 @@ impl NcclCommunicator {
     /// [`CudaError::World`] for memory of another device, [`CudaError::Call`] if NCCL refuses.
     pub fn register(&self, buffer: &Buffer) -> Result<Option<RegisteredBuffer>, CudaError> {
         let memory = Slice::whole(buffer);
-        let address = self.group.settings.device.address(&memory)?;
+        let address = self.office.tools().device.address(&memory)?;
         let Some(comm) = self.collectives.comm() else {
             return Ok(None);
         };
@@ -106,7 +106,7 @@ impl NcclCommunicator {
         if let Some(lane) = messages.get(&route) {
             return Ok(Arc::clone(lane));
         }
-        let lane = Lane::new(&self.group, route)?;
+        let lane = Lane::new(&self.group, self.office.tools(), route)?;
         self.watch.add(&lane);
         messages.insert(route, Arc::clone(&lane));
         Ok(lane)

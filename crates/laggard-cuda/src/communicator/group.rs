@@ -3,8 +3,6 @@
 
 use super::line::Line;
 use super::mail::{Mail, Talk};
-use crate::CudaDevice;
-use crate::nccl::{Config, Nccl};
 use laggard_backend::agreement::mixed;
 use laggard_backend::{Abort, BackendError, Call, GroupId, Meeting, RollCall, messenger};
 use laggard_types::Rank;
@@ -17,9 +15,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What all groups of a world have in common.
 pub(crate) struct Settings {
-    pub nccl: Arc<Nccl>,
-    pub config: Config,
-    pub device: Arc<CudaDevice>,
     pub mail: Arc<Mail>,
     pub timeout: Duration,
     pub check_calls: bool,

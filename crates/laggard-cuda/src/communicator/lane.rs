@@ -4,15 +4,19 @@
 //!
 //! A call that can be made at once goes onto its queue's own stream. Any other (its communicator is
 //! yet to be made, ranks compare their calls first, or a rank sends to itself) is made by the
-//! lane's thread on the lane's stream, while the queue's stream waits for a number in memory.
+//! lane's thread on the lane's stream, while the queue's stream waits for a number in memory. Streams
+//! that share a hardware queue wait for each other: a device with more streams than
+//! `CUDA_DEVICE_MAX_CONNECTIONS` (8 by default, CUDA C++ programming guide) may need more of these.
 
 mod work;
 
 use super::group::{Group, Matter, Visit};
 use super::line::{Held, Line};
 use super::words::copy;
-use crate::CudaError;
-use crate::nccl::{Comm, Place, Plan, Progress, RawStream, Side, Site, UniqueId, lower};
+use crate::nccl::{
+    Comm, Config, Nccl, Place, Plan, Progress, RawStream, Side, Site, UniqueId, lower,
+};
+use crate::{CudaDevice, CudaError};
 use cudarc::driver::CudaStream;
 use laggard_backend::{BackendError, Call, Device, Launch, Slice, Token};
 use laggard_types::{DataType, Rank, Seconds};
@@ -32,9 +36,18 @@ pub(crate) enum Route {
     Own,
 }
 
+/// What lanes make calls with. Calls under way refer to their group and not to this, so that the
+/// device that they are under way on can end.
+pub(crate) struct Tools {
+    pub nccl: Arc<Nccl>,
+    pub config: Config,
+    pub device: Arc<CudaDevice>,
+}
+
 /// One lane.
 pub(crate) struct Lane {
     group: Arc<Group>,
+    tools: Arc<Tools>,
     route: Route,
     line: Arc<Line>,
     /// Receives, where sends and receives are both of this rank.
@@ -80,12 +93,17 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(1);
 const FIRST_PAUSE: Duration = Duration::from_micros(10);
 
 impl Lane {
-    pub(crate) fn new(group: &Arc<Group>, route: Route) -> Result<Arc<Self>, BackendError> {
-        let device = &group.settings.device;
+    pub(crate) fn new(
+        group: &Arc<Group>,
+        tools: &Arc<Tools>,
+        route: Route,
+    ) -> Result<Arc<Self>, BackendError> {
+        let device = &tools.device;
         let rank = group.own_job_rank();
         let line = || Line::new(device, rank);
         Ok(Arc::new(Self {
             group: Arc::clone(group),
+            tools: Arc::clone(tools),
             route,
             line: line()?,
             receives: match route {
@@ -120,7 +138,11 @@ impl Lane {
         };
         let deadline = settings.deadline();
         let id = match rank {
-            0 => settings.nccl.unique_id().map_err(|why| self.error(&why))?,
+            0 => self
+                .tools
+                .nccl
+                .unique_id()
+                .map_err(|why| self.error(&why))?,
             _ => UniqueId::default(),
         };
         let told = self
@@ -130,9 +152,9 @@ impl Lane {
             what: "joining a communicator".to_owned(),
             why: format!("rank {} sent an id of {} bytes", members[0], told.len()),
         })?;
-        settings.device.make_current()?;
+        self.tools.device.make_current()?;
         let size = u32::try_from(members.len()).unwrap_or(u32::MAX);
-        let comm = Comm::begin(&settings.nccl, (rank, size), id, settings.config);
+        let comm = Comm::begin(&self.tools.nccl, (rank, size), id, self.tools.config);
         let comm = comm.map_err(|why| self.error(&why))?;
         let what = format!("{size} ranks to make a communicator of NCCL");
         self.settle(&comm, deadline, &what)?;
@@ -176,7 +198,7 @@ impl Lane {
         let is_direct = self.is_direct();
         let mut outcome = self.group.check();
         let visit = Arc::clone(&made.visit);
-        let device = &self.group.settings.device;
+        let device = &self.tools.device;
         let token = device.put(launch, state.last, visit, &mut |stream| {
             if outcome.is_ok() {
                 outcome = self.put(&made, stream.cu_stream().cast(), is_direct);
@@ -240,7 +262,7 @@ impl Lane {
         let group = &self.group;
         let plan = lower(&call, group.rank, group.size());
         let address = |slice: Option<&Slice>| match slice {
-            Some(slice) if slice.len > 0 => group.settings.device.address(slice),
+            Some(slice) if slice.len > 0 => self.tools.device.address(slice),
             _ => Ok(0),
         };
         let (send, recv) = sides(&call);
@@ -266,16 +288,15 @@ impl Lane {
             return Ok(0);
         }
         let mut all = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let settings = &self.group.settings;
+        let device = &self.tools.device;
         let has_room = |slice: &&Slice| slice.len * slice.data_type().size_bytes() >= bytes;
         if all.last().filter(has_room).is_none() {
             let len = bytes
                 .next_power_of_two()
                 .div_ceil(DataType::F32.size_bytes());
-            all.push(Slice::whole(&settings.device.allocate(DataType::F32, len)?));
+            all.push(Slice::whole(&device.allocate(DataType::F32, len)?));
         }
-        all.last()
-            .map_or(Ok(0), |slice| settings.device.address(slice))
+        all.last().map_or(Ok(0), |slice| device.address(slice))
     }
 
     /// Whether the next call can be made at once.

@@ -3,6 +3,7 @@
 use super::NcclCommunicator;
 use super::card::{Card, check};
 use super::group::{Group, Settings};
+use super::lane::Tools;
 use super::mail::Mail;
 use super::watch::{Watch, Watcher};
 use crate::nccl::{Config, Nccl};
@@ -65,13 +66,16 @@ pub struct NcclWorld {
 pub(super) struct Office {
     watch: Arc<Watch>,
     _watcher: Watcher,
-    // The mail is listened to by its abort alone, which holds it weakly.
-    settings: Arc<Settings>,
+    tools: Arc<Tools>,
 }
 
 impl Office {
     pub(super) fn watch(&self) -> &Arc<Watch> {
         &self.watch
+    }
+
+    pub(super) fn tools(&self) -> &Arc<Tools> {
+        &self.tools
     }
 }
 
@@ -103,11 +107,6 @@ impl NcclWorld {
             .into_iter()
             .for_each(|it| surround.abort.listen(it));
         let settings = Arc::new(Settings {
-            nccl: Arc::clone(nccl),
-            config: Config {
-                most_blocks: options.most_blocks,
-            },
-            device: Arc::clone(device),
             mail,
             timeout: options.timeout,
             check_calls: options.check_calls,
@@ -117,13 +116,19 @@ impl NcclWorld {
         let office = Arc::new(Office {
             watch,
             _watcher: watcher,
-            settings,
+            tools: Arc::new(Tools {
+                nccl: Arc::clone(nccl),
+                config: Config {
+                    most_blocks: options.most_blocks,
+                },
+                device: Arc::clone(device),
+            }),
         });
         let members: Vec<Rank> = (0..messenger.size()).collect();
         let connect = |name: u64| -> Result<NcclCommunicator, BackendError> {
             let id = GroupId(mixed(&[GROUPS, name]));
             let rank = messenger.rank();
-            let group = Group::new(rank, members.clone(), id, &office.settings);
+            let group = Group::new(rank, members.clone(), id, &settings);
             let made = NcclCommunicator::connect(&group, &office);
             made.inspect_err(|error| group.give_up(&error.to_string()))
         };

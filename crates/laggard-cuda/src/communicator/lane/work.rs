@@ -62,13 +62,13 @@ impl Lane {
     }
 
     fn work(&self) {
-        let is_current = self.group.settings.device.make_current();
+        let is_current = self.tools.device.make_current();
         while let Some(work) = self.next() {
             let outcome = is_current.clone().and_then(|()| self.carry_out(&work));
             if let Err(error) = outcome {
                 let (Work::Call(job) | Work::Copy { receive: job, .. }) = &work;
                 if let Work::Copy { send, .. } = &work {
-                    self.group.settings.device.fail(send.token, error.clone());
+                    self.tools.device.fail(send.token, error.clone());
                 }
                 self.stop(job.token, &error);
             }
@@ -202,7 +202,7 @@ impl Lane {
     pub(crate) fn stop(&self, token: Token, error: &BackendError) {
         tracing::debug!(rank = self.group.own_job_rank(), %error, "a call failed");
         // First what is to be told of this call: giving up may abort the world.
-        self.group.settings.device.fail(token, error.clone());
+        self.tools.device.fail(token, error.clone());
         match error {
             // Every member finds it by itself, so nobody needs to be told.
             BackendError::Mismatch { .. } => self.group.fail(error),
