@@ -3,6 +3,10 @@
 #include "gemm.cuh"
 #include "ptx_async.cuh"
 
+#ifndef STAGES
+#error "no number of stages: define STAGES"
+#endif
+
 // The Rust side has the same struct. `product` serves for sizes, and for the result where it is
 // added to.
 struct TmaProduct {
@@ -15,6 +19,17 @@ struct TmaProduct {
 // Rows of a box in shared memory are as long as the widest swizzle.
 const u32 kBoxBytes = 128;
 
+// A block computes tiles of so many rows and columns.
+const u32 kTileRows = 128;
+const u32 kTileColumns = 256;
+
+// sm_100 and later tell their descriptions of operands from those of sm_90 by a number.
+#ifdef TENSOR_MEMORY
+const u64 kOperandVersion = 1ull << 46;
+#else
+const u64 kOperandVersion = 0;
+#endif
+
 // 8-bit operands have half results.
 #ifdef OPERANDS_E4M3
 const u32 kOperandBytes = 1;
@@ -26,11 +41,11 @@ const u32 kTileDepth = kBoxBytes / kOperandBytes;
 // Describes an operand in shared memory to the tensor cores: rows of 128 bytes in groups of eight,
 // swizzled as the copy engine does it. Groups are `group_bytes` apart. Where rows are not along the
 // depth, further columns of 128 bytes are `column_bytes` apart. PTX ISA, 9.7.15.5.1.2.2, "Matrix
-// Descriptor Format".
+// Descriptor Format", and 9.7.16.4.1, "Shared memory descriptor".
 DEVICE u64 operand(const void* at, u32 column_bytes, u32 group_bytes) {
     const u64 kSwizzle128 = 1ull << 62;
     return (shared_address(at) & 0x3ffff) >> 4 | static_cast<u64>(column_bytes >> 4) << 16 |
-           static_cast<u64>(group_bytes >> 4) << 32 | kSwizzle128;
+           static_cast<u64>(group_bytes >> 4) << 32 | kOperandVersion | kSwizzle128;
 }
 
 // A slice of one operand in shared memory: kOuter rows or columns of the result, kTileDepth deep, in
@@ -67,6 +82,8 @@ template <u32 kOuter, bool kDepthIsContiguous> struct Slice {
     }
 };
 
+DEVICE u32 slice_count(const GemmArguments& g) { return (g.depth + kTileDepth - 1) / kTileDepth; }
+
 // Which stage of the ring of slices is next, and the parity of its turn.
 template <u32 kStages> struct Turn {
     u32 stage = 0;
@@ -77,6 +94,45 @@ template <u32 kStages> struct Turn {
         if (stage == kStages) {
             stage = 0;
             parity ^= 1;
+        }
+    }
+};
+
+// A ring of stages in shared memory, each a slice of both operands.
+template <bool kTransposeA, bool kTransposeB> struct Ring {
+    using A = Slice<kTileRows, !kTransposeA>;
+    using B = Slice<kTileColumns, kTransposeB>;
+    static const u32 kStageBytes = A::kBytes + B::kBytes;
+    static const u32 kBytes = STAGES * kStageBytes;
+
+    u8* stages;
+    Barrier* full;  // of each stage: its slices have come
+    Barrier* empty; // of each stage: nobody needs what is in it
+
+    DEVICE u8* stage(const Turn<STAGES>& turn) const { return stages + turn.stage * kStageBytes; }
+
+    // By one thread: a stage is empty when so many have said so.
+    DEVICE void prepare(u32 readers) const {
+        for (u32 stage = 0; stage < STAGES; stage++) {
+            barrier_init(&full[stage], 1);
+            barrier_init(&empty[stage], readers);
+        }
+    }
+
+    // By one thread: lets the copy engine bring all slices of all tiles of this block.
+    DEVICE void fill(const TmaProduct& t) const {
+        Turn<STAGES> turn;
+        const u32 tiles = tile_count<kTileRows, kTileColumns>(t.product);
+        for (u32 number = blockIdx.x; number < tiles; number += gridDim.x) {
+            const BlockTile tile = numbered_tile<kTileRows, kTileColumns>(t.product, number);
+            for (u32 slice = 0; slice < slice_count(t.product); slice++) {
+                Barrier* filled = &full[turn.stage];
+                barrier_wait(&empty[turn.stage], turn.parity ^ 1);
+                barrier_arrive_expecting(filled, kStageBytes);
+                A::copy(stage(turn), &t.a, filled, tile.row, slice * kTileDepth);
+                B::copy(stage(turn) + A::kBytes, &t.b, filled, tile.column, slice * kTileDepth);
+                turn.advance();
+            }
         }
     }
 };
@@ -100,13 +156,19 @@ DEVICE u32 swizzled(u32 row, u32 byte) {
     return row * kBoxBytes + (byte ^ row % 8 * 16);
 }
 
-template <bool kTransposeA, bool kTransposeB>
-DEVICE void product(float (&sums)[kSums], u64 a, u64 b, u32 add) {
-#if defined(OPERANDS_E4M3)
-    product_e4m3(sums, a, b, add);
-#elif defined(ELEMENT_BF16)
-    product_bf16<kTransposeA, kTransposeB>(sums, a, b, add);
+#define TMA_ENTRY(name, transpose_a, transpose_b)                                                  \
+    extern "C" __global__ void __launch_bounds__(kTmaThreads, 1)                                   \
+        name(const __grid_constant__ TmaProduct t) {                                               \
+        gemm<transpose_a, transpose_b>(t);                                                         \
+    }
+
+// Which entries there are. 8-bit operands have to lie along the depth.
+#ifdef OPERANDS_E4M3
+#define TMA_ENTRIES TMA_ENTRY(gemm_nt, false, true)
 #else
-    product_f16<kTransposeA, kTransposeB>(sums, a, b, add);
+#define TMA_ENTRIES                                                                                \
+    TMA_ENTRY(gemm_nn, false, false)                                                               \
+    TMA_ENTRY(gemm_nt, false, true)                                                                \
+    TMA_ENTRY(gemm_tn, true, false)                                                                \
+    TMA_ENTRY(gemm_tt, true, true)
 #endif
-}

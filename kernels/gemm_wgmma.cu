@@ -6,8 +6,6 @@
 // engine, while the next tile is computed.
 #include "gemm_tma.cuh"
 
-const u32 kTileRows = 128;
-const u32 kTileColumns = 256;
 const u32 kGroup = 128; // threads of a warpgroup
 const u32 kConsumers = 2;
 const u32 kGroupRows = kTileRows / kConsumers;
@@ -17,48 +15,36 @@ const u32 kSteps = kBoxBytes / 32;
 const u32 kResultBoxBytes = kGroupRows * kBoxBytes;
 const u32 kResultBytes = kConsumers * 2 * kResultBoxBytes;
 
+template <bool kTransposeA, bool kTransposeB>
+DEVICE void product(float (&sums)[kSums], u64 a, u64 b, u32 add) {
+#if defined(OPERANDS_E4M3)
+    product_e4m3(sums, a, b, add);
+#elif defined(ELEMENT_BF16)
+    product_bf16<kTransposeA, kTransposeB>(sums, a, b, add);
+#else
+    product_f16<kTransposeA, kTransposeB>(sums, a, b, add);
+#endif
+}
+
 template <bool kTransposeA, bool kTransposeB> struct Block {
-    using A = Slice<kTileRows, !kTransposeA>;
-    using B = Slice<kTileColumns, kTransposeB>;
-    static const u32 kStageBytes = A::kBytes + B::kBytes;
+    using InRing = Ring<kTransposeA, kTransposeB>;
+    using A = typename InRing::A;
+    using B = typename InRing::B;
 
     const TmaProduct& t;
-    u8* stages;
+    InRing ring;
     u8* results;
-    Barrier* full;  // of each stage: its slices have come
-    Barrier* empty; // of each stage: nobody needs what is in it
 
     DEVICE Block(const TmaProduct& product, u8* shared)
-        : t(product), stages(shared), results(shared + STAGES * kStageBytes),
-          full(reinterpret_cast<Barrier*>(results + kResultBytes)), empty(full + STAGES) {}
-
-    DEVICE u32 slices() const { return (t.product.depth + kTileDepth - 1) / kTileDepth; }
-
-    // By one thread.
-    DEVICE void prepare() {
-        for (u32 stage = 0; stage < STAGES; stage++) {
-            barrier_init(&full[stage], 1);
-            barrier_init(&empty[stage], kConsumers * kGroup / 32);
-        }
-        barriers_publish();
+        : t(product), results(shared + InRing::kBytes) {
+        Barrier* barriers = reinterpret_cast<Barrier*>(results + kResultBytes);
+        ring = {shared, barriers, barriers + STAGES};
     }
 
     // By one thread.
-    DEVICE void produce() {
-        Turn<STAGES> turn;
-        const u32 tiles = tile_count<kTileRows, kTileColumns>(t.product);
-        for (u32 number = blockIdx.x; number < tiles; number += gridDim.x) {
-            const BlockTile tile = numbered_tile<kTileRows, kTileColumns>(t.product, number);
-            for (u32 slice = 0; slice < slices(); slice++) {
-                u8* to = stages + turn.stage * kStageBytes;
-                Barrier* filled = &full[turn.stage];
-                barrier_wait(&empty[turn.stage], turn.parity ^ 1);
-                barrier_arrive_expecting(filled, kStageBytes);
-                A::copy(to, &t.a, filled, tile.row, slice * kTileDepth);
-                B::copy(to + A::kBytes, &t.b, filled, tile.column, slice * kTileDepth);
-                turn.advance();
-            }
-        }
+    DEVICE void prepare() {
+        ring.prepare(kConsumers * kGroup / 32);
+        barriers_publish();
     }
 
     // By a warpgroup.
@@ -85,9 +71,9 @@ template <bool kTransposeA, bool kTransposeB> struct Block {
     // are begun.
     DEVICE void sum_up(float (&sums)[kSums], Turn<STAGES>& turn, u32 group) {
         Barrier* used = nullptr;
-        for (u32 slice = 0; slice < slices(); slice++) {
-            const u8* at = stages + turn.stage * kStageBytes;
-            barrier_wait(&full[turn.stage], turn.parity);
+        for (u32 slice = 0; slice < slice_count(t.product); slice++) {
+            const u8* at = ring.stage(turn);
+            barrier_wait(&ring.full[turn.stage], turn.parity);
             products_begin();
 #pragma unroll
             for (u32 step = 0; step < kSteps; step++) {
@@ -100,7 +86,7 @@ template <bool kTransposeA, bool kTransposeB> struct Block {
             if (used) {
                 release(used);
             }
-            used = &empty[turn.stage];
+            used = &ring.empty[turn.stage];
             turn.advance();
         }
         products_end(sums);
@@ -161,7 +147,7 @@ template <bool kTransposeA, bool kTransposeB> DEVICE void gemm(const TmaProduct&
     if (group == kConsumers) {
         registers_release<40>();
         if (threadIdx.x % kGroup == 0) {
-            block.produce();
+            block.ring.fill(t);
         }
     } else {
         registers_take<232>();
@@ -169,15 +155,4 @@ template <bool kTransposeA, bool kTransposeB> DEVICE void gemm(const TmaProduct&
     }
 }
 
-#define TMA_ENTRY(name, transpose_a, transpose_b)                                                  \
-    extern "C" __global__ void __launch_bounds__(kTmaThreads, 1)                                   \
-        name(const __grid_constant__ TmaProduct t) {                                               \
-        gemm<transpose_a, transpose_b>(t);                                                         \
-    }
-
-TMA_ENTRY(gemm_nt, false, true)
-#ifndef OPERANDS_E4M3
-TMA_ENTRY(gemm_nn, false, false)
-TMA_ENTRY(gemm_tn, true, false)
-TMA_ENTRY(gemm_tt, true, true)
-#endif
+TMA_ENTRIES

@@ -56,7 +56,7 @@ const SIGNATURES: &[(&str, &str)] = &[
     ("gemm_plain", "g"),
 ];
 /// Files whose kernels take more than this fake understands, as a generation may.
-const NOT_UNDERSTOOD: &[&str] = &["gemm_wgmma.cu"];
+const NOT_UNDERSTOOD: &[&str] = &["gemm_wgmma.cu", "gemm_tcgen05.cu"];
 
 impl Image {
     pub(crate) fn of(text: &str) -> Self {

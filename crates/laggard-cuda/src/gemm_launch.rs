@@ -113,13 +113,14 @@ impl Product {
         let arguments = self.arguments(operands.bytes())?;
         let extents = (arguments.rows, arguments.columns);
         if module.uses_copy_engine(place.architecture) {
-            let product = gemm_tma::tma_product(self, operands, arguments);
+            let block = gemm_tma::Block::on(place.architecture);
+            let product = gemm_tma::tma_product(self, operands, arguments, &block);
             return Ok(KernelLaunch {
                 module,
                 entry,
                 blocks: gemm_tma::blocks(extents, place.multiprocessors)?,
-                threads: gemm_tma::THREADS,
-                shared_bytes: gemm_tma::SHARED_BYTES,
+                threads: block.threads,
+                shared_bytes: block.shared_bytes,
                 arguments: vec![Argument::TmaProduct(product)],
             });
         }

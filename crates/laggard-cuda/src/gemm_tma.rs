@@ -6,7 +6,7 @@
 
 use crate::gemm_launch::{GemmArguments, Product, ResultType};
 use crate::tensor_map::{BOX_BYTES, MapElement, TensorMap};
-use crate::{CudaError, DeviceMatrix};
+use crate::{Architecture, CudaError, DeviceMatrix};
 use laggard_backend::Transpose;
 
 /// What `TmaProduct` of `kernels/gemm_tma.cuh` is made of.
@@ -44,19 +44,50 @@ impl TmaProduct {
 pub(crate) const TILE: (u32, u32) = (128, 256);
 /// Slices of both operands in shared memory.
 pub(crate) const STAGES: u32 = 4;
-/// One warpgroup that copies, and two that compute.
-pub(crate) const THREADS: u32 = 3 * 128;
-/// Rows of a box of results: what one warpgroup computes.
-const RESULT_ROWS: u32 = 64;
-/// Two boxes of results of each warpgroup that computes; then two barriers for each stage.
-pub(crate) const SHARED_BYTES: u32 =
-    STAGES * (TILE.0 + TILE.1) * BOX_BYTES + 2 * 2 * RESULT_ROWS * BOX_BYTES + STAGES * 2 * 8;
+
+/// Whether there is a kernel for a generation.
+pub(crate) fn serves(architecture: Architecture) -> bool {
+    use Architecture::{Sm90, Sm100, Sm103};
+    matches!(architecture, Sm90 | Sm100 | Sm103)
+}
+
+/// A block of `gemm_wgmma.cu` or `gemm_tcgen05.cu`.
+pub(crate) struct Block {
+    pub(crate) threads: u32,
+    pub(crate) shared_bytes: u32,
+    /// Rows of a box of results: what one warpgroup writes.
+    result_rows: u32,
+}
+
+impl Block {
+    pub(crate) fn on(architecture: Architecture) -> Self {
+        // Boxes of results take as much in both; then there are two barriers for each stage.
+        let shared_bytes =
+            STAGES * (TILE.0 + TILE.1) * BOX_BYTES + 2 * TILE.0 * BOX_BYTES + STAGES * 2 * 8;
+        if architecture == Architecture::Sm90 {
+            // One warpgroup that copies, and two that compute, with two boxes each.
+            return Self {
+                threads: 3 * 128,
+                shared_bytes,
+                result_rows: 64,
+            };
+        }
+        // One warpgroup that copies and has multiplied, one that writes. Two barriers for each half
+        // of tensor memory, and its address.
+        Self {
+            threads: 2 * 128,
+            shared_bytes: shared_bytes + 2 * 2 * 8 + 8,
+            result_rows: 128,
+        }
+    }
+}
 
 /// The maps of a checked product with operands of a type.
 pub(crate) fn tma_product(
     product: &Product,
     operands: MapElement,
     arguments: GemmArguments,
+    block: &Block,
 ) -> TmaProduct {
     let result = match (product.result, operands) {
         (ResultType::F32, _) => MapElement::F32,
@@ -68,7 +99,7 @@ pub(crate) fn tma_product(
     TmaProduct {
         a: operand(&product.a, operands, (TILE.0, depth_of_a)),
         b: operand(&product.b, operands, (TILE.1, depth_of_b)),
-        c: TensorMap::new(&product.c, result, RESULT_ROWS),
+        c: TensorMap::new(&product.c, result, block.result_rows),
         product: arguments,
     }
 }
@@ -106,7 +137,6 @@ pub(crate) fn blocks((rows, columns): (u32, u32), multiprocessors: u32) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Architecture;
 
     fn matrix(rows: u32, columns: u32) -> DeviceMatrix {
         DeviceMatrix {
@@ -136,7 +166,8 @@ mod tests {
                 accumulate: false,
             };
             let arguments = product.arguments(2).unwrap();
-            let made = tma_product(&product, MapElement::Bf16, arguments);
+            let block = Block::on(Architecture::Sm90);
+            let made = tma_product(&product, MapElement::Bf16, arguments, &block);
             let of_box = |map: &TensorMap| (map.box_columns, map.box_rows);
             assert_eq!((of_box(&made.a), of_box(&made.b)), expect);
             assert_eq!(of_box(&made.c), (64, 64));
@@ -153,7 +184,10 @@ mod tests {
 
     #[test]
     fn a_block_has_room() {
-        assert!(SHARED_BYTES + 1024 <= Architecture::Sm90.shared_bytes());
+        for architecture in Architecture::ALL.into_iter().filter(|it| serves(*it)) {
+            let wanted = Block::on(architecture).shared_bytes + 1024;
+            assert!(wanted <= architecture.shared_bytes(), "{architecture}");
+        }
     }
 
     #[test]

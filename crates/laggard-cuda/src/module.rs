@@ -64,10 +64,11 @@ pub enum Module {
     /// which operand is transposed.
     Gemm(HalfType),
     /// The same, with operands that the copy engine brings and the tensor cores take from shared
-    /// memory; sm_90. Has to pass its self-check on a device before it is used there.
+    /// memory; sm_90, sm_100 and sm_103. Has to pass its self-check on a device before it is used
+    /// there.
     GemmTma(HalfType),
     /// `gemm_nt` of 8-bit operands (E4M3) with results in bf16 or f32; sm_89 and later, by the copy
-    /// engine on sm_90.
+    /// engine where `GemmTma` is.
     GemmFp8,
     /// `copy`, `triad`, `add`, `fill`.
     Stream(ElementType),
@@ -103,9 +104,10 @@ macro_rules! source_file {
 }
 
 /// What modules include.
-pub const HEADERS: [SourceFile; 5] = [
+pub const HEADERS: [SourceFile; 6] = [
     source_file!("ptx.cuh"),
     source_file!("ptx_async.cuh"),
+    source_file!("ptx_tensor.cuh"),
     source_file!("element.cuh"),
     source_file!("gemm.cuh"),
     source_file!("gemm_tma.cuh"),
@@ -121,7 +123,7 @@ impl Module {
         if architecture.has_fp8() {
             all.push(Self::GemmFp8);
         }
-        if architecture == Architecture::Sm90 {
+        if gemm_tma::serves(architecture) {
             all.extend([Self::GemmTma(HalfType::F16), Self::GemmTma(HalfType::Bf16)]);
         }
         for element in ElementType::ALL {
@@ -164,7 +166,10 @@ impl Module {
         match self {
             Self::Gemm(_) if architecture == Architecture::Sm70 => source_file!("gemm_wmma.cu"),
             Self::GemmTma(_) | Self::GemmFp8 if self.uses_copy_engine(architecture) => {
-                source_file!("gemm_wgmma.cu")
+                match architecture {
+                    Architecture::Sm90 => source_file!("gemm_wgmma.cu"),
+                    _ => source_file!("gemm_tcgen05.cu"),
+                }
             }
             Self::Gemm(_) | Self::GemmTma(_) | Self::GemmFp8 => source_file!("gemm_mma.cu"),
             Self::Stream(_) => source_file!("stream.cu"),
@@ -214,7 +219,7 @@ impl Module {
 
     /// Whether its products' operands come by the copy engine.
     pub(crate) fn uses_copy_engine(self, architecture: Architecture) -> bool {
-        matches!(self, Self::GemmTma(_) | Self::GemmFp8) && architecture == Architecture::Sm90
+        matches!(self, Self::GemmTma(_) | Self::GemmFp8) && gemm_tma::serves(architecture)
     }
 
     /// What its compiler is told, besides the generation.
@@ -288,7 +293,11 @@ mod tests {
     fn every_entry_is_in_the_source_of_every_generation() {
         for architecture in Architecture::ALL {
             for module in Module::all_on(architecture) {
-                let text = module.source(architecture).text;
+                let mut text = module.source(architecture).text.to_owned();
+                // All that it has stands in the header.
+                if text.contains("TMA_ENTRIES") {
+                    text += source_file!("gemm_tma.cuh").text;
+                }
                 for entry in module.entries() {
                     let is_there = [format!(" {entry}("), format!("ENTRY({entry},")]
                         .iter()

@@ -52,12 +52,12 @@ mod tests {
     fn numbers_of_the_specification() {
         // Table 1 of the specification, "OFP8 format encoding details".
         let check = |bits: u8, expect: f64| assert_eq!(E4m3(bits).to_f64(), expect, "{bits:#x}");
-        check(0b0_1111_110, 448.0);
-        check(0b0_0001_000, 2f64.powi(-6));
-        check(0b0_0000_111, 0.875 * 2f64.powi(-6));
-        check(0b0_0000_001, 2f64.powi(-9));
-        check(0b1_0111_100, -1.5);
-        assert!(E4m3(0b1_1111_111).to_f64().is_nan());
+        check(0x7e, 448.0);
+        check(0x08, 2f64.powi(-6));
+        check(0x07, 0.875 * 2f64.powi(-6));
+        check(0x01, 2f64.powi(-9));
+        check(0xbc, -1.5);
+        assert!(E4m3(0xff).to_f64().is_nan());
     }
 
     #[test]

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
+const MACHINE: &str = include_str!("machine.cuh");
 const PTX: &str = include_str!("ptx.cuh");
 const PTX_ASYNC: &str = include_str!("ptx_async.cuh");
+const PTX_TENSOR: &str = include_str!("ptx_tensor.cuh");
 const LAUNCHER: &str = include_str!("launcher.cpp");
 
 /// The kernels of one module, and how they are executed.
@@ -83,8 +85,10 @@ impl Machine {
         let _turn = BUILDING.lock().map_err(|error| error.to_string())?;
         let file = module.source(architecture);
         let mut files = vec![
+            ("machine.cuh", MACHINE.to_owned()),
             ("ptx.cuh", PTX.to_owned()),
             ("ptx_async.cuh", PTX_ASYNC.to_owned()),
+            ("ptx_tensor.cuh", PTX_TENSOR.to_owned()),
             ("launcher.cpp", LAUNCHER.to_owned()),
         ];
         for source in HEADERS.into_iter().chain([file]) {
@@ -94,7 +98,7 @@ impl Machine {
         }
         for (number, defect) in (1..).zip(defects) {
             let before = files.clone();
-            for (_, text) in &mut files[3..] {
+            for (_, text) in &mut files[5..] {
                 *text = defect.put(number, text);
             }
             assert!(files != before, "defect {number} has no place");
@@ -121,7 +125,7 @@ impl Machine {
             Module::Gemm(_) | Module::Plain(_) => options.push("-DOF_PRODUCTS".to_owned()),
             Module::GemmTma(_) => options.push("-DOF_TMA_PRODUCTS".to_owned()),
             Module::GemmFp8 => options.push(match architecture {
-                Architecture::Sm90 => "-DOF_TMA_PRODUCTS".to_owned(),
+                Architecture::Sm90 | Architecture::Sm100 => "-DOF_TMA_PRODUCTS".to_owned(),
                 _ => "-DOF_PRODUCTS".to_owned(),
             }),
             _ => {}

@@ -113,6 +113,25 @@ fn products_by_wgmma() {
 }
 
 #[test]
+fn products_by_tcgen05() {
+    check(
+        Module::GemmTma(HalfType::Bf16),
+        Architecture::Sm100,
+        &ASYNCHRONOUS_ORDERS,
+    );
+    check(
+        Module::GemmTma(HalfType::F16),
+        Architecture::Sm100,
+        &ASYNCHRONOUS_ORDERS[4..5],
+    );
+    check(
+        Module::GemmFp8,
+        Architecture::Sm100,
+        &ASYNCHRONOUS_ORDERS[3..4],
+    );
+}
+
+#[test]
 fn products_of_8_bits() {
     check(Module::GemmFp8, Architecture::Sm89, &ORDERS[..1]);
     check(
@@ -128,7 +147,7 @@ fn mistakes_of_wgmma_kernels_are_found() {
     use Defect::{Expression, Statement};
     let defects = [
         // Nobody waits for a stage to be full, or empty, or waits for the wrong turn of it.
-        Statement("barrier_wait(&full[turn.stage], turn.parity);", ""),
+        Statement("barrier_wait(&ring.full[turn.stage], turn.parity);", ""),
         Statement("barrier_wait(&empty[turn.stage], turn.parity ^ 1);", ""),
         Expression("turn.parity ^ 1", "turn.parity"),
         Statement("parity ^= 1;", ""),
@@ -147,8 +166,8 @@ fn mistakes_of_wgmma_kernels_are_found() {
         Expression("slice + step", "1"),
         // A stage is given back while products still read it.
         Statement(
-            "used = &empty[turn.stage];",
-            "release(&empty[turn.stage]); used = nullptr;",
+            "used = &ring.empty[turn.stage];",
+            "release(&ring.empty[turn.stage]); used = nullptr;",
         ),
         // Operands are described wrongly.
         Expression("1ull << 62", "2ull << 62"),
@@ -178,6 +197,45 @@ fn mistakes_of_wgmma_kernels_are_found() {
     ];
     let module = Module::GemmTma(HalfType::Bf16);
     check_that_defects_are_found(module, Architecture::Sm90, &defects);
+}
+
+/// The same of one whose sums are in memory that several threads share.
+#[test]
+fn mistakes_of_tcgen05_kernels_are_found() {
+    use Defect::{Expression, Statement};
+    let defects = [
+        // Tensor memory is overwritten before it is read, or read before it is complete.
+        Statement("barrier_wait(&written[half.stage], half.parity ^ 1);", ""),
+        Statement("barrier_wait(&summed[half.stage], half.parity);", ""),
+        Statement("tensor_arrive(&summed[half.stage]);", ""),
+        Statement("release(half);", ""),
+        Expression("half.parity ^ 1", "half.parity"),
+        Expression("kWriters / 32", "1"),
+        Statement("tensor_read_end(sums);", ""),
+        Expression("down / 32 * 32 << 16", "0"),
+        // Stages are given back without waiting for products.
+        Statement(
+            "tensor_arrive(&ring.empty[turn.stage]);",
+            "barrier_arrive(&ring.empty[turn.stage]);",
+        ),
+        Statement("barrier_wait(&ring.full[turn.stage], turn.parity);", ""),
+        // Nobody orders tensor cores with threads.
+        Statement("tensor_told();", ""),
+        Statement("tensor_tell();", ""),
+        Statement("tensor_give_back(*block.tensor);", ""),
+        // Descriptions.
+        Expression("kOperandVersion | kSwizzle128", "kSwizzle128"),
+        Expression("kTransposeA << 15", "kTransposeB << 15"),
+        Expression("type << 10", "0"),
+        Expression("kTileColumns / 8 << 17", "kTileColumns / 16 << 17"),
+        Expression("slice + step", "1"),
+        // Results.
+        Statement("publish_writes();", ""),
+        Statement("copies_back_wait<1>();", ""),
+        Statement("group_sync(1, kWriters);", ""),
+    ];
+    let module = Module::GemmTma(HalfType::Bf16);
+    check_that_defects_are_found(module, Architecture::Sm100, &defects);
 }
 
 #[test]

@@ -73,7 +73,7 @@ DEVICE void barriers_publish() {
         }
     }
 }
-DEVICE void barrier_arrive_expecting(Barrier* barrier, u32 bytes) {
+inline void arrive_at(Barrier* barrier, u32 bytes) {
     BarrierState& state = state_of(barrier);
     // 2^20 - 1 is the most of its count of bytes.
     REQUIRE(state.pending > 0 && state.bytes + bytes < 1 << 20);
@@ -81,10 +81,15 @@ DEVICE void barrier_arrive_expecting(Barrier* barrier, u32 bytes) {
     state.pending--;
     end_phase_if_complete(state);
 }
+DEVICE void barrier_arrive_expecting(Barrier* barrier, u32 bytes) {
+    REQUIRE(!mine().has_to_tell);
+    arrive_at(barrier, bytes);
+}
 DEVICE void barrier_arrive(Barrier* barrier) { barrier_arrive_expecting(barrier, 0); }
 DEVICE void barrier_wait(Barrier* barrier, u32 parity) {
     REQUIRE(parity <= 1);
     state_of(barrier);
+    mine().is_told = false;
     // A phase of this parity has ended if the one under way has the other parity.
     wait_until([=] { return (state_of(barrier).phase & 1) != parity; });
 }

@@ -157,8 +157,6 @@ fn tensor_instruction(module: Module, architecture: Architecture) -> (&'static s
     // in steps of 16 x 8 x 32.
     match (architecture, module) {
         (Architecture::Sm75, _) => ("HMMA.1688.F32", 128),
-        // These have no such instruction for warps: NVRTC converts to fp16.
-        (Architecture::Sm100 | Architecture::Sm103, Module::GemmFp8) => ("HMMA.16816.F32", 128),
         (_, Module::GemmFp8) => ("QMMA.16832.F32.E4M3.E4M3", 64),
         (_, Module::Gemm(HalfType::Bf16)) => ("HMMA.16816.F32.BF16", 64),
         _ => ("HMMA.16816.F32", 64),
@@ -183,8 +181,10 @@ fn products_run_on_tensor_cores_and_spill_nothing() {
     for_every_cubin(&compiler, by_warps, |module, architecture, cubin| {
         match (architecture, module) {
             (Architecture::Sm70, _) => return check_volta(module, cubin),
-            // By warpgroups, see the next test.
-            (Architecture::Sm90, Module::GemmFp8) => return,
+            // See the next two tests.
+            (Architecture::Sm90 | Architecture::Sm100 | Architecture::Sm103, Module::GemmFp8) => {
+                return;
+            }
             _ => {}
         }
         let kernels = tools.instructions(cubin);
@@ -201,17 +201,18 @@ fn products_run_on_tensor_cores_and_spill_nothing() {
             let last = instructions.iter().rposition(is_tensor).unwrap_or_default();
             let is_move = |found: &&String| found.contains("MOV");
             let moves = instructions[first..=last].iter().filter(is_move).count();
-            let is_native = name.starts_with("QMMA") || module != Module::GemmFp8;
-            assert!(
-                !is_native || moves <= times / 4,
-                "{what} moves {moves} registers"
-            );
+            assert!(moves <= times / 4, "{what} moves {moves} registers");
             assert!(begins("LDSM"), "{what} loads no matrices");
             let copies = begins("LDGSTS");
             assert_eq!(copies, architecture >= Architecture::Sm80, "{what}");
             assert!(!begins("LDL") && !begins("STL"), "{what} spills");
         }
     });
+}
+
+/// Of some generations.
+fn is_fed_by_copies(module: &Module) -> bool {
+    matches!(module, Module::GemmTma(_) | Module::GemmFp8)
 }
 
 /// Kernels that the copy engine feeds: each product's loop is four instructions that nothing waits
@@ -222,37 +223,75 @@ fn products_of_warpgroups_are_not_taken_apart() {
     let Some(tools) = or_skip(Disassembler::find(&wheels())) else {
         return;
     };
-    let by_warpgroups = |module: &Module| matches!(module, Module::GemmTma(_) | Module::GemmFp8);
-    for_every_cubin(&compiler, by_warpgroups, |module, architecture, cubin| {
-        if architecture != Architecture::Sm90 {
-            return;
-        }
-        let name = match module {
-            Module::GemmTma(HalfType::F16) => "HGMMA.64x256x16.F32",
-            Module::GemmFp8 => "QGMMA.64x256x32.F32.E4M3.E4M3",
-            _ => "HGMMA.64x256x16.F32.BF16",
-        };
-        for (kernel, instructions) in tools.instructions(cubin) {
-            let what = format!("{kernel} of {module} on {architecture}");
-            let is_product = |found: &String| found.contains("GMMA.");
-            let first = instructions.iter().position(is_product).expect("products");
-            let last = instructions.iter().rposition(is_product).expect("products");
-            let body = &instructions[first..=last];
-            let products: Vec<_> = body.iter().filter(|found| is_product(found)).collect();
-            assert_eq!(products, vec![name; 4], "{what}");
-            // Waits and moves are what its compiler inserts where it cannot follow a kernel.
-            let stands = |start: &str| body.iter().any(|found| found.starts_with(start));
-            assert!(!stands("WARPGROUP"), "{what} waits between products");
-            let moves = body.iter().filter(|found| found.contains("MOV")).count();
-            assert!(moves < 32, "{what} moves {moves} registers of 128 sums");
-            for start in ["UTMALDG.2D", "UTMASTG.2D", "USETMAXREG", "SYNCS"] {
-                let is_there = instructions.iter().any(|found| found.starts_with(start));
-                assert!(is_there, "{what} has no {start}");
+    for_every_cubin(
+        &compiler,
+        is_fed_by_copies,
+        |module, architecture, cubin| {
+            if architecture != Architecture::Sm90 {
+                return;
             }
-            let spills = |found: &String| found.starts_with("LDL") || found.starts_with("STL");
-            assert!(!instructions.iter().any(spills), "{what} spills");
-        }
-    });
+            let name = match module {
+                Module::GemmTma(HalfType::F16) => "HGMMA.64x256x16.F32",
+                Module::GemmFp8 => "QGMMA.64x256x32.F32.E4M3.E4M3",
+                _ => "HGMMA.64x256x16.F32.BF16",
+            };
+            for (kernel, instructions) in tools.instructions(cubin) {
+                let what = format!("{kernel} of {module} on {architecture}");
+                let is_product = |found: &String| found.contains("GMMA.");
+                let first = instructions.iter().position(is_product).expect("products");
+                let last = instructions.iter().rposition(is_product).expect("products");
+                let body = &instructions[first..=last];
+                let products: Vec<_> = body.iter().filter(|found| is_product(found)).collect();
+                assert_eq!(products, vec![name; 4], "{what}");
+                // Waits and moves are what its compiler inserts where it cannot follow a kernel.
+                let stands = |start: &str| body.iter().any(|found| found.starts_with(start));
+                assert!(!stands("WARPGROUP"), "{what} waits between products");
+                let moves = body.iter().filter(|found| found.contains("MOV")).count();
+                assert!(moves < 32, "{what} moves {moves} registers of 128 sums");
+                for start in ["UTMALDG.2D", "UTMASTG.2D", "USETMAXREG", "SYNCS"] {
+                    let is_there = instructions.iter().any(|found| found.starts_with(start));
+                    assert!(is_there, "{what} has no {start}");
+                }
+                let spills = |found: &String| found.starts_with("LDL") || found.starts_with("STL");
+                assert!(!instructions.iter().any(spills), "{what} spills");
+            }
+        },
+    );
+}
+
+/// The same where one thread has tensor cores multiply: four instructions, and sums are read from
+/// tensor memory.
+#[test]
+fn products_of_tensor_memory_use_it() {
+    let Some(compiler) = compiler() else { return };
+    let Some(tools) = or_skip(Disassembler::find(&wheels())) else {
+        return;
+    };
+    for_every_cubin(
+        &compiler,
+        is_fed_by_copies,
+        |module, architecture, cubin| {
+            if !matches!(architecture, Architecture::Sm100 | Architecture::Sm103) {
+                return;
+            }
+            let name = match module {
+                Module::GemmFp8 => "UTCQMMA",
+                _ => "UTCHMMA",
+            };
+            for (kernel, instructions) in tools.instructions(cubin) {
+                let what = format!("{kernel} of {module} on {architecture}");
+                let count = |start: &str| {
+                    let begins = |found: &&String| found.starts_with(start);
+                    instructions.iter().filter(begins).count()
+                };
+                assert_eq!(count(name), 4, "{what}");
+                for start in ["UTMALDG.2D", "UTMASTG.2D", "UTCBAR", "LDTM.x32", "SYNCS"] {
+                    assert!(count(start) > 0, "{what} has no {start}");
+                }
+                assert_eq!((count("LDL"), count("STL")), (0, 0), "{what} spills");
+            }
+        },
+    );
 }
 
 /// Today's disassemblers refuse sm_70, so its instructions are told apart by their opcodes, the
