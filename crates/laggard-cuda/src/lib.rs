@@ -18,6 +18,7 @@ mod identity;
 mod infiniband;
 mod launch;
 mod library;
+mod local_ranks;
 mod module;
 mod nccl;
 mod nvml;
@@ -41,6 +42,7 @@ pub use gpu::Gpu;
 pub use identity::{ComputeMode, CudaIdentity};
 pub use infiniband::{InfinibandPort, Sysfs};
 pub use launch::{Argument, KernelLaunch, Launcher};
+pub use local_ranks::{LocalOptions, LocalRanks};
 pub use module::{ElementType, HEADERS, HalfType, Module, SourceFile};
 pub use nccl::{Nccl, NcclVersion};
 pub use nvml::{
