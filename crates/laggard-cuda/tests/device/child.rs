@@ -2,6 +2,7 @@
 //! process loads one driver, and a lost device stays lost.
 
 use libloading::os::unix::Library;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,17 +34,17 @@ pub(crate) fn in_child(test: &str, faults: &str, variables: &[(&str, &str)], bod
     assert!(out.contains("1 passed"), "{test} was not run:\n{out}");
 }
 
-/// A function of the fake driver, in a process that has it.
+/// A function of a fake library, in a process that has it.
 ///
 /// # Safety
 /// `T` must be the function's type.
-#[expect(unsafe_code, reason = "asks the fake driver")]
-pub(crate) unsafe fn of_driver<T: Copy>(name: &str) -> T {
-    // SAFETY: the caller says that the type is right, and drivers are never unloaded.
+#[expect(unsafe_code, reason = "asks a fake library")]
+pub(crate) unsafe fn function_of<T: Copy>(library: impl AsRef<OsStr>, name: &str) -> T {
+    // SAFETY: the caller says that the type is right, and the library is never unloaded.
     unsafe {
-        let driver = Library::new("libcuda.so.1").expect("the fake driver");
-        let function = *driver.get::<T>(name.as_bytes()).expect("a function of it");
-        std::mem::forget(driver);
+        let library = Library::new(library.as_ref()).expect("the fake library");
+        let function = *library.get::<T>(name.as_bytes()).expect("a function of it");
+        std::mem::forget(library);
         function
     }
 }

@@ -1,6 +1,6 @@
 //! Stamps of a device whose clock is far from the host's and drifts, against what they really were.
 
-use super::child::{in_child, of_driver};
+use super::child::{function_of, in_child};
 use super::{LONG, device, fill, launch};
 use laggard_backend::{Device, QueueId};
 use laggard_cuda::CudaDevice;
@@ -28,7 +28,7 @@ fn diary() -> Vec<Entry> {
     ];
     // SAFETY: the fake driver has the function with this type, and there is so much room.
     let count = unsafe {
-        let diary: Diary = of_driver("laggard_fake_cuda_diary");
+        let diary: Diary = function_of("libcuda.so.1", "laggard_fake_cuda_diary");
         diary(entries.as_mut_ptr(), entries.len())
     };
     entries.truncate(count);

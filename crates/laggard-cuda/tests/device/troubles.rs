@@ -1,6 +1,6 @@
 //! What goes wrong on a GPU, and what is said of it: never a panic, never a wait without end.
 
-use super::child::{in_child, of_driver};
+use super::child::{function_of, in_child};
 use super::{LONG, device, fill, launch, open, options};
 use laggard_backend::{BackendError, Device, Launch, Slice};
 use laggard_cuda::{CudaDevice, CudaOptions};
@@ -14,7 +14,7 @@ const HOLD_THE_FIRST_FILL: &str = "launch_that_holds=34";
 #[expect(unsafe_code, reason = "asks the fake driver")]
 fn let_go() {
     // SAFETY: the fake driver has the function with this type.
-    unsafe { of_driver::<extern "C" fn()>("laggard_fake_cuda_let_go")() };
+    unsafe { function_of::<extern "C" fn()>("libcuda.so.1", "laggard_fake_cuda_let_go")() };
 }
 
 fn text(result: Result<CudaDevice, BackendError>) -> String {

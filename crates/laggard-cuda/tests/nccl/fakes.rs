@@ -46,17 +46,11 @@ pub(crate) fn surroundings(is_old: bool) -> Surroundings {
     surroundings
 }
 
-/// A function of the stand-in for NCCL.
+/// A function of the stand-in for NCCL, of the type that fakes/nccl.c declares.
 #[expect(unsafe_code, reason = "asks the stand-in for troubles")]
 fn function<T: Copy>(name: &str) -> T {
-    let path = folder().join("libnccl.so.2");
-    // SAFETY: it has no initialisers.
-    let library = unsafe { libloading::Library::new(path) }.unwrap();
-    // SAFETY: callers give the types that fakes/nccl.c declares.
-    let function = *unsafe { library.get::<T>(name.as_bytes()) }.unwrap();
-    // Communicators need it as long as the process lives.
-    std::mem::forget(library);
-    function
+    // SAFETY: callers give that type.
+    unsafe { child::function_of(folder().join("libnccl.so.2"), name) }
 }
 
 /// Whether communicators never come about from now on.
