@@ -31,8 +31,8 @@ template <u32 kRows, u32 kColumns> DEVICE u32 tile_count(const GemmArguments& g)
     return (g.rows + kRows - 1) / kRows * ((g.columns + kColumns - 1) / kColumns);
 }
 
-// Where a tile begins. Neighbouring numbers, which are computed at the same time, are of eight rows of
-// tiles, column by column, so that they find each other's operands in L2.
+// Where a tile begins. Neighbouring numbers, which are computed at the same time, are of eight rows
+// of tiles, column by column, so that they find each other's operands in L2.
 template <u32 kRows, u32 kColumns>
 DEVICE BlockTile numbered_tile(const GemmArguments& g, u32 number) {
     const u32 down = (g.rows + kRows - 1) / kRows;

@@ -1,9 +1,9 @@
 // Matrix products on the tensor cores of sm_100a and sm_103a by tcgen05.
 //
-// As many blocks as there are multiprocessors take tiles of 128 x 256 in turn. Of a block, one thread
-// lets the copy engine bring slices of the operands into a ring of stages in shared memory, one has
-// them multiplied, and a warpgroup writes results. Sums are in tensor memory, which has room for two
-// tiles: one is written while the next is computed.
+// As many blocks as there are multiprocessors take tiles of 128 x 256 in turn. Of a block, one
+// thread lets the copy engine bring slices of the operands into a ring of stages in shared memory,
+// one has them multiplied, and a warpgroup writes results. Sums are in tensor memory, which has
+// room for two tiles: one is written while the next is computed.
 #define TENSOR_MEMORY
 #include "gemm_tma.cuh"
 #include "ptx_tensor.cuh"

@@ -48,9 +48,9 @@ DEVICE u64 operand(const void* at, u32 column_bytes, u32 group_bytes) {
            static_cast<u64>(group_bytes >> 4) << 32 | kOperandVersion | kSwizzle128;
 }
 
-// A slice of one operand in shared memory: kOuter rows or columns of the result, kTileDepth deep, in
-// boxes as they are copied. The boxes' rows are along the depth if that is contiguous in memory; else
-// they are along kOuter, and boxes of kTileDepth rows lie one after the other.
+// A slice of one operand in shared memory: kOuter rows or columns of the result, kTileDepth deep,
+// in boxes as they are copied. The boxes' rows are along the depth if that is contiguous in memory;
+// else they are along kOuter, and boxes of kTileDepth rows lie one after the other.
 template <u32 kOuter, bool kDepthIsContiguous> struct Slice {
     static const u32 kBytes = kOuter * kBoxBytes;
     static const u32 kAcross = kBoxBytes / kOperandBytes; // elements of a row of a box
@@ -150,8 +150,8 @@ DEVICE Pair<T> finished(const GemmArguments& g, u32 row, u32 column, float first
     return {rounded<T>(first), rounded<T>(second)};
 }
 
-// Where the copy engine wants a byte of a box of results: chunks of 16 bytes of a row change places by
-// its number.
+// Where the copy engine wants a byte of a box of results: chunks of 16 bytes of a row change places
+// by its number.
 DEVICE u32 swizzled(u32 row, u32 byte) {
     return row * kBoxBytes + (byte ^ row % 8 * 16);
 }

@@ -1,9 +1,9 @@
 // Matrix products on the tensor cores of sm_90a by wgmma.
 //
 // As many blocks as there are multiprocessors take tiles of 128 x 256 in turn. One warp of a block
-// lets the copy engine bring slices of the operands, 128 bytes deep, into a ring of stages in shared
-// memory; two warpgroups compute 64 x 256 each. Results leave through shared memory by the copy
-// engine, while the next tile is computed.
+// lets the copy engine bring slices of the operands, 128 bytes deep, into a ring of stages in
+// shared memory; two warpgroups compute 64 x 256 each. Results leave through shared memory by the
+// copy engine, while the next tile is computed.
 #include "gemm_tma.cuh"
 
 const u32 kGroup = 128; // threads of a warpgroup

@@ -1,5 +1,6 @@
 // What the fast kernels do not take: elements at any address, copies between a type and f32, and
-// products of any shape, stride and type. One element at a time, neighbours by neighbouring threads.
+// products of any shape, stride and type. One element at a time, neighbours by neighbouring
+// threads.
 #include "element.cuh"
 
 DEVICE u64 first() { return static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x; }
@@ -81,7 +82,8 @@ DEVICE float operand(const void* matrix, u32 stride, bool is_transposed, u32 row
 
 // c = scale * op(a) * op(b), or c += ...; sums are made in f32, one after the other. Each block of
 // 16 x 16 threads computes a tile of as many elements. Where there are several times as many blocks
-// as tiles, each has a part of the depth and adds its sums, to a result of f32 that is there before.
+// as tiles, each has a part of the depth and adds its sums, to a result of f32 that is there
+// before.
 extern "C" __global__ void __launch_bounds__(kTile * kTile) gemm_plain(GemmArguments p) {
     __shared__ float left[kTile][kTile + 1];
     __shared__ float right[kTile][kTile + 1];

@@ -22,8 +22,8 @@ DEVICE u32 shared_address(const void* shared) {
 }
 
 // Copies `bytes` (0 to 16) from global to shared memory and fills the rest of the 16 with zeros.
-// Complete after `copies_wait`; both addresses are multiples of 16. Where there are no bytes to copy,
-// nothing is read, and the address may be anywhere.
+// Complete after `copies_wait`; both addresses are multiples of 16. Where there are no bytes to
+// copy, nothing is read, and the address may be anywhere.
 DEVICE void copy_chunk(void* shared, const void* global, u32 bytes) {
 #if __CUDA_ARCH__ >= 800
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),

@@ -22,7 +22,9 @@ DEVICE void barrier_init(Barrier* barrier, u32 arrivals) {
 }
 
 // Makes the barriers that this thread has initialised visible to the copy engine.
-DEVICE void barriers_publish() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+DEVICE void barriers_publish() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
 
 DEVICE void barrier_arrive(Barrier* barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
@@ -79,8 +81,8 @@ DEVICE void publish_writes() { asm volatile("fence.proxy.async.shared::cta;" :::
 
 // Begins to copy a box from shared memory to a matrix. What is outside of it is not written.
 DEVICE void copy_box_back(const TensorMap* map, const void* from, u32 column, u32 row) {
-    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(
-                     map),
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group "
+                 "[%0, {%2, %3}], [%1];" ::"l"(map),
                  "r"(shared_address(from)), "r"(column), "r"(row)
                  : "memory");
 }

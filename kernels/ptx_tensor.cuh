@@ -1,15 +1,15 @@
-// The tensor cores of sm_100a and sm_103a, which work beside all threads on memory of their own. Like
-// `ptx.cuh`, this file is inline PTX and nothing else; PTX ISA, 9.7.16 "TensorCore 5th Generation
-// Family Instructions".
+// The tensor cores of sm_100a and sm_103a, which work beside all threads on memory of their own.
+// Like `ptx.cuh`, this file is inline PTX and nothing else; PTX ISA, 9.7.16 "TensorCore 5th
+// Generation Family Instructions".
 #pragma once
 #include "ptx_async.cuh"
 
-// Tensor memory has 128 lanes and 512 columns of 32 bits; an address is a lane in the upper half and a
-// column in the lower.
+// Tensor memory has 128 lanes and 512 columns of 32 bits; an address is a lane in the upper half
+// and a column in the lower.
 const u32 kTensorColumns = 512;
 
-// Takes all of the multiprocessor's tensor memory, and writes its address to shared memory. By a warp,
-// which gives it back.
+// Takes all of the multiprocessor's tensor memory, and writes its address to shared memory. By a
+// warp, which gives it back.
 DEVICE void tensor_take(u32* address) {
     asm volatile("tcgen05.alloc.cta_group::1.sync.aligned.shared::cta.b32 [%0], %1;" ::"r"(
                      shared_address(address)),
@@ -48,13 +48,13 @@ DEVICE void tensor_product_8_bits(u32 sums, u64 a, u64 b, u32 description, u32 a
 
 // Arrives at a barrier when all products that this thread has begun are complete.
 DEVICE void tensor_arrive(Barrier* barrier) {
-    asm volatile("tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 [%0];" ::"r"(
-                     shared_address(barrier))
+    asm volatile("tcgen05.commit.cta_group::1.mbarrier::arrive::one.shared::cluster.b64 "
+                 "[%0];" ::"r"(shared_address(barrier))
                  : "memory");
 }
 
-// What a thread reads of tensor memory at once: its warp's lane of that number, 32 columns. Warps have
-// the lanes of their number within a warpgroup, 32 each.
+// What a thread reads of tensor memory at once: its warp's lane of that number, 32 columns. Warps
+// have the lanes of their number within a warpgroup, 32 each.
 const u32 kTensorRead = 32;
 
 #define EIGHT(i)                                                                                   \

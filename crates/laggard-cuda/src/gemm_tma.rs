@@ -104,8 +104,8 @@ pub(crate) fn tma_product(
     }
 }
 
-/// A box is a whole slice if the depth is contiguous in memory, else the square that is as wide as a
-/// row of a box.
+/// A box is a whole slice if the depth is contiguous in memory, else the square that is as wide as
+/// a row of a box.
 fn operand(
     matrix: &DeviceMatrix,
     element: MapElement,

@@ -9,6 +9,7 @@ mod norm;
 mod stream;
 
 pub use e4m3::E4m3;
+pub(crate) use exact::mixed;
 pub use exact::{Mismatches, fill_exact, integer_at, most_members, verify_exact};
 pub use gemm::{Factor, Operand, gemm};
 pub use norm::layer_norm;

@@ -52,8 +52,8 @@ impl TensorMap {
         let of_box = [self.box_columns, self.box_rows];
         let steps = [1, 1];
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
-        // SAFETY: there are as many extents, boxes and steps as dimensions, and one stride less; the
-        // driver only reads them, and does not follow the matrix's address.
+        // SAFETY: there are as many extents, boxes and steps as dimensions, and one stride less;
+        // the driver only reads them, and does not follow the matrix's address.
         let code = unsafe {
             sys::cuTensorMapEncodeTiled(
                 &raw mut map,

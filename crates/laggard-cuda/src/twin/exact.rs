@@ -60,7 +60,7 @@ pub fn verify_exact<T: Element>(from: &[T], seed: u64, offset: u64, members: u32
 }
 
 /// The finaliser of splitmix64 (Steele, Lea and Flood 2014).
-fn mixed(x: u64) -> u64 {
+pub(crate) fn mixed(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

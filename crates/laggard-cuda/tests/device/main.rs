@@ -3,6 +3,7 @@
 
 mod child;
 mod clocks;
+mod speed;
 mod troubles;
 
 use child::in_child;

@@ -1,5 +1,6 @@
-// Executes one launch of a kernel, on the CPU: reads what is launched from stdin, writes what then is
-// in its buffers to stdout. Compiled with KERNEL_FILE, and with ENTRIES as E(name) for each kernel.
+// Executes one launch of a kernel, on the CPU: reads what is launched from stdin, writes what then
+// is in its buffers to stdout. Compiled with KERNEL_FILE, and with ENTRIES as E(name) for each
+// kernel.
 #include KERNEL_FILE
 
 #include <string>

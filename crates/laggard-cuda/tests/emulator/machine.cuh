@@ -1,5 +1,5 @@
-// A multiprocessor that executes one block after the other: each thread on a stack of its own, until it
-// waits for others, and what the hardware does beside the threads as errands.
+// A multiprocessor that executes one block after the other: each thread on a stack of its own,
+// until it waits for others, and what the hardware does beside the threads as errands.
 #pragma once
 #include <cmath>
 #include <csetjmp>

@@ -141,7 +141,8 @@ fn products_of_8_bits() {
     );
 }
 
-/// What is easily wrong in a kernel that runs ahead of itself, and what the emulator is there to find.
+/// What is easily wrong in a kernel that runs ahead of itself, and what the emulator is there to
+/// find.
 #[test]
 fn mistakes_of_wgmma_kernels_are_found() {
     use Defect::{Expression, Statement};

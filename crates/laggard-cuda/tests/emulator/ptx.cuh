@@ -1,6 +1,6 @@
-// What `kernels/ptx.cuh` asks of a GPU, done by a CPU, so that kernels can be executed where there is
-// none. The instructions of a warp are written after their definitions in the PTX ISA, 9.7, and are
-// strict where hardware is forgiving: misaligned addresses and bank conflicts end the program.
+// What `kernels/ptx.cuh` asks of a GPU, done by a CPU, so that kernels can be executed where there
+// is none. The instructions of a warp are written after their definitions in the PTX ISA, 9.7, and
+// are strict where hardware is forgiving: misaligned addresses and bank conflicts end the program.
 #pragma once
 #include "machine.cuh"
 
@@ -73,7 +73,8 @@ DEVICE void load_rows(u32 (&to)[4], const void* row, bool transposed) {
         }
         REQUIRE(banks == 0xff);
         const auto element = [&](u32 down, u32 across) -> u32 {
-            const u16* from = static_cast<const u16*>(rows.lane[8 * i + (transposed ? across : down)]);
+            const void* row_there = rows.lane[8 * i + (transposed ? across : down)];
+            const u16* from = static_cast<const u16*>(row_there);
             return from[transposed ? down : across];
         };
         to[i] = element(lane / 4, lane % 4 * 2) | element(lane / 4, lane % 4 * 2 + 1) << 16;

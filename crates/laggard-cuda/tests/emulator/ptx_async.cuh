@@ -1,7 +1,7 @@
-// What `kernels/ptx_async.cuh` asks of a GPU, done by a CPU: each instruction after its definition in
-// the PTX ISA. What the hardware does at a time of its own is an errand here: it is run when a thread
-// waits for it and not before, or at once, or at random, so that a kernel that relies on more than it
-// has waited for computes something else.
+// What `kernels/ptx_async.cuh` asks of a GPU, done by a CPU: each instruction after its definition
+// in the PTX ISA. What the hardware does at a time of its own is an errand here: it is run when a
+// thread waits for it and not before, or at once, or at random, so that a kernel that relies on
+// more than it has waited for computes something else.
 #pragma once
 #include "ptx.cuh"
 
@@ -194,8 +194,8 @@ template <int kOpen> DEVICE void copies_back_wait() {
     run_before(mine().copies_back, groups > kOpen ? groups - kOpen : 0);
 }
 
-// 9.7.19.5, setmaxnreg. Registers are taken thread by thread here and warp by warp there, which is the
-// same in sum.
+// 9.7.19.5, setmaxnreg. Registers are taken thread by thread here and warp by warp there, which is
+// the same in sum.
 template <u32 kRegisters> DEVICE void registers_release() {
     REQUIRE(kRegisters >= 24 && kRegisters % 8 == 0 && kRegisters <= mine().registers);
     machine.free_registers += mine().registers - kRegisters;
@@ -223,9 +223,9 @@ inline Descriptor decoded(u64 bits) {
 }
 
 // Where an element of an operand is: `outer` is its row or column of the result. 9.7.15.5.1.2.1.1,
-// "Strides": of rows of 128 bytes, eight are a pattern; patterns lie `stride_bytes` apart. If rows are
-// along the depth, the descriptor's address is within the first of them. Else they are along `outer`,
-// and each further 128 bytes of it lie `leading_bytes` apart.
+// "Strides": of rows of 128 bytes, eight are a pattern; patterns lie `stride_bytes` apart. If rows
+// are along the depth, the descriptor's address is within the first of them. Else they are along
+// `outer`, and each further 128 bytes of it lie `leading_bytes` apart.
 inline u8* element_at(const Descriptor& d, bool is_transposed, u32 outer, u32 depth, u32 bytes) {
     u32 at;
     if (is_transposed) {

@@ -1,5 +1,6 @@
-// What `kernels/ptx_tensor.cuh` asks of a GPU, done by a CPU, in the manner of `ptx_async.cuh`: products
-// and what is to be told of them are errands of the tensor cores, which do them one after the other.
+// What `kernels/ptx_tensor.cuh` asks of a GPU, done by a CPU, in the manner of `ptx_async.cuh`:
+// products and what is to be told of them are errands of the tensor cores, which do them one after
+// the other.
 #pragma once
 #include "ptx_async.cuh"
 
@@ -59,8 +60,8 @@ inline Descriptor decoded_for_tensor(u64 bits) {
     return {field(0), field(16), field(32)};
 }
 
-// 9.7.16.4.2, "Instruction descriptor", and 9.7.16.10.5, "Data path layout": of products with 128 rows,
-// each lane has one.
+// 9.7.16.4.2, "Instruction descriptor", and 9.7.16.10.5, "Data path layout": of products with 128
+// rows, each lane has one.
 template <u32 kDepth, typename T>
 void tensor_multiply_now(u32 sums, u64 bits_a, u64 bits_b, u32 what, bool add, float (*value)(T)) {
     const Descriptor a = decoded_for_tensor(bits_a);
