@@ -1,5 +1,5 @@
-//! The fake device's clock: the host's, with an offset, a drift and a resolution; and a diary of all
-//! stamps, by which tests know when they really were made.
+//! The fake device's clock: the host's, with an offset, a drift and a resolution; and a diary of
+//! all stamps, by which tests know when they really were made.
 
 use crate::faults::settings;
 use nix::time::{ClockId, clock_gettime};

@@ -76,9 +76,9 @@ impl Default for CudaOptions {
 /// One GPU of this machine.
 ///
 /// A queue stops at its first failure: that work's token and all later ones of the queue carry the
-/// error, and so does work elsewhere that comes after them. Where the GPU itself is lost, all queues
-/// stop. Work that misses a token is not noticed, other than on a CPU device; only copies from and to
-/// the host are refused while tasks use the memory.
+/// error, and so does work elsewhere that comes after them. Where the GPU itself is lost, all
+/// queues stop. Work that misses a token is not noticed, other than on a CPU device; only copies
+/// from and to the host are refused while tasks use the memory.
 pub struct CudaDevice {
     shared: Arc<Shared>,
 }
@@ -169,12 +169,12 @@ impl CudaDevice {
 
     /// Enqueues one piece of work and returns its token: `body` puts onto the stream whatever runs
     /// between the two stamps, and does not wait for it. `order_after` must be complete before,
-    /// failed or not. The meeting is kept until the work is complete, and with it whatever memory it
-    /// holds.
+    /// failed or not. The meeting is kept until the work is complete, and with it whatever memory
+    /// it holds.
     ///
     /// # Errors
-    /// [`BackendError::Unknown`] for queues or tokens of others; what `body` fails with, after which
-    /// the queue has stopped.
+    /// [`BackendError::Unknown`] for queues or tokens of others; what `body` fails with, after
+    /// which the queue has stopped.
     pub fn put(
         &self,
         launch: Launch<'_>,

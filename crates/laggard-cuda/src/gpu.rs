@@ -1,6 +1,6 @@
 //! A GPU and its kernels: compiled or found when first needed, and put on streams; for self-checks
-//! also launched one at a time on copies of host memory, and waited for. Checked over a stand-in for
-//! the driver, and never run on hardware yet.
+//! also launched one at a time on copies of host memory, and waited for. Checked over a stand-in
+//! for the driver, and never run on hardware yet.
 #![expect(unsafe_code, reason = "launches kernels")]
 
 use crate::device::trouble;
@@ -41,6 +41,24 @@ pub struct Gpu {
 unsafe impl DeviceRepr for GemmArguments {}
 
 impl Gpu {
+    /// How many GPUs the driver shows to this process.
+    ///
+    /// # Errors
+    /// If the driver is missing or fails.
+    pub fn count(surroundings: &Surroundings) -> Result<usize, CudaError> {
+        match driver_version(surroundings) {
+            Ok(_) => (),
+            Err(CudaError::Call {
+                call: "cuInit",
+                code: NO_DEVICE,
+                ..
+            }) => return Ok(0),
+            Err(error) => return Err(error),
+        }
+        let count = CudaContext::device_count().map_err(failed("counting GPUs"))?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
     /// The GPU of this number, in the driver's order.
     ///
     /// # Errors
@@ -199,8 +217,8 @@ impl Gpu {
         Ok(function)
     }
 
-    /// Puts a launch on a stream. Its arguments name addresses, which are alive until the stream has
-    /// passed them, and the memory there is as long as the other arguments say.
+    /// Puts a launch on a stream. Its arguments name addresses, which are alive until the stream
+    /// has passed them, and the memory there is as long as the other arguments say.
     pub(crate) fn enqueue(
         &self,
         launch: &KernelLaunch,

@@ -10,8 +10,8 @@ pub struct CudaIdentity {
     pub name: String,
     /// Its address on the PCI bus, such as `0000:17:00.0`.
     pub pci_bus_id: String,
-    /// Its identity, as `nvidia-smi -L` writes it: `GPU-` and 32 digits; of a slice (MIG) that of the
-    /// slice.
+    /// Its identity, as `nvidia-smi -L` writes it: `GPU-` and 32 digits; of a slice (MIG) that of
+    /// the slice.
     pub uuid: String,
     /// Compute capability.
     pub capability: (i32, i32),

@@ -37,8 +37,8 @@ impl LocalRanks {
     /// Opens a GPU for each of so many ranks and connects them.
     ///
     /// # Errors
-    /// What the first rank fails with: [`CudaError::World`] with a hint if there is no such GPU, and
-    /// as [`NcclWorld::join`].
+    /// What the first rank fails with: [`CudaError::World`] with a hint if there is no such GPU,
+    /// and as [`NcclWorld::join`].
     pub fn join(ranks: u32, nccl: &Arc<Nccl>, options: &LocalOptions) -> Result<Self, CudaError> {
         let messengers = worlds(ranks, &ThreadOptions::default())?;
         let messengers = messengers.into_iter().map(|world| world.messenger);

@@ -1,5 +1,5 @@
-//! This machine's first GPU: every kernel compared with its twin, and the device as a whole. Without
-//! a GPU they say so and pass, unless `LAGGARD_REQUIRE` holds `gpu`.
+//! This machine's first GPU: every kernel compared with its twin, and the device as a whole.
+//! Without a GPU they say so and pass, unless `LAGGARD_REQUIRE` holds `gpu`.
 
 #![expect(clippy::print_stderr, reason = "a test that skips says so")]
 

@@ -8,8 +8,8 @@ pub trait ProductEngine: Send + Sync {
     /// Its name, as records and messages say it.
     fn name(&self) -> &'static str;
 
-    /// Puts a product of operands of a half type onto a stream, and says whether it did: one that it
-    /// cannot compute is left to the next engine. Never waits for the device.
+    /// Puts a product of operands of a half type onto a stream, and says whether it did: one that
+    /// it cannot compute is left to the next engine. Never waits for the device.
     ///
     /// # Errors
     /// What the library or the driver fails with.

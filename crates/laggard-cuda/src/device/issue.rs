@@ -1,5 +1,5 @@
-//! Putting work on a stream: what it waits for, a stamp, the work, a stamp, and the event that marks
-//! its end.
+//! Putting work on a stream: what it waits for, a stamp, the work, a stamp, and the event that
+//! marks its end.
 
 use super::engine::issue_own;
 use super::events::Mark;

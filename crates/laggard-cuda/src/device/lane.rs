@@ -56,8 +56,8 @@ struct State {
 pub(crate) struct Lane {
     pub id: QueueId,
     pub stream: Arc<CudaStream>,
-    /// Held while something is put on the stream, so that tokens and the stream agree. A full stream
-    /// makes its holder wait, which is why nothing else is behind it.
+    /// Held while something is put on the stream, so that tokens and the stream agree. A full
+    /// stream makes its holder wait, which is why nothing else is behind it.
     issuing: Mutex<()>,
     state: Mutex<State>,
     /// Where repetitions write to. One after the other, so that all work here can have the same.

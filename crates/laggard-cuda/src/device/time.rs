@@ -1,5 +1,5 @@
-//! A GPU's timer against the host's clock. The host reads its clock, launches a stamp on a stream of
-//! its own, and reads again as soon as it sees the stamp in its memory: the timer was read in
+//! A GPU's timer against the host's clock. The host reads its clock, launches a stamp on a stream
+//! of its own, and reads again as soon as it sees the stamp in its memory: the timer was read in
 //! between. Of several tries the quickest counts.
 
 use super::memory::PinnedWords;

@@ -58,8 +58,8 @@ pub(crate) fn words_and_hint(error: DriverError) -> String {
     }
 }
 
-/// What to do about an error; empty where nothing better is known than its name. What errors mean is
-/// said in cuda.h, and Xid codes in NVIDIA's "XID Errors".
+/// What to do about an error; empty where nothing better is known than its name. What errors mean
+/// is said in cuda.h, and Xid codes in NVIDIA's "XID Errors".
 pub(crate) fn hint(error: DriverError) -> &'static str {
     use CUresult as R;
     match error.0 {

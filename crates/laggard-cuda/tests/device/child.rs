@@ -3,14 +3,15 @@
 
 use libloading::os::unix::Library;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
+use tempfile::TempDir;
 
 /// Set in the processes that execute bodies.
 pub(crate) const CHILD: &str = "LAGGARD_FAKE_CHILD";
 
-/// Runs `body` in a process with this behaviour of the fake driver (see `fake_driver/faults.rs`) and
-/// these other variables; fails as it fails.
+/// Runs `body` in a process with this behaviour of the fake driver (see `fake_driver/faults.rs`)
+/// and these other variables; fails as it fails.
 pub(crate) fn in_child(test: &str, faults: &str, variables: &[(&str, &str)], body: fn()) {
     if std::env::var_os(CHILD).is_some() {
         body();
@@ -22,8 +23,8 @@ pub(crate) fn in_child(test: &str, faults: &str, variables: &[(&str, &str)], bod
         .args(["--exact", test, "--nocapture", "--test-threads", "1"])
         .env(CHILD, "1")
         .env("LAGGARD_FAKE_CUDA", faults)
-        .env("LD_LIBRARY_PATH", &folder)
-        .env("LAGGARD_CUDA_PATH", &folder)
+        .env("LD_LIBRARY_PATH", folder.path())
+        .env("LAGGARD_CUDA_PATH", folder.path())
         .env_remove("CUDA_VISIBLE_DEVICES")
         .envs(variables.iter().copied())
         .output()
@@ -50,7 +51,7 @@ pub(crate) unsafe fn function_of<T: Copy>(library: impl AsRef<OsStr>, name: &str
 }
 
 /// A folder with the fakes under the names of the libraries that they stand in for.
-fn drivers() -> PathBuf {
+fn drivers() -> TempDir {
     let examples = std::env::current_exe().expect("a path of this program");
     let profile = examples.parent().and_then(Path::parent);
     let fake = profile
@@ -61,22 +62,10 @@ fn drivers() -> PathBuf {
         "there is no {}\nhint: `cargo build -p laggard-cuda --examples` makes it",
         fake.display()
     );
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake_driver");
-    std::fs::create_dir_all(&folder).expect("a folder");
-    for name in ["libcuda.so.1", "libnvrtc.so.12"] {
-        let link = folder.join(name);
-        if std::fs::read_link(&link).is_ok_and(|to| to == fake) {
-            continue;
-        }
-        // Tests run at the same time, and each renames its own.
-        let own = folder.join(format!(
-            "{name}.{}.{:?}",
-            std::process::id(),
-            std::thread::current().id()
-        ));
-        _ = std::fs::remove_file(&own);
-        std::os::unix::fs::symlink(&fake, &own).expect("a link");
-        std::fs::rename(&own, &link).expect("the link in its place");
-    }
+    // A copy, as another build may write to the original while it is in use.
+    let folder = tempfile::tempdir().expect("a folder");
+    let [driver, compiler] = ["libcuda.so.1", "libnvrtc.so.12"].map(|it| folder.path().join(it));
+    std::fs::copy(&fake, &driver).expect("a copy of the fake");
+    std::fs::hard_link(&driver, &compiler).expect("a second name of it");
     folder
 }

@@ -92,8 +92,8 @@ fn ran(ranks: u32, data_type: DataType, record: &Path) -> Summary {
     summary
 }
 
-/// Every operation of every rank is in the record, once in each step, and work on one queue does not
-/// overlap.
+/// Every operation of every rank is in the record, once in each step, and work on one queue does
+/// not overlap.
 fn check_record(path: &Path, ranks: usize, (before_ns, after_ns): (i64, i64)) {
     let record = Record::open(path).expect("a record");
     let schedule = &record.manifest.schedule;
