@@ -14,7 +14,7 @@ const NO_PRICE: (&str, &str) = (
 );
 
 /// What is to be large, or small.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objective {
     /// Tokens per second of all jobs.

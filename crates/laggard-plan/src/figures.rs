@@ -145,24 +145,18 @@ pub(crate) fn figures_of(
     let given = 1.0 - elsewhere;
     let share = |value: f64, of: f64| if of > 0.0 { value / of } else { 0.0 };
     let working = given - peak_use.idle;
-    let power = |of: fn(&Use) -> u64| power_mw(problem, &option.uses, of);
-    let training_mw = power(|it| it.train + it.idle);
-    let rent = |of: fn(&Use) -> u64| rent(problem, &option.uses, factors, of);
-    let training_dollars_per_hour = rent(|it| it.train + it.idle);
+    let Ledger {
+        power_mw,
+        training_mw,
+        lease_dollars_per_hour,
+        serving_dollars_per_hour,
+        power_dollars_per_hour,
+        net_dollars_per_hour,
+        training_dollars_per_hour,
+    } = ledger(problem, &option.uses, factors);
     let per_hour = tokens_per_s * SECONDS_PER_HOUR;
     let trains = |value: f64| (per_hour > 0.0).then_some(value);
     let idle: u64 = option.uses.iter().map(|it| it.idle).sum();
-    let power_mw = power(|it| it.train + it.idle + it.lease + it.serve + it.reserve);
-    let power_dollars_per_hour = match problem.dollars_per_kwh {
-        Some(price) => power_mw.map(|mw| mw * KILOWATTS_PER_MEGAWATT * price),
-        None => Some(0.0),
-    };
-    let lease_dollars_per_hour = rent(|it| it.lease);
-    let serves = |(class, it): (&Class, &Use)| {
-        it.serve as f64 * class.serving_dollars_per_hour.unwrap_or(0.0)
-    };
-    let serving_dollars_per_hour = problem.classes.iter().zip(&option.uses).map(serves).sum();
-    let net = |income: f64| Some(income + serving_dollars_per_hour - power_dollars_per_hour?);
     Figures {
         tokens_per_s,
         model_tokens_per_s,
@@ -177,7 +171,7 @@ pub(crate) fn figures_of(
         lease_dollars_per_hour,
         serving_dollars_per_hour,
         power_dollars_per_hour,
-        net_dollars_per_hour: lease_dollars_per_hour.and_then(net),
+        net_dollars_per_hour,
         training_dollars_per_hour,
         dollars_per_million_tokens: training_dollars_per_hour
             .and_then(trains)
@@ -185,6 +179,42 @@ pub(crate) fn figures_of(
         tokens_per_mwh: training_mw.and_then(trains).map(|mw| per_hour / mw),
         peak_use,
         outcomes,
+    }
+}
+
+/// Power and money of what devices do, whatever their jobs are. Each is what [`Figures`] says of it.
+pub(crate) struct Ledger {
+    pub(crate) power_mw: Option<f64>,
+    pub(crate) training_mw: Option<f64>,
+    pub(crate) lease_dollars_per_hour: Option<f64>,
+    pub(crate) serving_dollars_per_hour: f64,
+    pub(crate) power_dollars_per_hour: Option<f64>,
+    pub(crate) net_dollars_per_hour: Option<f64>,
+    pub(crate) training_dollars_per_hour: Option<f64>,
+}
+
+pub(crate) fn ledger(problem: &Problem<'_>, uses: &[Use], factors: &Factors) -> Ledger {
+    let power = |of: fn(&Use) -> u64| power_mw(problem, uses, of);
+    let rent = |of: fn(&Use) -> u64| rent(problem, uses, factors, of);
+    let power_mw = power(|it| it.train + it.idle + it.lease + it.serve + it.reserve);
+    let power_dollars_per_hour = match problem.dollars_per_kwh {
+        Some(price) => power_mw.map(|mw| mw * KILOWATTS_PER_MEGAWATT * price),
+        None => Some(0.0),
+    };
+    let lease_dollars_per_hour = rent(|it| it.lease);
+    let serves = |(class, it): (&Class, &Use)| {
+        it.serve as f64 * class.serving_dollars_per_hour.unwrap_or(0.0)
+    };
+    let serving_dollars_per_hour = problem.classes.iter().zip(uses).map(serves).sum();
+    let net = |income: f64| Some(income + serving_dollars_per_hour - power_dollars_per_hour?);
+    Ledger {
+        power_mw,
+        training_mw: power(|it| it.train + it.idle),
+        lease_dollars_per_hour,
+        serving_dollars_per_hour,
+        power_dollars_per_hour,
+        net_dollars_per_hour: lease_dollars_per_hour.and_then(net),
+        training_dollars_per_hour: rent(|it| it.train + it.idle),
     }
 }
 

@@ -3,17 +3,23 @@
 //! it can be read beside another description of the cluster.
 
 mod check;
+mod names;
+mod shared;
 mod write;
 
 use laggard_schedule::Layout;
 use laggard_simulate::{Degrees, Precision, layout_of};
+use laggard_specs::Recompute;
 use laggard_types::Rank;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Add;
 use thiserror::Error;
 
 use crate::compare::Objective;
 use crate::options::{ClassTime, Kind, Use};
+pub(crate) use names::{JOB_NAMES, is_job_name, label};
 pub use write::Answer;
 pub(crate) use write::{job_name, parts};
 
@@ -21,7 +27,7 @@ pub(crate) use write::{job_name, parts};
 pub const PLAN_VERSION: u32 = 1;
 
 /// A plan: every option that there was, and which of them was chosen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanFile {
     /// Version of this format.
@@ -41,7 +47,7 @@ pub struct PlanFile {
 }
 
 /// Devices that can stand in for each other.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedClass {
     /// Its name, by which the rest of the file speaks of it.
@@ -65,7 +71,7 @@ pub struct PlannedClass {
 }
 
 /// A way to use the devices.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedOption {
     /// Its number on the page; absent where the page leaves it out.
@@ -98,7 +104,7 @@ pub struct PlannedOption {
 }
 
 /// A prediction, and the interval that nine of ten outcomes are in.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Expected {
     /// What is predicted.
@@ -121,8 +127,21 @@ impl Expected {
     }
 }
 
+impl Add for Expected {
+    type Output = Self;
+
+    /// The sum, whose ends are both low or both high.
+    fn add(self, other: Self) -> Self {
+        Self {
+            value: self.value + other.value,
+            low: self.low + other.low,
+            high: self.high + other.high,
+        }
+    }
+}
+
 /// A job that trains one model in a world of its own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedJob {
     /// Its name, another for each job of an option.
@@ -136,6 +155,10 @@ pub struct PlannedJob {
     pub precision: Option<Precision>,
     /// The layout; of unequal shares of micro-batches the largest counts.
     pub degrees: Degrees,
+    /// Transformer layers of each piece of a replica's pipeline, in the order of the model, where
+    /// every replica has the same and they do not divide evenly; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub piece_layers: Vec<u32>,
     /// Who does what.
     pub parts: PlannedParts,
     /// Sequences of a step.
@@ -149,7 +172,7 @@ pub struct PlannedJob {
 }
 
 /// What each class has of a job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PlannedParts {
     /// Whole replicas, in order of their data-parallel position.
@@ -159,7 +182,7 @@ pub enum PlannedParts {
 }
 
 /// Consecutive replicas that are alike.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedReplicas {
     /// Class of their devices.
@@ -174,7 +197,7 @@ pub struct PlannedReplicas {
 }
 
 /// A stage of every replica's pipeline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlannedStage {
     /// Class of its devices.
@@ -184,7 +207,7 @@ pub struct PlannedStage {
 }
 
 /// What a job's step is predicted to be.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExpectedStep {
     /// Its length in seconds.
@@ -227,8 +250,8 @@ pub enum PlanFileError {
     },
     /// Runs that are not those of an option's jobs.
     #[error(
-        "the option `{option}` has {jobs} jobs, and there are {runs} records\nhint: give one \
-         record for each job, in order"
+        "jobs of the option `{option}`: {jobs}, records: {runs}\nhint: give one record for each \
+         job, in order"
     )]
     OtherRuns {
         /// The option.
@@ -280,7 +303,7 @@ impl PlannedJob {
     #[must_use]
     pub fn layout(&self) -> Layout {
         let stage_layers = match &self.parts {
-            PlannedParts::Replicas(_) => Vec::new(),
+            PlannedParts::Replicas(_) => self.piece_layers.clone(),
             PlannedParts::Stages(stages) => stages.iter().map(|stage| stage.layers).collect(),
         };
         Layout {
@@ -289,6 +312,23 @@ impl PlannedJob {
             bucket_bytes: self.bucket_bytes,
             overlap: self.overlap,
             ..layout_of(&self.degrees)
+        }
+    }
+
+    /// Why `laggard run` cannot rehearse it, if it cannot.
+    #[must_use]
+    pub fn unrehearsed(&self) -> Option<&'static str> {
+        let layers = &self.piece_layers;
+        match self.degrees.recompute {
+            Recompute::Attention => Some(
+                "its backward computes attention alone again, and `laggard run` whole layers or \
+                 none",
+            ),
+            // The last piece has the head at least.
+            _ if layers.iter().rev().skip(1).any(|layers| *layers == 0) => {
+                Some("a piece of its pipeline has no layer, and `laggard run` needs one in each")
+            }
+            _ => None,
         }
     }
 

@@ -7,6 +7,8 @@ use std::ops::Range;
 use thiserror::Error;
 use toml::Spanned;
 
+use crate::file::{JOB_NAMES, is_job_name, label};
+
 /// Most jobs of a file.
 const MOST_JOBS: usize = 16;
 
@@ -117,9 +119,14 @@ pub fn read_jobs<'t>(
     let mut jobs = Vec::new();
     for entry in &file.jobs {
         let name = entry.name.as_ref().unwrap_or(&entry.model);
-        if !names.insert(name.as_ref().clone()) {
+        if !is_job_name(name.as_ref()) {
+            let problem = format!("a job's name {JOB_NAMES}\nhint: give it such a name");
+            return Err(wrong(text, name.span(), "name", problem));
+        }
+        // Schedulers tell names apart by less than files do.
+        if !names.insert(label(name.as_ref())) {
             let problem = format!(
-                "two jobs are called {}\nhint: give each a name",
+                "two jobs are called {}, or nearly so\nhint: give each a name",
                 name.as_ref()
             );
             return Err(wrong(text, name.span(), "name", problem));

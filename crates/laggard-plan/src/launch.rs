@@ -176,7 +176,7 @@ pub fn launch_files(
 }
 
 fn files_of(job: &Job<'_>) -> Vec<LaunchFile> {
-    let folder = host_list::label(&job.planned.name);
+    let folder = &job.planned.name;
     let texts = [
         Some(overview::text(job)),
         Some(job.placement_table()),

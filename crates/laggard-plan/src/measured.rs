@@ -84,6 +84,20 @@ pub enum MeasuredError {
         /// The classes that there are.
         known: String,
     },
+    /// A step that would take too long to replay.
+    #[error(
+        "{micro_batches} micro-batches through {layers} layers are more than the {most} passes of \
+         a layer that can be replayed\nhint: give a smaller --batch-tokens, or fewer ranks with \
+         --ranks-of"
+    )]
+    TooLarge {
+        /// Micro-batches of the step.
+        micro_batches: u32,
+        /// Layers of the model.
+        layers: u64,
+        /// Most passes of a layer.
+        most: u64,
+    },
     /// Equal shares of the batch are not whole.
     #[error(
         "{micro_batches} micro-batches cannot be shared equally by {ranks} ranks\nhint: give \
@@ -174,6 +188,15 @@ fn check(measured: &Measured<'_>) -> Result<(), MeasuredError> {
     if measured.classes.is_empty() || measured.classes.iter().any(|it| it.ranks == 0) {
         return Err(MeasuredError::NoRanks);
     }
+    let (micro_batches, layers) = (measured.micro_batches, measured.model.layers);
+    let most = Calibration::MOST_PASSES;
+    if u64::from(micro_batches).saturating_mul(layers) > most {
+        return Err(MeasuredError::TooLarge {
+            micro_batches,
+            layers,
+            most,
+        });
+    }
     let ranks = measured.ranks();
     if measured.micro_batches == 0 || !measured.micro_batches.is_multiple_of(ranks) {
         let sequences = u64::from(measured.micro_batch) * u64::from(ranks);
@@ -189,7 +212,8 @@ fn check(measured: &Measured<'_>) -> Result<(), MeasuredError> {
 impl Measured<'_> {
     /// Ranks of all classes.
     fn ranks(&self) -> u32 {
-        self.classes.iter().map(|class| class.ranks).sum()
+        let ranks = self.classes.iter().map(|class| class.ranks);
+        ranks.fold(0, u32::saturating_add)
     }
 }
 

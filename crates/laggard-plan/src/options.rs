@@ -26,7 +26,9 @@ use job::Costs;
 pub(crate) use search::Search;
 
 /// Kinds of options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// One job on everything, equal shares.
@@ -55,6 +57,8 @@ pub enum Kind {
     LeaseAll,
     /// Everything serves.
     ServeAll,
+    /// Jobs of models of their own share the cluster.
+    Shared,
 }
 
 /// A way to use the cluster.

@@ -1,5 +1,6 @@
 //! A plan against its rehearsal: what was predicted, beside what was measured.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ pub struct RehearsedJob {
 }
 
 /// What was predicted of a rehearsal, and what came of it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Rehearsal {
     /// Version of this format.
     pub schema_version: u32,
@@ -32,7 +33,7 @@ pub struct Rehearsal {
 }
 
 /// One figure.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RehearsalRow {
     /// The job.
     pub job: String,
@@ -49,7 +50,7 @@ pub struct RehearsalRow {
 }
 
 /// Tokens per second over those with equal shares, less 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Gain {
     /// By the plan.
     pub predicted: f64,
@@ -94,7 +95,7 @@ impl Rehearsal {
         equal: Option<&[RehearsedJob]>,
     ) -> Result<Self, PlanFileError> {
         let option = plan.option(number)?;
-        check_count(option, jobs)?;
+        option.check_runs(jobs.len())?;
         let rows = option.jobs.iter().zip(jobs).flat_map(rows);
         let gain = match equal {
             Some(equal) => Some(gain(plan, option, jobs, equal)?),
@@ -124,14 +125,20 @@ impl PlanFile {
     }
 }
 
-fn check_count(option: &PlannedOption, jobs: &[RehearsedJob]) -> Result<(), PlanFileError> {
-    match option.jobs.len() == jobs.len() {
-        true => Ok(()),
-        false => Err(PlanFileError::OtherRuns {
-            option: option.name.clone(),
-            jobs: option.jobs.len(),
-            runs: jobs.len(),
-        }),
+impl PlannedOption {
+    /// Refuses other numbers of runs than there are jobs.
+    ///
+    /// # Errors
+    /// If there are fewer or more.
+    pub fn check_runs(&self, runs: usize) -> Result<(), PlanFileError> {
+        match self.jobs.len() == runs {
+            true => Ok(()),
+            false => Err(PlanFileError::OtherRuns {
+                option: self.name.clone(),
+                jobs: self.jobs.len(),
+                runs,
+            }),
+        }
     }
 }
 
@@ -189,18 +196,14 @@ fn gain(
     equal: &[RehearsedJob],
 ) -> Result<Gain, PlanFileError> {
     let shares = plan.equal_shares()?;
-    check_count(shares, equal)?;
+    shares.check_runs(equal.len())?;
     let all = |option: &PlannedOption, runs: &[RehearsedJob]| {
         let rates = option
             .jobs
             .iter()
             .zip(runs)
             .map(|(job, run)| rate(job, run));
-        rates.fold(Expected::within_factor(0.0, 1.0), |sum, rate| Expected {
-            value: sum.value + rate.value,
-            low: sum.low + rate.low,
-            high: sum.high + rate.high,
-        })
+        rates.fold(Expected::within_factor(0.0, 1.0), |sum, rate| sum + rate)
     };
     let (a, b) = (all(shares, equal), all(option, jobs));
     let measured = Expected {
@@ -269,6 +272,6 @@ mod tests {
     fn other_numbers_of_runs_are_refused() {
         let (plan, _) = plan();
         let error = Rehearsal::new(&plan, None, &[], None).expect_err("no runs");
-        assert!(error.to_string().contains("0 records"), "{error}");
+        assert!(error.to_string().contains("records: 0"), "{error}");
     }
 }

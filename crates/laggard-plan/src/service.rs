@@ -210,6 +210,7 @@ fn offer(
         accelerator,
         devices: widest as u32,
         numbers: Numbers::smallest_of(accelerator),
+        corrections: class.of.machine.corrections(),
     };
     let rate = best_replica(&widest, &service.requests, constants)?;
     let tokens_per_s = rate.output_tokens_per_second;
@@ -350,6 +351,11 @@ impl Program {
         let can = units.iter().filter_map(|unit| Some((*unit, rate(unit)?)));
         let all: Vec<(Unit, f64)> = can.collect();
         let members = only.map_or(all.clone(), |at| vec![all[at]]);
+        // However little is asked for, something serves it.
+        let of_unit = members
+            .iter()
+            .map(|(unit, rate)| unit.devices as f64 * rate);
+        let peak = peak.max(of_unit.reduce(f64::min).unwrap_or(0.0));
         let serving = members.iter().map(|(unit, rate)| unit.member(*rate, 0.0));
         let others = units.iter().map(|unit| unit.member(worth[unit.class], 0.0));
         let pools = PoolProblem {

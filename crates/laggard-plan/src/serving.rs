@@ -6,7 +6,8 @@
 //! all sequences, sums activations over the devices of the replica twice per layer, and computes
 //! the prompts of the sequences that take the place of those that ended, one in `output_tokens` of
 //! `B`. `B` is as large as memory and latency allow. What devices reach of their peaks is fitted on
-//! published measurements (`data/serving.toml`); a model with experts reaches a fitted share of the
+//! published measurements (`data/serving.toml`), and a class that a run has shown to be off its
+//! datasheet is taken to be as far off here; a model with experts reaches a fitted share of the
 //! whole. Replicas do not wait for each other, so rates of classes add up. Knows nothing of money
 //! or of what a cluster is used for.
 
@@ -14,6 +15,7 @@ mod capacity;
 mod constants;
 mod replica;
 
+use laggard_simulate::Corrections;
 use laggard_specs::{Accelerator, Model};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -62,6 +64,9 @@ pub struct Replica<'a> {
     pub devices: u32,
     /// Numbers of the weights.
     pub numbers: Numbers,
+    /// How far the devices are from their datasheet: products, reading memory, and sums over the
+    /// devices take so many times as long.
+    pub corrections: Corrections,
 }
 
 /// What is asked of a replica.

@@ -94,7 +94,7 @@ pub struct InTurn {
     /// Model FLOP per second by weight, on average until the last is done.
     pub value: f64,
     /// Each job's day of being done, in the order in which they were wanted; `None` where it cannot
-    /// be trained on everything.
+    /// be trained on everything, or failures leave it nothing there.
     pub done_days: Vec<Option<f64>>,
 }
 
@@ -139,7 +139,12 @@ pub fn in_turn(wanted: &[Wanted<'_, '_>]) -> InTurn {
         let Some(job) = search.equal(&on(problem)) else {
             continue;
         };
-        now += problem.training.tokens / search.rate(&job) / SECONDS_PER_DAY;
+        let rate = search.rate(&job);
+        // Where failures leave it nothing, it never ends, and the others do without it.
+        if rate <= 0.0 {
+            continue;
+        }
+        now += problem.training.tokens / rate / SECONDS_PER_DAY;
         flop += weight * problem.training.tokens * problem.flop_per_token();
         done_days[at] = Some(now);
     }

@@ -19,7 +19,9 @@ pub use software::{
 };
 
 /// The arithmetic of the large matrix products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// bf16 or fp16.
@@ -32,7 +34,7 @@ pub enum Precision {
 
 /// How a job is laid out: degrees alone, at least 1 each, without a list of anything, so that
 /// evaluating it allocates nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Degrees {
     /// Ranks that share each matrix.

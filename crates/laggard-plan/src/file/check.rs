@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::names::{JOB_NAMES, is_job_name, label};
 use super::{
     Expected, PLAN_VERSION, PlanFile, PlanFileError, PlannedJob, PlannedOption, PlannedParts,
 };
@@ -93,11 +94,11 @@ fn check_option(option: &PlannedOption, counts: &BTreeMap<&str, u64>) -> Result<
     let mut work: BTreeMap<&str, u64> = BTreeMap::new();
     for job in &option.jobs {
         let place = format!("{place}, {}", job.name);
-        refuse_unless(names.insert(job.name.as_str()), &place, || {
-            "two jobs have this name".to_owned()
+        refuse_unless(is_job_name(&job.name), &place, || {
+            format!("a job's name {JOB_NAMES}")
         })?;
-        refuse_unless(is_file_name(&job.name), &place, || {
-            "a job's name is made of letters, digits, `-`, `_` and `.`".to_owned()
+        refuse_unless(names.insert(label(&job.name)), &place, || {
+            "two jobs have this name, or one that a scheduler cannot tell from it".to_owned()
         })?;
         check_job(job, &place)?;
         for (class, devices) in job.devices() {
@@ -112,12 +113,6 @@ fn check_option(option: &PlannedOption, counts: &BTreeMap<&str, u64>) -> Result<
     }
     let figures = [option.tokens_per_s, option.model_tokens_per_s];
     figures.iter().try_for_each(|it| check_expected(it, &place))
-}
-
-/// Whether a job's name can be that of a folder.
-fn is_file_name(name: &str) -> bool {
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    !name.is_empty() && !name.starts_with('.') && name.chars().all(fits)
 }
 
 fn check_job(job: &PlannedJob, place: &str) -> Result<(), PlanFileError> {
@@ -157,6 +152,17 @@ fn check_job(job: &PlannedJob, place: &str) -> Result<(), PlanFileError> {
             })?;
         }
     }
+    let pieces = job.piece_layers.len();
+    let fits = match &job.parts {
+        PlannedParts::Replicas(_) => {
+            let all = u64::from(degrees.pipeline) * u64::from(degrees.virtual_stages);
+            pieces == 0 || pieces as u64 == all
+        }
+        PlannedParts::Stages(_) => pieces == 0,
+    };
+    refuse_unless(fits, place, || {
+        format!("{pieces} numbers of layers for the pieces of its pipeline")
+    })?;
     let batches: u64 = job.micro_batches().iter().map(|&it| u64::from(it)).sum();
     let sequences = batches.checked_mul(degrees.micro_batch.into());
     refuse_unless(sequences == Some(job.global_batch_sequences), place, || {

@@ -91,6 +91,47 @@ fn ranks_have_the_class_of_their_replica_or_stage() {
     assert_eq!(layers, 32);
 }
 
+/// Layers that do not divide evenly are executed in the pieces that the step was predicted with.
+#[test]
+fn pieces_are_those_of_the_prediction() {
+    let fixture = Fixture::new();
+    let cluster = fixture.cluster(MIXED);
+    let training = fixture.training("llama3-8b", 4 << 20);
+    let problem = fixture.problem(&cluster, training, &Terms::default());
+    let problem = problem.expect("a problem");
+    let found = options(&problem).expect("options").list;
+    let equal = found.iter().find(|it| it.kind == Kind::EqualShares);
+    let equal = equal.expect("equal shares");
+    let pieces = |pipeline: u32, virtual_stages: u32| {
+        let mut plan = equal.jobs[0].clone();
+        (plan.degrees.pipeline, plan.degrees.virtual_stages) = (pipeline, virtual_stages);
+        let outcome = &equal.figures.outcomes[0];
+        let job = write::job(&problem, &plan, outcome, job_name(1));
+        (
+            job.layout().layers_of_pieces(32),
+            job.unrehearsed().is_some(),
+        )
+    };
+    assert_eq!(pieces(5, 1), (Ok(vec![6, 6, 7, 7, 6]), false));
+    assert_eq!(pieces(4, 2), (Ok(vec![4; 8]), false));
+    // The first piece has the embedding alone.
+    assert!(matches!(pieces(2, 17), (Err(_), true)));
+}
+
+#[test]
+fn what_cannot_be_rehearsed_says_why() {
+    let (plan, _) = plan();
+    let mut job = plan.options[0].jobs[0].clone();
+    assert_eq!(job.unrehearsed(), None);
+    job.degrees.recompute = Recompute::Layers;
+    assert_eq!(job.unrehearsed(), None);
+    job.degrees.recompute = Recompute::Attention;
+    assert!(
+        job.unrehearsed()
+            .is_some_and(|why| why.contains("attention"))
+    );
+}
+
 #[test]
 fn what_does_not_fit_is_refused_with_its_place() {
     let (plan, text) = plan();
@@ -129,6 +170,18 @@ fn what_does_not_fit_is_refused_with_its_place() {
     check(
         &|it| it.options[0].jobs[0].name = "../up".to_owned(),
         "a job's name",
+    );
+    check(
+        &|it| it.options[0].jobs[0].piece_layers = vec![1; 3],
+        "3 numbers of layers",
+    );
+    check(
+        &|it| {
+            let mut other = it.options[0].jobs[0].clone();
+            other.name = "JOB_1".to_owned();
+            it.options[0].jobs.push(other);
+        },
+        "two jobs have this name",
     );
     check(
         &|it| it.options[0].tokens_per_s.low = f64::MAX,

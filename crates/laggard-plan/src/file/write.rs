@@ -1,6 +1,6 @@
 //! From options to the file.
 
-use laggard_simulate::layout_of;
+use laggard_simulate::Job;
 use std::collections::BTreeMap;
 
 use super::{
@@ -51,7 +51,7 @@ impl PlanFile {
     }
 }
 
-fn class(problem: &Problem<'_>, class: &Class) -> PlannedClass {
+pub(super) fn class(problem: &Problem<'_>, class: &Class) -> PlannedClass {
     PlannedClass {
         name: class.of.name.clone(),
         accelerator: class.of.accelerator.clone(),
@@ -91,9 +91,21 @@ pub(crate) fn job_name(number: usize) -> String {
     format!("job-{number}")
 }
 
-fn job(problem: &Problem<'_>, plan: &JobPlan, outcome: &Outcome, name: String) -> PlannedJob {
+pub(super) fn job(
+    problem: &Problem<'_>,
+    plan: &JobPlan,
+    outcome: &Outcome,
+    name: String,
+) -> PlannedJob {
     let training = &problem.training;
-    let layout = layout_of(&plan.degrees);
+    let layout = Job {
+        shape: problem.shape(),
+        degrees: plan.degrees,
+        sequence_length: training.sequence_length,
+        precision: training.precision,
+        software: training.software,
+    }
+    .layout();
     let sequences = outcome.step_tokens / f64::from(training.sequence_length);
     PlannedJob {
         name,
@@ -101,6 +113,10 @@ fn job(problem: &Problem<'_>, plan: &JobPlan, outcome: &Outcome, name: String) -
         sequence_length: training.sequence_length,
         precision: Some(training.precision),
         degrees: plan.degrees,
+        piece_layers: match &plan.parts {
+            Parts::Replicas(_) => layout.stage_layers,
+            Parts::Stages(_) => Vec::new(),
+        },
         parts: parts(plan, &|class| problem.classes[class].of.name.clone()),
         global_batch_sequences: sequences.round() as u64,
         bucket_bytes: layout.bucket_bytes,
@@ -131,15 +147,18 @@ pub(crate) fn parts(plan: &JobPlan, class: &dyn Fn(usize) -> String) -> PlannedP
     }
 }
 
+/// Sum of the dense peaks of the devices that work in a job in half precision, FLOP/s.
+pub(super) fn peak_of_job(problem: &Problem<'_>, plan: &JobPlan) -> f64 {
+    let classes = problem.classes.iter().enumerate();
+    classes
+        .map(|(at, class)| plan.devices(at) as f64 * class.of.machine.half_peak)
+        .sum()
+}
+
 fn expected(problem: &Problem<'_>, plan: &JobPlan, outcome: &Outcome) -> ExpectedStep {
     let factor = error_factor(problem);
     let rate = outcome.stepping_tokens_per_s();
-    let peak: f64 = problem
-        .classes
-        .iter()
-        .enumerate()
-        .map(|(at, class)| plan.devices(at) as f64 * class.of.machine.half_peak)
-        .sum();
+    let peak = peak_of_job(problem, plan);
     let times = problem.classes.iter().zip(&outcome.classes);
     let working = times.filter(|(_, time)| time.devices > 0);
     let classes: BTreeMap<_, _> = working

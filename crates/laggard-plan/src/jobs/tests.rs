@@ -56,6 +56,13 @@ fn what_cannot_be_is_refused_with_its_line() {
         &(with("") + &with("")),
         &["line 5", "two jobs are called grok-1"],
     );
+    let named = |name: &str| with(&format!("name = \"{name}\""));
+    check(
+        &named("../up"),
+        &["line 3, column 8", "a job's name begins"],
+    );
+    check(&named(""), &["a job's name begins"]);
+    check(&(named("a.b") + &named("A-b")), &["line 6", "nearly so"]);
     check("", &["0 jobs", "[[job]]"]);
     check("[[job]", &["cannot read the jobs", "line 1"]);
 }

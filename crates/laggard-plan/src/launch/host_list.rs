@@ -3,17 +3,6 @@
 /// Longest list that a range can stand for.
 const MOST_HOSTS: u64 = 1 << 20;
 
-/// A name with nothing in it that a host's name, a label of Kubernetes or a feature of Slurm
-/// cannot have (RFC 1123: letters, digits and hyphens).
-pub(super) fn label(name: &str) -> String {
-    let plain = |c: char| match c.to_ascii_lowercase() {
-        c if c.is_ascii_alphanumeric() => c,
-        _ => '-',
-    };
-    let label: String = name.chars().map(plain).collect();
-    label.trim_matches('-').to_owned()
-}
-
 /// The names that a word stands for; of several ranges in it the last changes first.
 pub(super) fn expand(word: &str) -> Result<Vec<String>, String> {
     let mut names = vec![String::new()];
@@ -30,8 +19,9 @@ pub(super) fn expand(word: &str) -> Result<Vec<String>, String> {
             }
             let read = |text: &str| text.parse::<u64>().map_err(|_| unreadable());
             let (from, to) = (read(first)?, read(last)?);
-            let count = to.checked_sub(from).ok_or_else(unreadable)? + 1;
-            if (numbers.len() as u64 + count).saturating_mul(names.len() as u64) > MOST_HOSTS {
+            let more = to.checked_sub(from).ok_or_else(unreadable)?;
+            let count = more.saturating_add(numbers.len() as u64 + 1);
+            if count.saturating_mul(names.len() as u64) > MOST_HOSTS {
                 return Err(format!("`{word}` stands for more than {MOST_HOSTS} hosts"));
             }
             let digits = first.len();
@@ -138,6 +128,7 @@ mod tests {
             "gpu[3-1]",
             "gpu[]",
             "gpu[0-99999999]",
+            "gpu[0-18446744073709551615]",
         ] {
             assert!(expand(word).is_err(), "{word}");
         }

@@ -1,9 +1,10 @@
 //! The hosts that a plan is launched on: read from a list, or names that stand for hosts that
 //! nobody has named yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{DeviceClass, LaunchError, host_list};
+use crate::file::label;
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,11 @@ pub struct Hosts {
     pub are_placeholders: bool,
 }
 
+/// The first word of what sinfo prints, above the hosts.
+const HEADING: &str = "NODELIST";
+/// More devices of a host are a slip of the hand.
+const MOST_DEVICES: u32 = 1 << 12;
+
 /// A host as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
@@ -47,7 +53,7 @@ impl Hosts {
             let whole = u64::from(it.host_devices);
             let count = it.devices.div_ceil(whole);
             let digits = count.to_string().len().max(4);
-            let stem = host_list::label(&it.name);
+            let stem = label(&it.name);
             for number in 0..count {
                 let entry = Entry {
                     class,
@@ -62,6 +68,24 @@ impl Hosts {
             list: with_domains(entries, classes),
             are_placeholders: true,
         }
+    }
+
+    /// The names of the hosts of a list, whatever else its lines say: also of one for mpirun, with
+    /// a number of slots behind a colon.
+    ///
+    /// # Errors
+    /// A range that is none.
+    pub fn names(text: &str) -> Result<BTreeSet<String>, LaunchError> {
+        let mut names = BTreeSet::new();
+        for (at, line) in text.lines().enumerate() {
+            let word = content(line).split_whitespace().next();
+            let name = word.and_then(|word| word.split(':').next());
+            if let Some(name) = name.filter(|name| *name != HEADING) {
+                let wrong = |why| LaunchError::BadHostLine { line: at + 1, why };
+                names.extend(host_list::expand(name).map_err(wrong)?);
+            }
+        }
+        Ok(names)
     }
 
     /// Reads a list: a host on each line with its class, its devices (those of the class where
@@ -79,7 +103,7 @@ impl Hosts {
         for (at, line) in text.lines().enumerate() {
             let wrong = |why| LaunchError::BadHostLine { line: at + 1, why };
             let words: Vec<&str> = content(line).split_whitespace().collect();
-            if words.is_empty() || words[0] == "NODELIST" {
+            if words.is_empty() || words[0] == HEADING {
                 continue;
             }
             let Some(entry) = entry(&words, classes).map_err(wrong)? else {
@@ -151,6 +175,11 @@ fn entry(words: &[&str], classes: &[DeviceClass]) -> Result<Option<Entry>, Strin
             Some(_) => return Err(format!("`{word}` is neither `cores=N` nor `domain=NAME`")),
             None if *word == "(null)" => {}
             None => entry.devices = positive(generic_resource(word))?,
+        }
+        if entry.devices > MOST_DEVICES {
+            return Err(format!(
+                "`{word}`: a host has at most {MOST_DEVICES} devices"
+            ));
         }
     }
     Ok(Some(entry))

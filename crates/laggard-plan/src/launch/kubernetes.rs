@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use super::Job;
 use super::placement::Segment;
-use super::{Job, host_list};
+use crate::file::label;
 
 /// More groups make a manifest that nobody reads.
 const MOST_GROUPS: usize = 64;
@@ -18,7 +19,7 @@ pub(super) fn manifest(job: &Job<'_>) -> Result<String, String> {
     let Some(segments) = segments else {
         return Err("hosts are shared between parts of the order of ranks".to_owned());
     };
-    let name = host_list::label(&job.planned.name);
+    let name = label(&job.planned.name);
     let mut text = job.heading(
         "Jobs for Kubernetes, one for each group of hosts; `kubectl apply -f kubernetes.yaml`.\n\
          # Change image and command, and nodeSelector where nodes have another label for their\n\
@@ -36,7 +37,7 @@ pub(super) fn manifest(job: &Job<'_>) -> Result<String, String> {
 }
 
 fn group(job: &Job<'_>, name: &str, (at, segment): (usize, &Segment)) -> String {
-    let class = host_list::label(&job.classes[segment.class].name);
+    let class = label(&job.classes[segment.class].name);
     let Segment {
         first,
         hosts,

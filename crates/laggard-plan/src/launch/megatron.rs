@@ -1,7 +1,7 @@
 //! Megatron-LM's arguments for a job: its parallel sizes, batch, stages and model. Names are those
 //! of megatron/training/arguments.py in Megatron-LM of 2026-08.
 
-use laggard_schedule::Zero;
+use laggard_schedule::{Layout, Zero};
 use laggard_simulate::Precision;
 use laggard_specs::{Model, Norm, Recompute};
 use std::fmt::Write;
@@ -41,10 +41,7 @@ pub(super) fn script(job: &Job<'_>) -> Result<String, String> {
         )
     })?;
     let layers = u32::try_from(model.layers).unwrap_or(u32::MAX);
-    let pieces = job
-        .layout
-        .layers_of_pieces(layers)
-        .map_err(|error| error.to_string())?;
+    let pieces = pieces(&job.layout, layers)?;
     let mut arguments = vec![parallel(job)];
     arguments.push(stage_arguments(job, model, &pieces));
     arguments.push(batch(job.planned));
@@ -76,6 +73,17 @@ pub(super) fn script(job: &Job<'_>) -> Result<String, String> {
     }
     text.push_str(")\n");
     Ok(text)
+}
+
+/// Layers of each piece. Pieces without any are as good as others to Megatron-LM.
+fn pieces(layout: &Layout, layers: u32) -> Result<Vec<u32>, String> {
+    let given = &layout.stage_layers;
+    match given.iter().try_fold(0_u32, |sum, it| sum.checked_add(*it)) {
+        Some(all) if all == layers && !given.is_empty() => Ok(given.clone()),
+        _ => layout
+            .layers_of_pieces(layers)
+            .map_err(|error| error.to_string()),
+    }
 }
 
 fn argument(name: &str, value: impl std::fmt::Display) -> String {
@@ -131,7 +139,7 @@ fn stages(pieces: &[u32], virtual_stages: u32, predicting: u64) -> Stages {
     let middle = &pieces[1..pieces.len() - 1];
     let ends_differ = middle.windows(2).all(|pair| pair[0] == pair[1]);
     // A stage without a layer is only known to the layout language.
-    match virtual_stages == 1 && ends_differ && last > 0 {
+    match virtual_stages == 1 && ends_differ && first > 0 && last > 0 {
         true => Stages::Ends {
             first,
             last: (!alike).then_some(last),

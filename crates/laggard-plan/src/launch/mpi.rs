@@ -139,12 +139,8 @@ fn cores(host: &Host) -> Option<u32> {
 
 /// Cores of each rank, where all hosts say so and alike.
 fn cores_of_each(job: &Job<'_>) -> Option<u32> {
-    let mut shares = job.placement.places.iter().map(|place| {
-        let host = job.host(place);
-        host.cores
-            .map(|cores| cores / host.devices)
-            .filter(|share| *share > 0)
-    });
+    let places = job.placement.places.iter();
+    let mut shares = places.map(|place| cores(job.host(place)));
     let first = shares.next()??;
     shares.all(|share| share == Some(first)).then_some(first)
 }

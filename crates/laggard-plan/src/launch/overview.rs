@@ -1,6 +1,5 @@
 //! What the launch files of a job are, in words: the head of each, and the file to read first.
 
-use laggard_schedule::Recompute;
 use std::fmt::Write;
 
 use super::{Job, megatron, torchrun};
@@ -90,8 +89,13 @@ pub(super) fn text(job: &Job<'_>) -> String {
         Ok(_) => file("kubernetes.yaml", "Jobs with node selectors"),
         Err(why) => file("(no kubernetes)", &why),
     }
-    text.push_str("\nRehearse before training: ./mpirun.sh openmpi, or sbatch slurm.sh, runs\n  ");
-    _ = writeln!(text, "{}", job.rehearsal("DIR"));
+    match job.planned.unrehearsed() {
+        None => {
+            text.push_str("\nRehearse before training: ./mpirun.sh openmpi, or sbatch slurm.sh, ");
+            _ = writeln!(text, "runs\n  {}", job.rehearsal("DIR"));
+        }
+        Some(why) => _ = writeln!(text, "\nIt cannot be rehearsed: {why}."),
+    }
     let group = job.layout.tensor_parallel;
     let spans = job
         .placement
@@ -105,12 +109,5 @@ pub(super) fn text(job: &Job<'_>) -> String {
              one\nscale-up domain. Of Slurm with topology/block ask for that with --segment."
         );
     }
-    if job.layout.recompute == Recompute::None && has_recompute(job) {
-        text.push_str("\nThe rehearsal does not compute attention again, as the plan does.\n");
-    }
     text
-}
-
-fn has_recompute(job: &Job<'_>) -> bool {
-    job.planned.degrees.recompute != laggard_specs::Recompute::None
 }

@@ -6,7 +6,7 @@ use laggard_schedule::Layout;
 use laggard_types::Rank;
 
 use super::{DeviceClass, Hosts, Job, LaunchError};
-use crate::file::PlannedJob;
+use crate::file::{PlannedJob, label};
 
 /// Consecutive ranks on consecutive devices of one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,7 +244,7 @@ impl Job<'_> {
         }
         for (agent, place) in self.placement.places.iter().enumerate() {
             let host = self.host(place);
-            let class = super::host_list::label(&self.classes[host.class].name);
+            let class = label(&self.classes[host.class].name);
             let Place {
                 first_rank,
                 ranks,

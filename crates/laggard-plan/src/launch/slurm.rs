@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use super::placement::Segment;
 use super::{Job, host_list};
+use crate::file::label;
 
 /// Most components of a heterogeneous job that is written: a scheduler has to start all at once.
 const MOST_COMPONENTS: usize = 32;
@@ -49,7 +50,7 @@ fi
 /// A job, or a heterogeneous one with a component for each segment.
 fn whole_hosts(job: &Job<'_>, segments: &[Segment]) -> String {
     let mut head = String::new();
-    let name = host_list::label(&job.planned.name);
+    let name = label(&job.planned.name);
     for (at, segment) in segments.iter().enumerate() {
         let separator = if at > 0 { "#SBATCH hetjob\n" } else { "" };
         let named = if at > 0 {
@@ -57,7 +58,7 @@ fn whole_hosts(job: &Job<'_>, segments: &[Segment]) -> String {
         } else {
             format!("#SBATCH --job-name={name}\n")
         };
-        let class = host_list::label(&job.classes[segment.class].name);
+        let class = label(&job.classes[segment.class].name);
         let (hosts, ranks) = (segment.hosts, segment.ranks);
         _ = write!(
             head,
@@ -144,7 +145,7 @@ agents() {{ start 1 "$@"; }}
 /// One job with all hosts, and the host of every rank. Source: srun(1), `--distribution`,
 /// "arbitrary"; sbatch(1), `--constraint`, "Multiple Counts".
 fn listed_ranks(job: &Job<'_>) -> String {
-    let name = host_list::label(&job.planned.name);
+    let name = label(&job.planned.name);
     let used = job.placement.hosts_of_classes(job.hosts, job.classes.len());
     let count: usize = used.iter().map(Vec::len).sum();
     let there = used
@@ -153,7 +154,7 @@ fn listed_ranks(job: &Job<'_>) -> String {
         .filter(|(_, hosts)| !hosts.is_empty());
     let which = match job.hosts.are_placeholders {
         true => {
-            let label = |class: usize| host_list::label(&job.classes[class].name);
+            let label = |class: usize| label(&job.classes[class].name);
             let counts: Vec<String> = there
                 .map(|(class, hosts)| format!("{}*{}", label(class), hosts.len()))
                 .collect();
@@ -224,7 +225,7 @@ fn features(job: &Job<'_>) -> String {
         .iter()
         .enumerate()
         .filter(|(_, hosts)| !hosts.is_empty());
-    let label = |(class, _): (usize, &Vec<usize>)| host_list::label(&job.classes[class].name);
+    let label = |(class, _): (usize, &Vec<usize>)| label(&job.classes[class].name);
     let names: Vec<String> = there.map(label).collect();
     format!(
         "# It takes for granted that hosts have their class as a feature in Slurm ({}): change\n\

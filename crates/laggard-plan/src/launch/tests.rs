@@ -59,6 +59,7 @@ pub(super) fn job(name: &str, degrees: Degrees, parts: PlannedParts) -> PlannedJ
         sequence_length: 8192,
         precision: Some(Precision::Half),
         degrees,
+        piece_layers: Vec::new(),
         parts,
         global_batch_sequences: 0,
         bucket_bytes: 25 << 20,

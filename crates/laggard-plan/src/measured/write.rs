@@ -19,6 +19,7 @@ pub(super) fn job(measured: &Measured<'_>, plan: &JobPlan, number: usize) -> Pla
         sequence_length: measured.sequence_length,
         precision: None,
         degrees: plan.degrees,
+        piece_layers: Vec::new(),
         parts: parts(plan, &|class| measured.classes[class].name.clone()),
         global_batch_sequences: 0,
         bucket_bytes: measured.layout.bucket_bytes,
@@ -39,11 +40,7 @@ pub(super) fn job(measured: &Measured<'_>, plan: &JobPlan, number: usize) -> Pla
 pub(super) fn option(measured: &Measured<'_>, kind: Kind, jobs: Vec<PlannedJob>) -> PlannedOption {
     let rates = || jobs.iter().map(|job| job.expected.tokens_per_s);
     let nothing = Expected::within_factor(0.0, 1.0);
-    let all = rates().fold(nothing, |sum, rate| Expected {
-        value: sum.value + rate.value,
-        low: sum.low + rate.low,
-        high: sum.high + rate.high,
-    });
+    let all = rates().fold(nothing, |sum, rate| sum + rate);
     let fastest = rates().fold(nothing, |best, rate| match rate.value > best.value {
         true => rate,
         false => best,

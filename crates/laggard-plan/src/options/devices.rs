@@ -7,7 +7,9 @@ use super::JobPlan;
 use crate::problem::{Class, Problem};
 
 /// What the devices of a class do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(deny_unknown_fields)]
 pub struct Use {
     /// Work in a job.

@@ -106,7 +106,7 @@ impl JobPlan {
 }
 
 /// Seconds of a step of a class's devices, on average over them.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClassTime {
     /// Devices that work.

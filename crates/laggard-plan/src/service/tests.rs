@@ -195,6 +195,18 @@ fn what_serves_or_is_kept_is_in_no_option() {
     let served = served.expect("it can").expect("a demand");
     let serving: u64 = served.devices.iter().map(|it| it.1).sum();
     assert!(serving > 0 && serving.is_multiple_of(8));
+    let little = Service {
+        tokens_per_s: Some(1e-300),
+        ..plain
+    };
+    let mut other = problem.clone();
+    let served = serve(&mut other, &little, &offers, Objective::Tokens, &constants);
+    let served = served.expect("it can").expect("a demand");
+    assert_eq!(
+        served.devices.iter().map(|it| it.1).sum::<u64>(),
+        8,
+        "one host"
+    );
     let found = crate::options::options(&problem).expect("options");
     for option in &found.list {
         for (class, all) in problem.classes.iter().zip(&option.uses) {

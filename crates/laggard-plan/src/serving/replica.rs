@@ -1,5 +1,6 @@
 //! The roofline of one replica.
 
+use laggard_simulate::Corrections;
 use laggard_specs::{Attention, Model, Pass, flop_per_token};
 
 use super::{BatchLimit, Numbers, Replica, Requests, ServingConstants, ServingError, ServingRate};
@@ -67,12 +68,18 @@ impl<'a> Roofline<'a> {
         let bandwidth = accelerator.memory_bandwidth_bytes_per_s;
         let bandwidth = known("memory_bandwidth_bytes_per_s", bandwidth.map(|it| it.0))?;
         let devices = f64::from(replica.devices.max(1));
+        let Corrections {
+            products,
+            memory_bound,
+            links,
+        } = replica.corrections;
         let sum_seconds = if replica.devices > 1 {
             let fabric = accelerator.scale_up_bandwidth_bytes_per_s.map(|it| it.0);
             let fabric = known("scale_up_bandwidth_bytes_per_s", fabric)?;
             // A ring: each device sends 2 (d - 1) / d of what it sums.
             let sent = 2.0 * (devices - 1.0) / devices * model.hidden as f64 * ACTIVATION_BYTES;
-            SUMS_PER_LAYER * model.layers as f64 * sent / (fabric * constants.fabric_share)
+            let sums = SUMS_PER_LAYER * model.layers as f64 * sent;
+            sums * links / (fabric * constants.fabric_share)
         } else {
             0.0
         };
@@ -83,17 +90,17 @@ impl<'a> Roofline<'a> {
             Numbers::Half | Numbers::Fp8 => constants.product_share,
             Numbers::Fp4 => constants.fp4_product_share,
         };
-        let flop_per_s = peak * devices * share;
+        let flop_per_s = peak * devices * share / products;
         let half = accelerator.dense_half_peak().map(|peak| peak.0);
         let half = known("dense_bf16_flop_per_s", half)?;
-        let bytes_per_s = bandwidth * devices * constants.memory_share;
+        let bytes_per_s = bandwidth * devices * constants.memory_share / memory_bound;
         let held = input + requests.output_tokens * constants.held_share_of_answer;
         let slowdown = match model.experts {
             Some(_) => 1.0 / constants.expert_share,
             None => 1.0,
         };
         let sequence = Sequence::of(model, replica.numbers, held);
-        let attention = sequence.flop / (half * devices * constants.product_share);
+        let attention = sequence.flop * products / (half * devices * constants.product_share);
         Ok(Self {
             replica,
             requests,

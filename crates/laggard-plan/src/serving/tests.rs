@@ -19,6 +19,7 @@ fn ratio(table: &MeasuredTable, row: &MeasuredRow, tables: &Tables) -> f64 {
         accelerator: tables.accelerator(&table.accelerator).expect("known"),
         devices: table.devices,
         numbers: table.numbers,
+        corrections: Corrections::default(),
     };
     let requests = table.requests(row);
     let rate = match table.up_to {
@@ -35,6 +36,7 @@ fn latency_ratio(table: &LatencyTable, row: &LatencyRow, tables: &Tables) -> f64
         accelerator: tables.accelerator(&table.accelerator).expect("known"),
         devices: table.devices,
         numbers: table.numbers,
+        corrections: Corrections::default(),
     };
     let requests = Requests {
         input_tokens: row.0,
@@ -123,6 +125,7 @@ fn one_sequence_on_one_device_is_read_off_the_datasheet() {
         accelerator: tables.accelerator("h100-sxm5-80gb").expect("known"),
         devices: 1,
         numbers: Numbers::Fp8,
+        corrections: Corrections::default(),
     };
     let rate = tokens_per_second(&replica, &CHAT, &constants).expect("it fits");
     // 8.03 GB of weights, and 1250 tokens of 2 x 32 x 8 x 128 bytes, at 3.35 TB/s.
@@ -133,6 +136,19 @@ fn one_sequence_on_one_device_is_read_off_the_datasheet() {
     let prefill = 1.9789e15 / per_token;
     assert!((rate.prefill_tokens_per_second / prefill - 1.0).abs() < 1e-3);
     assert_eq!((rate.sequences, rate.limit), (1, BatchLimit::Software));
+    // A device that was seen to read half as fast, and to multiply a fourth slower.
+    let slower = Replica {
+        corrections: Corrections {
+            products: 1.25,
+            memory_bound: 2.0,
+            links: 3.0,
+        },
+        ..replica
+    };
+    let seen = tokens_per_second(&slower, &CHAT, &constants).expect("it fits");
+    let over = |of: fn(&ServingRate) -> f64| of(&rate) / of(&seen);
+    assert!((over(|it| it.decode_tokens_per_second) / 2.0 - 1.0).abs() < 1e-6);
+    assert!((over(|it| it.prefill_tokens_per_second) / 1.25 - 1.0).abs() < 1e-6);
 }
 
 #[test]
@@ -144,6 +160,7 @@ fn tighter_latency_costs_tokens_until_it_cannot_be_kept() {
         accelerator: tables.accelerator("gb200").expect("known"),
         devices: 4,
         numbers: Numbers::Fp4,
+        corrections: Corrections::default(),
     };
     let mut before = tokens_per_second(&replica, &CHAT, &constants).expect("no limit");
     assert_eq!(before.limit, BatchLimit::Memory);
@@ -181,6 +198,7 @@ fn a_model_too_large_for_one_device_gets_more() {
         accelerator: tables.accelerator("h100-sxm5-80gb").expect("known"),
         devices,
         numbers: Numbers::Fp8,
+        corrections: Corrections::default(),
     };
     let refused = tokens_per_second(&replica(4), &CHAT, &constants()).expect_err("405 GB");
     assert!(
@@ -204,6 +222,7 @@ fn impossible_requests_and_unknown_peaks_are_refused() {
         accelerator: tables.accelerator("a100-sxm4-80gb").expect("known"),
         devices: 1,
         numbers: Numbers::Fp8,
+        corrections: Corrections::default(),
     };
     let refused = tokens_per_second(&replica, &CHAT, &constants()).expect_err("no fp8");
     let message = refused.to_string();

@@ -83,7 +83,11 @@ impl Ask<'_, '_, '_> {
         Ok(Use {
             curve: rates.curve(class, drawn)?,
             least: classes.iter().map(fewest).min().unwrap_or(1),
-            least_rate: wanted.needed().unwrap_or(0.0) * more,
+            // Any devices train as much as the fewest do: so little is needed that nothing seems
+            // to be enough.
+            least_rate: wanted
+                .needed()
+                .map_or(0.0, |needed| needed.max(rates.least(&classes)) * more),
             ..Use::each(
                 wanted.name,
                 classes.iter().map(member).collect(),

@@ -97,6 +97,14 @@ impl Rates {
         self.points[class].first().map_or(1, |point| point.0)
     }
 
+    /// Tokens per second of the fewest hosts of the slowest of some classes.
+    pub(super) fn least(&self, classes: &[usize]) -> f64 {
+        let fewest = classes
+            .iter()
+            .filter_map(|&class| self.points[class].first());
+        fewest.map(|point| point.1).reduce(f64::min).unwrap_or(0.0)
+    }
+
     /// Tokens per second by capacity: the concave curve over the points of a class; of all classes
     /// the one that no sum of theirs is above.
     pub(super) fn curve(&self, class: Option<usize>, drawn: Drawn) -> Result<Curve, PoolsError> {

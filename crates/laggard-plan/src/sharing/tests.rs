@@ -168,6 +168,15 @@ fn a_job_that_must_end_in_time_leaves_the_dearest_devices() {
         "{refused}"
     );
     assert!(in_time(&problem, f64::NAN).is_err());
+    // So late that next to nothing would do: one host does.
+    let whenever = in_time(&problem, 1e300).expect("it can");
+    let devices: u64 = whenever
+        .option
+        .uses
+        .iter()
+        .map(|it| it.train + it.idle)
+        .sum();
+    assert_eq!(devices, 8);
     let mut found = crate::options::options(&problem).expect("options");
     found.hold_to(fastest * 8.0, late);
     let late = |it: &&crate::options::PlanOption| it.figures.days > Some(fastest * 8.0);
@@ -202,4 +211,58 @@ fn jobs_in_turn_end_one_after_the_other_in_the_order_of_deadlines() {
     assert!((later / first - 2.0).abs() < 1e-9);
     let rate = 2.0 * problem.training.tokens * problem.flop_per_token() / (later * 86_400.0);
     assert!((turn.value / rate - 1.0).abs() < 1e-9);
+    // A job that failures leave nothing never ends, and keeps nobody from ending.
+    let mut failing = problem.clone();
+    failing.classes[0].of.failures_per_device_year = Some(1e12);
+    let mut hopeless = wanted("hopeless", Some(1.0));
+    hopeless.problem = &failing;
+    let with = in_turn(&[wanted("later", None), hopeless, wanted("first", Some(3.0))]);
+    assert_eq!(with.done_days, [Some(later), None, Some(first)]);
+    assert_eq!(with.value, turn.value);
+}
+
+#[test]
+fn a_sharing_is_a_file_of_one_option_whose_jobs_have_their_own_models() {
+    let fixture = Fixture::new();
+    let cluster = cluster(&fixture, &[4, 2], 1e6);
+    let problem = |model: &'static str| {
+        let training = fixture.training(model, 1 << 20);
+        let problem = fixture.problem(&cluster, training, &Terms::default());
+        problem.expect("a problem")
+    };
+    let problems = [problem("qwen3-0.6b"), problem("llama3-8b")];
+    let wanted =
+        [("small", &problems[0]), ("large.one", &problems[1])].map(|(name, problem)| Wanted {
+            name,
+            problem,
+            weight: 1.0,
+            deadline_days: None,
+            fewest_devices: 8,
+        });
+    let sharing = share(&wanted, Objective::Tokens).expect("a sharing");
+    let file = crate::PlanFile::of_sharing(
+        ("mixed", &problems[0]),
+        (&wanted, &sharing),
+        Objective::Tokens,
+        &["one".to_owned()],
+    );
+    let text = file.to_json().expect("text");
+    assert_eq!(crate::PlanFile::parse(&text), Ok(file.clone()));
+    let option = file.option(None).expect("the answer");
+    let of_jobs: f64 = sharing.jobs.iter().map(|job| job.tokens_per_s).sum();
+    assert!((option.tokens_per_s.value / of_jobs - 1.0).abs() < 1e-12);
+    assert!(option.mfu.is_some_and(|mfu| mfu > 0.0 && mfu < 1.0));
+    assert!(option.power_mw.is_some_and(|mw| mw > 0.0));
+    let working = sharing.jobs.iter().filter(|job| job.plan.is_some());
+    assert_eq!(option.jobs.len(), working.clone().count());
+    for (job, shared) in option.jobs.iter().zip(working) {
+        assert_eq!(job.name, shared.name);
+        let model = if job.name == "small" {
+            "qwen3-0.6b"
+        } else {
+            "llama3-8b"
+        };
+        assert_eq!(job.model, model);
+        job.layout().check(job.ranks() as u32).expect("a layout");
+    }
 }

@@ -137,6 +137,16 @@ impl Machine {
         })
     }
 
+    /// What runs have told of it so far.
+    #[must_use]
+    pub fn corrections(&self) -> Corrections {
+        Corrections {
+            products: self.products_factor,
+            memory_bound: self.memory_bound_factor,
+            links: self.fabric.time_factor(),
+        }
+    }
+
     /// Dense peak in half precision that kernels as slow as this machine's seem to have, FLOP/s:
     /// what slow machines are told from fast ones by.
     #[must_use]

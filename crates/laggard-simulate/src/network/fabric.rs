@@ -189,6 +189,11 @@ impl Fabric {
         }
     }
 
+    /// Times of collectives and transfers over what the links give.
+    pub(crate) fn time_factor(&self) -> f64 {
+        self.time_factor
+    }
+
     /// Accelerators of one scale-up domain.
     #[must_use]
     pub fn domain_ranks(&self) -> u32 {

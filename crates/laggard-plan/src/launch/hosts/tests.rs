@@ -1,5 +1,17 @@
 use super::*;
 
+#[test]
+fn names_are_read_of_any_list() {
+    let text = "NODELIST FEATURES GRES\ngpu[1-2] h100 8\nlogin:4 # slots\n\n# none\ngpu2\n";
+    let names = Hosts::names(text).expect("names");
+    assert_eq!(
+        names.into_iter().collect::<Vec<_>>(),
+        ["gpu1", "gpu2", "login"]
+    );
+    let error = Hosts::names("a\nb[2-1]").expect_err("no range").to_string();
+    assert!(error.contains("line 2"), "{error}");
+}
+
 fn classes() -> Vec<DeviceClass> {
     let class = |name: &str, devices, host_devices, domain_devices| DeviceClass {
         name: name.to_owned(),

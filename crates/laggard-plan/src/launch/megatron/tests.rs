@@ -75,6 +75,24 @@ fn stages_by_hand() {
     check(&[7, 8, 8, 7], 2, layout("Et*7|(t*8|)*2t*7L"));
     check(&[4, 2, 3, 4], 1, layout("Et*4|t*2|t*3|t*4L"));
     check(&[4, 4, 0], 1, layout("Et*4|t*4|L"));
+    check(&[0, 3, 3, 0], 1, layout("E|(t*3|)*2L"));
+}
+
+/// What a plan says of its pieces goes before an even split, also where a piece has no layer.
+#[test]
+fn pieces_are_the_plans() {
+    let of = |stage_layers: &[u32], layers| {
+        let layout = Layout {
+            pipeline_parallel: 4,
+            stage_layers: stage_layers.to_vec(),
+            ..Layout::data_parallel(1, 4)
+        };
+        pieces(&layout, layers)
+    };
+    assert_eq!(of(&[], 9), Ok(vec![3, 2, 2, 2]));
+    assert_eq!(of(&[2, 2, 3, 2], 9), Ok(vec![2, 2, 3, 2]));
+    assert_eq!(of(&[0, 3, 3, 0], 6), Ok(vec![0, 3, 3, 0]));
+    assert!(of(&[2, 2, 3, 2], 10).is_err());
 }
 
 proptest! {
