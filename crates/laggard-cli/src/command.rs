@@ -4,6 +4,7 @@ pub(crate) mod analyze;
 mod calibrate;
 mod cluster;
 pub(crate) mod compare;
+mod date;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod fleet;

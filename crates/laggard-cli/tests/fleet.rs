@@ -150,4 +150,10 @@ fn what_is_no_fleet_says_why() {
     let plan = ["plan", "--cluster", "small-lab", "--model", "llama3-8b"];
     let bad = |more: &[&'static str]| [&plan[..], more].concat();
     refused(&bad(&["--fleet", "/dev/null"]), 3, "is no table of devices");
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let newer = folder.path().join("fleet.json");
+    std::fs::write(&newer, "{\"schema_version\": 99, \"more\": 1}").expect("a file");
+    let newer = newer.to_str().expect("text");
+    let args = [&plan[..], &["--fleet", newer]].concat();
+    refused(&args, 3, "it has version 99, this laggard reads");
 }

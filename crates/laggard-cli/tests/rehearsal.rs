@@ -158,7 +158,12 @@ fn jobs_of_their_own_run_beside_each_other() {
     let number = pools.number.expect("a number").to_string();
     let file = site.file();
     let args = ["compare", "--plan", &file, "--option", &number, &first];
-    refused(&args, 2, "has 2 jobs, and there are 1 records");
+    refused(&args, 2, ": 2, records: 1");
+    refused(
+        &[&args[..], &[&second, &first]].concat(),
+        2,
+        ": 2, records: 3",
+    );
     let page = works(&[&args[..], &[&second]].concat());
     assert!(
         page.contains("job-1, step") && page.contains("job-2, step"),
@@ -172,6 +177,27 @@ fn jobs_of_their_own_run_beside_each_other() {
     let record = Path::new(&alone).join("job-2");
     let record = Record::open(&record).expect("a record of the named job");
     assert_eq!(record.manifest.classes[0].name, "gb200");
+}
+
+#[test]
+fn steps_too_large_to_replay_are_refused() {
+    let site = Site::new();
+    let first = site.path("first");
+    let plan = ["plan", "--calibrated-on", &first];
+    let refuse = |more: &[&str]| {
+        let args = [&plan[..], more].concat();
+        refused(&args, 2, "that can be replayed");
+    };
+    refuse(&["--batch-tokens", "1000000000000"]);
+    refuse(&[
+        "--ranks-of",
+        "h100=4294967295",
+        "--ranks-of",
+        "gb200=4294967295",
+    ]);
+    let page = works(&plan);
+    let widest = page.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(100), "{widest:?}\n{page}");
 }
 
 #[test]

@@ -28,22 +28,32 @@ pub(crate) struct ChangeArgs {
     /// only one.
     #[arg(long, value_name = "[SITE=]MW", conflicts_with_all = ["jobs", "power_limit_mw"])]
     pub(crate) lose_mw: Vec<String>,
+    /// The day on which it is lost, such as 2026-12-01: until then the job goes on as planned, and
+    /// what is left then trains the rest of its tokens [default: before it begins].
+    #[arg(long, value_name = "DATE", conflicts_with_all = ["jobs", "calibrated_on"])]
+    pub(crate) lose_on: Option<String>,
+    /// The day on which the job begins [default: today].
+    #[arg(long, value_name = "DATE", requires = "lose_on")]
+    pub(crate) start: Option<String>,
 }
 
 impl ChangeArgs {
+    /// Whether anything is lost.
+    pub(crate) fn loses(&self) -> bool {
+        let lost = [&self.lose, &self.lose_site, &self.lose_mw];
+        lost.iter().any(|it| !it.is_empty())
+    }
+
     /// Refuses all of it, where there is not one cluster that is planned from tables.
     ///
     /// # Errors
     /// Any of the flags.
     pub(crate) fn refuse(&self) -> Result<(), Usage> {
-        let lost = [&self.lose, &self.lose_site, &self.lose_mw];
         let is_set = [
             ("--fleet", self.fleet.is_some()),
             ("--previous", self.previous.is_some()),
-            (
-                "--lose, --lose-site or --lose-mw",
-                lost.iter().any(|it| !it.is_empty()),
-            ),
+            ("--lose, --lose-site or --lose-mw", self.loses()),
+            ("--lose-on", self.lose_on.is_some()),
         ];
         match is_set.iter().find(|(_, is_set)| *is_set) {
             Some((flag, _)) => Err(Usage(format!(

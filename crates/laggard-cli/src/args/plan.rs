@@ -14,7 +14,7 @@ use std::path::PathBuf;
   laggard plan --cluster colossus-1 --cluster colossus-2 --model grok-1     side by side
   laggard plan --cluster colossus-1 --model grok-1 --serve llama3-70b --serve-rate 1e8 \\
                --peak-factor 1.6 --reserve 5% --deadline 90
-  laggard plan --cluster colossus-1 --jobs jobs.toml                        several jobs
+  laggard plan --cluster colossus-1 --jobs jobs.toml -o shared              several jobs
   laggard plan --calibrated-on laggard-run-1 --ranks-of h100=2 -o mine      as was measured here
   laggard plan --cluster mine.toml --model mine --models mine-models.toml --format json")]
 pub(crate) struct PlanArgs {
@@ -32,7 +32,7 @@ pub(crate) struct PlanArgs {
     /// Instead of a model: a file of jobs to share the cluster out to, each with model, tokens,
     /// batch_tokens, sequence_length, deadline_days, weight, fewest_devices.
     #[arg(long, value_name = "FILE")]
-    #[arg(conflicts_with_all = ["model", "tokens", "deadline", "output"])]
+    #[arg(conflicts_with_all = ["model", "tokens", "deadline", "owned"])]
     pub(crate) jobs: Option<PathBuf>,
     /// Tokens to train on [default: 20 for each parameter].
     #[arg(long, value_name = "N")]

@@ -1,16 +1,17 @@
 //! `laggard fleet`: one table of all devices from many records.
 
 mod csv;
-mod date;
 mod page;
 
 use crate::args::{FleetArgs, FleetFormat, TableFormat};
 use crate::failure::{BadInput, Usage};
 use crate::{exit_code, input, output};
 use anyhow::{Context, Result};
-use laggard_analyze::{Fleet, FleetOptions, FleetRun, FleetStock, fleet};
+use laggard_analyze::{FLEET_VERSION, Fleet, FleetOptions, FleetRun, FleetStock, fleet};
+use laggard_plan::launch::Hosts;
 use laggard_record::{MANIFEST_FILE, Record};
 use laggard_specs::{Cluster, Pool, Tables};
+use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -46,14 +47,24 @@ pub(crate) fn run(args: &FleetArgs) -> Result<u8> {
 
 /// A table of devices that `laggard fleet --format json` wrote.
 pub(super) fn read(path: &Path) -> Result<Fleet> {
-    serde_json::from_str(&input::text(path)?).map_err(|error| {
+    /// What tables of every version have.
+    #[derive(Deserialize)]
+    struct Version {
+        schema_version: u32,
+    }
+    let refused = |why: String| {
         let hint = "hint: write it with `laggard fleet DIR... --format json -o fleet.json`";
-        BadInput(format!(
-            "{} is no table of devices: {error}\n{hint}",
-            path.display()
-        ))
-        .into()
-    })
+        let path = path.display();
+        BadInput(format!("{path} is no table of devices: {why}\n{hint}"))
+    };
+    let unreadable = |error: serde_json::Error| refused(error.to_string());
+    let text = input::text(path)?;
+    let Version { schema_version } = serde_json::from_str(&text).map_err(unreadable)?;
+    if schema_version != FLEET_VERSION {
+        let why = format!("it has version {schema_version}, this laggard reads {FLEET_VERSION}");
+        return Err(refused(why).into());
+    }
+    Ok(serde_json::from_str(&text).map_err(unreadable)?)
 }
 
 fn runs(paths: &[PathBuf]) -> Result<Vec<FleetRun>> {
@@ -94,15 +105,10 @@ fn records(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The hosts of a hostfile: the first word of each line, without a number of slots.
+/// The hosts of a hostfile or of a list of ranges: the first word of each line.
 fn listed_hosts(path: &Path) -> Result<BTreeSet<String>> {
-    let text = input::text(path)?;
-    let lines = text
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or(""));
-    let words = lines.filter_map(|line| line.split_whitespace().next());
-    let names = words.filter_map(|word| word.split(':').next());
-    let hosts: BTreeSet<String> = names.map(str::to_owned).collect();
+    let hosts = Hosts::names(&input::text(path)?)
+        .map_err(|error| BadInput(format!("cannot use {}: {error}", path.display())))?;
     if hosts.is_empty() {
         let hint = "hint: write the name of a host in each line";
         return Err(BadInput(format!("{} names no host\n{hint}", path.display())).into());

@@ -5,6 +5,7 @@ mod asked;
 mod beside;
 mod files;
 mod launch;
+mod lost_on;
 mod measured;
 mod page;
 mod several;
@@ -19,10 +20,11 @@ use anyhow::Result;
 use asked::Setup;
 use laggard_plan::launch::{Executable, executable};
 use laggard_plan::money::{Activity, Bill, Costs, Line, bill};
+use laggard_plan::serving::ServingError;
 use laggard_plan::{
     Answer, ByClass, Difference, Figures, Flip, Kind, Objective, Offers, Options, PlanError,
-    PlanFile, PlanOption, Problem, Ranking, Served, SiteLoad, Use, binding, by_class, differences,
-    error_factor, flips, in_time, loads, offers, options, rank, serve,
+    PlanFile, PlanOption, Problem, Ranking, Served, SiteLoad, Use, WantedJob, binding, by_class,
+    differences, error_factor, flips, in_time, loads, offers, options, rank, serve,
 };
 use laggard_specs::Cluster;
 use serde::Serialize;
@@ -170,9 +172,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<u8> {
         return Ok(exit_code::DONE);
     };
     let cluster = input::cluster(cluster, &setup.tables)?;
-    let left = again::what_is_left(&args.change, &cluster)?;
-    let mut made = make(args, &setup, &left)?;
-    again::apply(args, &setup, (&cluster, &left), &mut made)?;
+    let made = again::made(args, &setup, &cluster)?;
     let text = output::formatted(args.format, &made.plan, || {
         page::page(&made.plan, &made.problem)
     })?;
@@ -190,11 +190,15 @@ struct Made<'s> {
     problem: Problem<'s>,
 }
 
-fn make<'s>(args: &PlanArgs, setup: &'s Setup, cluster: &Cluster) -> Result<Made<'s>> {
+fn make<'s>(
+    args: &PlanArgs,
+    setup: &'s Setup,
+    cluster: &Cluster,
+    job: &WantedJob<'s>,
+) -> Result<Made<'s>> {
     let objective = args.objective.objective();
-    let job = setup.one_job(args)?;
     let (cluster, caveat) = &Setup::together(args, cluster);
-    let (mut problem, calibrated_on) = setup.problem(args, cluster, &job)?;
+    let (mut problem, calibrated_on) = setup.problem(args, cluster, job)?;
     problem.caveats.extend(caveat.clone());
     let serving = served(args, setup, &mut problem)?;
     let fleet = args.change.fleet.as_deref();
@@ -258,7 +262,11 @@ fn served<'s>(
     let offers = match offers(problem, &service, &setup.tables, &setup.serving) {
         Ok(offers) => offers,
         // Where no model to serve is named, figures of serving are an extra.
-        Err(_) if args.serve.serve.is_none() => return Ok(None),
+        Err(PlanError::Serving(error))
+            if args.serve.serve.is_none() && !matches!(error, ServingError::Number(_)) =>
+        {
+            return Ok(None);
+        }
         Err(error) => return Err(error.into()),
     };
     let objective = args.objective.objective();

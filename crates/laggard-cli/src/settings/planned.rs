@@ -22,6 +22,11 @@ pub(crate) fn of_plan(
     let plan = PlanFile::parse(&input::text(path)?).with_context(unusable)?;
     let option = plan.option(args.rehearsal.option).with_context(unusable)?;
     let jobs = jobs(option, args.rehearsal.job.as_deref())?;
+    if let Some((job, why)) = jobs.iter().find_map(|job| Some((job, job.unrehearsed()?))) {
+        let hint = "hint: choose another part of the plan with --option or --job, or plan with \
+                    another --framework";
+        return Err(Usage(format!("{} cannot be rehearsed: {why}\n{hint}", job.name)).into());
+    }
     let tables = Tables::builtin()?;
     let rates = rates(args, &plan, &tables)?;
     let folder = record(args);

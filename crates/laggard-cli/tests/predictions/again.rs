@@ -59,6 +59,54 @@ fn the_same_question_again_moves_nothing_and_a_wide_tolerance_keeps_what_is() {
 }
 
 #[test]
+fn what_is_lost_on_a_day_is_there_until_then() {
+    let args = |lost_on: &'static str, more: &[&'static str]| {
+        let loss = [
+            "--lose",
+            "gb200=20000",
+            "--start",
+            "2026-12-30",
+            "--lose-on",
+            lost_on,
+        ];
+        let days = [&["--tokens", "6e13"], more].concat();
+        with(&[&loss[..], &days[..]].concat())
+    };
+    let plan = json(&args("2027-01-02", &[]));
+    let until = &plan["again"]["until"];
+    let figure = |name: &str| until[name].as_f64().expect("a figure");
+    assert_eq!(until["days"], 3);
+    // Three days of the plan as it was, and the rest on what is left.
+    let rate = 6e13 / figure("without_loss_days");
+    assert!((figure("trained_tokens") / (3.0 * rate) - 1.0).abs() < 1e-9);
+    let chosen = plan["again"]["chosen"].as_u64().expect("a position") as usize;
+    let rest = plan["options"][chosen]["figures"]["days"]
+        .as_f64()
+        .expect("days");
+    assert!((figure("with_loss_days") - 3.0 - rest).abs() < 1e-9);
+    assert!((plan["tokens"].as_f64().expect("tokens") - (6e13 - 3.0 * rate)).abs() < 1e6);
+    let later = json(&args("2027-01-05", &[]));
+    let with_loss = |plan: &Value| plan["again"]["until"]["with_loss_days"].as_f64();
+    assert!(with_loss(&later) < with_loss(&plan));
+    let page = works(&args("2027-01-02", &[]));
+    assert!(
+        page.contains("Lost on 2027-01-02, 3 d after the start"),
+        "{page}"
+    );
+    let check = |args: Vec<&str>, says: &str| refused(&args, 2, &[says, "hint: "]);
+    check(
+        args("2026-12-29", &[]),
+        "before the job begins on 2026-12-30",
+    );
+    check(
+        args("2027-02-30", &[]),
+        "cannot read --lose-on `2027-02-30`",
+    );
+    check(args("2047-01-01", &[]), "before anything is lost");
+    check(with(&["--lose-on", "2027-01-02"]), "nothing is lost on");
+}
+
+#[test]
 fn losses_and_plans_that_cannot_be_say_why() {
     let check = |more: &[&str], code, says: &[&str]| refused(&with(more), code, says);
     check(

@@ -52,7 +52,7 @@ fn every_way_to_use_colossus_1_accounts_for_every_device_and_the_whole_peak() {
         assert_eq!(devices, 220_000, "{option:#}");
         let peak = option["figures"]["peak_use"].as_object().expect("shares");
         let shares: Vec<f64> = peak.values().filter_map(Value::as_f64).collect();
-        assert_eq!(shares.len(), 12);
+        assert_eq!(shares.len(), 13);
         assert!(
             (shares.iter().sum::<f64>() - 1.0).abs() < 1e-9,
             "{option:#}"

@@ -304,6 +304,20 @@ fn several_jobs_share_a_cluster() {
     let widest = page.lines().map(|line| line.chars().count()).max();
     assert!(widest <= Some(100), "{widest:?}\n{page}");
     assert_eq!(page, site.page(&args));
+    let folder = site.file("shared", "");
+    std::fs::remove_file(&folder).expect("a file");
+    site.page(&[&args[..], &["-o", &folder]].concat());
+    let folder = std::path::Path::new(&folder);
+    let text = std::fs::read_to_string(folder.join("plan.json")).expect("a plan");
+    let plan = laggard_plan::PlanFile::parse(&text).expect("a plan");
+    let option = plan.option(None).expect("the answer");
+    assert_eq!(option.kind, laggard_plan::Kind::Shared);
+    for (job, model) in [("llama3-70b", "llama3-70b"), ("small", "llama3-8b")] {
+        let planned = option.jobs.iter().find(|it| it.name == job);
+        assert_eq!(planned.map(|it| it.model.as_str()), Some(model));
+        let script = std::fs::read_to_string(folder.join("launch").join(job).join("mpirun.sh"));
+        assert!(script.expect("a script").contains(&format!("--job {job}")));
+    }
     site.file("jobs.toml", &jobs.replace("= 60", "= 0.05"));
     site.refuses(&args, 2, &["cannot all be met", "at most"]);
     site.file("jobs.toml", &jobs.replace("2e11\nweight", "-2e11\nweight"));

@@ -38,6 +38,7 @@ pub(super) fn run(args: &CompareArgs, path: &Path) -> Result<u8> {
 
 /// What the jobs of an option did, by their records in order.
 fn rehearsed(option: &PlannedOption, dirs: &[PathBuf]) -> Result<Vec<RehearsedJob>> {
+    option.check_runs(dirs.len())?;
     let pairs = option.jobs.iter().zip(dirs);
     pairs.map(|(job, dir)| of_record(job, dir)).collect()
 }

@@ -1,6 +1,6 @@
 //! A table of devices for spreadsheets.
 
-use super::date::day;
+use crate::command::date::day;
 use laggard_analyze::{Fleet, FleetDevice, Named};
 use std::fmt::Write;
 

@@ -1,6 +1,6 @@
 //! A table of devices as text: classes, who is named, and the slowest hosts.
 
-use super::date::day;
+use crate::command::date::day;
 use crate::page::Page;
 use laggard_analyze::{Estimate, Fleet, FleetClass, FleetDevice, FleetHost, Named};
 

@@ -1,6 +1,7 @@
 //! What if something is lost, and planning again with few moves.
 
 use super::asked::Setup;
+use super::lost_on::{self, Until};
 use super::{Made, make};
 use crate::args::{ChangeArgs, PlanArgs};
 use crate::failure::Usage;
@@ -28,6 +29,9 @@ pub(super) struct Replanned {
     best_name: String,
     /// Devices of the cluster that is left.
     devices: u64,
+    /// What is done until the day of the loss, where one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Until>,
 }
 
 /// The cluster without what is lost.
@@ -69,36 +73,42 @@ fn unreadable(flag: &str, text: &str, hint: &str) -> anyhow::Error {
     Usage(format!("cannot read {flag} `{text}`\n{hint}")).into()
 }
 
-/// Chooses the option that moves the fewest devices from what was done before: what a file says, or
-/// what would be done if nothing were lost. Nothing happens where neither was asked for.
-pub(super) fn apply(
-    args: &PlanArgs,
-    setup: &Setup,
-    (cluster, left): (&Cluster, &Cluster),
-    made: &mut Made<'_>,
-) -> Result<()> {
+/// The plan of what is left of a cluster: where something is lost, or something else was done
+/// before, the option that moves the fewest devices from what was done before, which is what a file
+/// says, or what would be done if nothing were lost.
+pub(super) fn made<'s>(args: &PlanArgs, setup: &'s Setup, cluster: &Cluster) -> Result<Made<'s>> {
     let change = &args.change;
+    lost_on::check(change)?;
+    let left = what_is_left(change, cluster)?;
+    let mut job = setup.one_job(args)?;
     let before = match &change.previous {
         Some(path) => {
             let file = PlanFile::parse(&input::text(path)?);
             file.with_context(|| format!("cannot use {}", path.display()))?
         }
-        None if cluster == left => return Ok(()),
-        None => make(args, setup, cluster)?.file,
+        None if *cluster == left => return make(args, setup, &left, &job),
+        None => make(args, setup, cluster, &job)?.file,
     };
     let option = before.option(None)?;
+    let mut until = lost_on::until(change, option, &mut job)?;
+    let mut made = make(args, setup, &left, &job)?;
     let lost = lost_devices(&before, &made.file);
     let places = lost
         .iter()
         .fold(Places::of(option), |places, (class, count)| {
             places.without(class, *count)
         });
-    let Some(replanned) = replanned(change, (option, &places), made, lost)? else {
-        return Ok(());
+    let Some(mut replanned) = replanned(change, (option, &places), &made, lost)? else {
+        return Ok(made);
     };
-    made.file.chosen = replanned.again.chosen;
+    let chosen = replanned.again.chosen;
+    if let Some(until) = &mut until {
+        until.then(made.plan.options[chosen].figures.days);
+    }
+    replanned.until = until;
+    made.file.chosen = chosen;
     made.plan.again = Some(replanned);
-    Ok(())
+    Ok(made)
 }
 
 /// Devices of each class that are there no more.
@@ -132,6 +142,7 @@ fn replanned(
         chosen_name: name(again.chosen),
         best_name: name(again.best),
         devices: file.classes.iter().map(|class| class.count).sum(),
+        until: None,
         again,
     }))
 }
@@ -152,6 +163,9 @@ pub(super) fn lines(page: &mut Page, it: &Replanned) {
         ),
     };
     page.sentence(2, &format!("{of}Before: {}.", it.before));
+    if let Some(until) = &it.until {
+        page.sentence(2, &until.sentence());
+    }
     let again = &it.again;
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     page.sentence(

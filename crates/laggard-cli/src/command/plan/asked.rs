@@ -8,7 +8,9 @@ use crate::input;
 use anyhow::Result;
 use laggard_plan::money::{Costs, Prices};
 use laggard_plan::serving::{DailyDemand, Requests, ServingConstants};
-use laggard_plan::{Alike, Known, PlanError, Problem, Reserve, Service, Terms, Training, WantedJob};
+use laggard_plan::{
+    Alike, Known, PlanError, Problem, Reserve, Service, Terms, Training, WantedJob,
+};
 use laggard_simulate::{Constants, Framework, Frameworks};
 use laggard_specs::{Cluster, Model, Pool, Tables};
 use std::collections::BTreeMap;
@@ -148,7 +150,7 @@ pub(super) fn costs(args: &PlanArgs) -> Result<Option<Costs>> {
     Ok(Some(costs))
 }
 
-fn usual_tokens(model: &Model) -> f64 {
+pub(super) fn usual_tokens(model: &Model) -> f64 {
     TOKENS_PER_PARAMETER * model.parameters() as f64
 }
 

@@ -35,7 +35,7 @@ pub(super) fn run(args: &PlanArgs, setup: &Setup) -> Result<()> {
     let mut plans = Vec::new();
     for name in &args.cluster {
         let cluster = input::cluster(name, &setup.tables)?;
-        plans.push(make(args, setup, &cluster)?.plan);
+        plans.push(make(args, setup, &cluster, &setup.one_job(args)?)?.plan);
     }
     let beside = Beside { plans };
     let text = output::formatted(args.format, &beside, || page(&beside.plans))?;

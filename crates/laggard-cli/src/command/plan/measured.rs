@@ -1,9 +1,11 @@
 //! `laggard plan --calibrated-on`: the classes found in run records.
 
 use super::files;
+use super::page::numbers::clipped;
 use crate::args::PlanArgs;
 use crate::command::operation_costs::{ELEMENT_BYTES, OperationCosts, read};
 use crate::failure::Usage;
+use crate::page::Page;
 use crate::{exit_code, input, output};
 use anyhow::Result;
 use laggard_plan::{
@@ -15,9 +17,10 @@ use laggard_schedule::{Layout, ScheduleOrigin};
 use laggard_simulate::SimulateError;
 use laggard_types::format_seconds;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::Path;
 
+/// Columns of an option's name.
+const NAME_COLUMNS: usize = 36;
 /// Steps that are drawn for an option, and the seed.
 const DRAWS: (u32, u64) = (201, 1);
 
@@ -123,7 +126,8 @@ fn micro_batches(
     (first, layout): (&Manifest, &Layout),
     (classes, length): (&[MeasuredClass], u32),
 ) -> u32 {
-    let ranks: u32 = classes.iter().map(|class| class.ranks).sum();
+    let ranks = classes.iter().map(|class| class.ranks);
+    let ranks = ranks.fold(0, u32::saturating_add);
     let each = match args.batch_tokens {
         Some(tokens) => {
             let sequences = u64::from(first.workload.micro_batch_sequences);
@@ -139,26 +143,29 @@ fn micro_batches(
 }
 
 fn page(measured: &Measured<'_>, plan: &MeasuredPlan) -> String {
-    let mut page = String::new();
-    // Writing to a string cannot fail.
-    let mut line = |text: String| _ = writeln!(page, "{}", text.trim_end());
+    let mut page = Page::default();
     let class = |it: &MeasuredClass| format!("{} of {}", it.ranks, it.name);
     let classes: Vec<String> = measured.classes.iter().map(class).collect();
-    line(format!(
-        "{}, {} micro-batches of {} x {} tokens a step, on ranks: {}",
-        measured.model.id,
-        measured.micro_batches,
-        measured.micro_batch,
-        measured.sequence_length,
-        classes.join(", ")
-    ));
-    line(format!(
-        "by what operations cost in {}: predicted, not measured",
-        plan.file.cluster
-    ));
-    line(String::new());
-    line(format!(
-        "{:<36}{:>11}{:>25}{:>12}{:>10}",
+    page.sentence(
+        0,
+        &format!(
+            "{}, {} micro-batches of {} x {} tokens a step, on ranks: {}",
+            measured.model.id,
+            measured.micro_batches,
+            measured.micro_batch,
+            measured.sequence_length,
+            classes.join(", ")
+        ),
+    );
+    page.sentence(
+        0,
+        &format!(
+            "by what operations cost in {}: predicted, not measured",
+            plan.file.cluster
+        ),
+    );
+    page.heading(&format!(
+        "{:<NAME_COLUMNS$}{:>11}{:>25}{:>12}{:>10}",
         "option", "step", "90 % of steps", "tokens/s", "gain"
     ));
     let equal = plan.file.options[0].tokens_per_s.value;
@@ -166,26 +173,27 @@ fn page(measured: &Measured<'_>, plan: &MeasuredPlan) -> String {
         let mark = if at == plan.file.chosen { '*' } else { ' ' };
         let name = format!("{mark}{} {}", at + 1, option.name);
         let gain = 100.0 * (option.tokens_per_s.value / equal - 1.0);
-        line(format!(
-            "{name:<36}{:>36}{:>12.0}{:>10}",
+        page.line(&format!(
+            "{:<NAME_COLUMNS$}{:>36}{:>12.0}{:>10}",
+            clipped(&name, NAME_COLUMNS),
             steps(option),
             option.tokens_per_s.value,
             format!("{gain:+.1} %")
         ));
     }
-    let why = plan.left_out.iter().map(|(_, why)| why);
-    why.for_each(|why| line(format!("left out: {why}")));
-    line(String::new());
+    for (_, why) in &plan.left_out {
+        page.sentence(0, &format!("left out: {why}"));
+    }
     let best = &plan.file.options[plan.file.chosen];
-    line(format!(
+    page.heading(&format!(
         "answer, by {}: {}",
         plan.file.objective.name(),
         best.name
     ));
-    best.jobs
-        .iter()
-        .for_each(|job| line(format!("  {}", shares(job))));
-    page
+    for job in &best.jobs {
+        page.sentence(2, &shares(job));
+    }
+    page.text()
 }
 
 /// The step of an option's only job, and its interval.

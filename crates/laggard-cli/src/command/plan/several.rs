@@ -2,18 +2,20 @@
 
 use super::asked::Setup;
 use super::page::numbers::{days, digits, percent};
-use super::words;
+use super::{files, words};
 use crate::args::PlanArgs;
+use crate::command::calibrate::{self, CalibratedOn};
 use crate::failure::{BadInput, Usage};
 use crate::page::Page;
 use crate::{input, output};
 use anyhow::Result;
 use laggard_plan::{
-    InTurn, Objective, Problem, Shared, SiteLoad, Use, Wanted, WantedJob, error_factor, in_turn,
-    loads, offers, read_jobs, serve, share,
+    InTurn, Objective, PlanFile, Problem, Served, Shared, SiteLoad, Use, Wanted, WantedJob,
+    error_factor, in_turn, loads, offers, read_jobs, serve, share,
 };
+use laggard_specs::Cluster;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Everything that is printed.
@@ -32,6 +34,10 @@ struct SharedOut {
     power: Vec<SiteLoad>,
     caveats: Vec<String>,
     programs: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    calibrated_on: Vec<CalibratedOn>,
+    /// Who serves what is asked for.
+    demand: Option<Served>,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,22 +60,15 @@ pub(super) fn run(args: &PlanArgs, setup: &Setup, path: &Path) -> Result<()> {
         let hint = "hint: give one --cluster with --jobs";
         return Err(Usage(format!("jobs that share several clusters\n{hint}")).into());
     };
-    let cluster = input::cluster(cluster, &setup.tables)?;
+    let (cluster, caveat) = Setup::together(args, &input::cluster(cluster, &setup.tables)?);
     let jobs = read_jobs(&input::text(path)?, &setup.tables)
         .map_err(|error| BadInput(format!("{}: {error}", path.display())))?;
     let objective = args.objective.objective();
-    let mut problems: Vec<Problem<'_>> = Vec::new();
-    for (_, job) in &jobs {
-        let (mut problem, _) = setup.problem(args, &cluster, job)?;
-        if let Some(first) = problems.first() {
-            problem.classes.clone_from(&first.classes);
-        } else if args.serve.serve.is_some() {
-            let service = setup.service(&args.serve, job.model)?;
-            let offers = offers(&problem, &service, &setup.tables, &setup.serving)?;
-            serve(&mut problem, &service, &offers, objective, &setup.serving)?;
-        }
-        problems.push(problem);
-    }
+    let Problems {
+        list: problems,
+        calibrated_on,
+        demand,
+    } = problems(args, setup, &cluster, &jobs)?;
     let wanted: Vec<Wanted<'_, '_>> = jobs.iter().zip(&problems).map(wanted).collect();
     let sharing = share(&wanted, objective)?;
     let classes = || {
@@ -82,8 +81,12 @@ pub(super) fn run(args: &PlanArgs, setup: &Setup, path: &Path) -> Result<()> {
         .iter()
         .zip(&sharing.jobs)
         .map(|(wanted, job)| line(wanted, job));
+    let name = cluster.name.clone().unwrap_or_else(|| cluster.id.clone());
+    let caveats = [caveats(&jobs, &problems), caveat.into_iter().collect()].concat();
+    let of_sharing = (&wanted[..], &sharing);
+    let file = PlanFile::of_sharing((&name, &problems[0]), of_sharing, objective, &caveats);
     let shared = SharedOut {
-        cluster: cluster.name.clone().unwrap_or_else(|| cluster.id.clone()),
+        cluster: name,
         objective,
         jobs: lines.collect(),
         gap: sharing.gap(),
@@ -92,11 +95,68 @@ pub(super) fn run(args: &PlanArgs, setup: &Setup, path: &Path) -> Result<()> {
         bound: sharing.bound,
         in_turn: in_turn(&wanted),
         power: loads(&problems[0]),
-        caveats: words::caveats(&problems[0]),
+        caveats,
         programs: sharing.programs,
+        calibrated_on,
+        demand,
     };
     let text = output::formatted(args.format, &shared, || page(&shared))?;
-    output::result(&text, Path::new("-"))
+    output::result(&text, Path::new("-"))?;
+    match &args.output {
+        Some(folder) => files::write(&file, args, folder),
+        None => Ok(()),
+    }
+}
+
+/// What is asked of the cluster, job by job.
+struct Problems<'s> {
+    list: Vec<Problem<'s>>,
+    calibrated_on: Vec<CalibratedOn>,
+    demand: Option<Served>,
+}
+
+fn problems<'s>(
+    args: &PlanArgs,
+    setup: &'s Setup,
+    cluster: &Cluster,
+    jobs: &[(String, WantedJob<'s>)],
+) -> Result<Problems<'s>> {
+    let mut all = Problems {
+        list: Vec::new(),
+        calibrated_on: Vec::new(),
+        demand: None,
+    };
+    for (_, job) in jobs {
+        let (mut problem, calibrated_on) = setup.problem(args, cluster, job)?;
+        if let Some(first) = all.list.first() {
+            problem.classes.clone_from(&first.classes);
+        } else {
+            all.calibrated_on = calibrated_on;
+            if args.serve.serve.is_some() {
+                let service = setup.service(&args.serve, job.model)?;
+                let offers = offers(&problem, &service, &setup.tables, &setup.serving)?;
+                let objective = args.objective.objective();
+                all.demand = serve(&mut problem, &service, &offers, objective, &setup.serving)?;
+            }
+        }
+        all.list.push(problem);
+    }
+    Ok(all)
+}
+
+/// What to keep in mind of all jobs, and of some of them.
+fn caveats(jobs: &[(String, WantedJob<'_>)], problems: &[Problem<'_>]) -> Vec<String> {
+    let of_jobs: Vec<Vec<String>> = problems.iter().map(words::caveats).collect();
+    let is_of_all = |caveat: &String| of_jobs.iter().all(|list| list.contains(caveat));
+    let mut caveats: Vec<String> = of_jobs.iter().flatten().cloned().collect();
+    caveats.retain(is_of_all);
+    let mut seen = BTreeSet::new();
+    caveats.retain(|caveat| seen.insert(caveat.clone()));
+    for ((name, _), list) in jobs.iter().zip(&of_jobs) {
+        let own = list.iter().filter(|caveat| !is_of_all(caveat));
+        caveats.extend(own.map(|caveat| format!("{name}: {caveat}")));
+    }
+    caveats
 }
 
 fn wanted<'p, 'a>(
@@ -185,7 +245,13 @@ fn page(shared: &SharedOut) -> String {
             .collect();
         page.sentence(2, &format!("{class}: {}", parts.join(", ")));
     }
+    if let Some(demand) = &shared.demand {
+        page.sentence(2, &words::served(demand));
+    }
     worth(&mut page, shared);
+    for line in calibrate::lines(&shared.calibrated_on) {
+        page.line(&line);
+    }
     page.heading("keep in mind");
     for caveat in &shared.caveats {
         page.sentence(2, caveat);

@@ -1,7 +1,8 @@
 //! Jobs and doubts of a plan, in words and as lines of JSON.
 
+use super::page::numbers::percent;
 use crate::command::usual;
-use laggard_plan::{Class, Group, JobPlan, Knob, Outcome, Parts, Problem, SiteLoad};
+use laggard_plan::{Class, Group, JobPlan, Knob, Outcome, Parts, Problem, Served, SiteLoad};
 use serde::Serialize;
 
 /// A job as it is printed.
@@ -126,6 +127,27 @@ pub(super) fn caveats(problem: &Problem<'_>) -> Vec<String> {
     list
 }
 
+/// Who serves what is asked for.
+pub(super) fn served(demand: &Served) -> String {
+    let devices = demand.devices.iter();
+    let devices: Vec<String> = devices
+        .map(|(class, count)| format!("{count} {class}"))
+        .collect();
+    let sessions = demand.sessions.map_or(String::new(), |sessions| {
+        let limit = demand.limit_multiplier;
+        format!(", {sessions:.3e} sessions, or limits x {limit:.3}")
+    });
+    format!(
+        "{} serve first: {:.3e} tokens/s at the peak of {:.3e}{sessions}; {} of it is used over a \
+         day; another choice leaves at most {} more to the rest",
+        devices.join(" + "),
+        demand.tokens_per_s,
+        demand.peak_tokens_per_s,
+        percent(demand.share_used),
+        percent(demand.gap)
+    )
+}
+
 /// Whether the power of a site binds.
 pub(super) fn load(load: &SiteLoad) -> Option<String> {
     let (limit, stated) = (load.limit_mw?, load.stated_mw?);
@@ -151,7 +173,29 @@ pub(super) fn load(load: &SiteLoad) -> Option<String> {
     Some(text)
 }
 
-/// `16 Mi` and the like.
+/// `16 Mi` tokens and the like, of few `512 Ki`.
 pub(super) fn mebi(tokens: f64) -> String {
-    format!("{:.0} Mi", tokens / f64::from(1 << 20))
+    let kibi = tokens / f64::from(1 << 10);
+    match kibi / 1024.0 {
+        mebi if mebi >= 10.0 => format!("{mebi:.0} Mi"),
+        mebi if mebi >= 1.0 => format!("{mebi:.3}").trim_end_matches(['0', '.']).to_owned() + " Mi",
+        _ if kibi >= 1.0 => format!("{kibi:.0} Ki"),
+        _ => format!("{tokens:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_tokens_are_not_none() {
+        let check = |tokens: u32, expect: &str| assert_eq!(mebi(f64::from(tokens)), expect);
+        check(512, "512");
+        check(256 << 10, "256 Ki");
+        check(1 << 20, "1 Mi");
+        check(3 << 19, "1.5 Mi");
+        check(16 << 20, "16 Mi");
+        check(10 << 20, "10 Mi");
+    }
 }

@@ -59,11 +59,21 @@ fn predict(
     let sequences = args.micro_batch.unwrap_or(workload.micro_batch_sequences);
     let text = args.layout.as_deref().unwrap_or_default();
     let layout = with_batch(Layout::parse(text)?, sequences, args.global_batch)?;
+    let batches: u64 = layout.micro_batches.iter().map(|&it| u64::from(it)).sum();
+    let most = Calibration::MOST_PASSES;
+    if batches.saturating_mul(model.layers) > most {
+        let hint = "hint: give a smaller --global-batch, or a --layout of fewer replicas";
+        let layers = model.layers;
+        return Err(Usage(format!(
+            "{batches} micro-batches through {layers} layers are more than the {most} passes of a \
+             layer that can be replayed\n{hint}"
+        ))
+        .into());
+    }
     let work = model_work(model, (sequences, length), ELEMENT_BYTES);
     let schedule = generate(&layout, &work)?;
     let step = calibration.predict(&schedule, |_| class.class.as_str(), (DRAWS, args.seed))?;
-    let batches: u32 = layout.micro_batches.iter().sum();
-    let tokens = f64::from(batches) * f64::from(sequences) * f64::from(length);
+    let tokens = batches as f64 * f64::from(sequences) * f64::from(length);
     Ok(Calibrated {
         model: model.id.clone(),
         class: class.class.clone(),

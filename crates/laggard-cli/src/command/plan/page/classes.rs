@@ -1,7 +1,7 @@
 //! What a device of each class is worth in each use, what is served, and what an owner pays.
 
 use super::numbers::{digits, percent};
-use crate::command::plan::Plan;
+use crate::command::plan::{Plan, words};
 use crate::page::Page;
 use laggard_plan::{ByClass, LetFirst, Offer};
 
@@ -71,6 +71,9 @@ fn legend(page: &mut Page, plan: &Plan) {
             offers.tokens.0,
             percent(offers.error)
         );
+        if !plan.calibrated_on.is_empty() {
+            text += ", classes being as far off their datasheets as calibrated";
+        }
     }
     page.sentence(2, &text);
 }
@@ -133,26 +136,7 @@ pub(super) fn serving(page: &mut Page, plan: &Plan) {
     let Some(demand) = &serving.demand else {
         return;
     };
-    let devices = demand.devices.iter();
-    let devices: Vec<String> = devices
-        .map(|(class, count)| format!("{count} {class}"))
-        .collect();
-    let sessions = demand.sessions.map_or(String::new(), |sessions| {
-        let limit = demand.limit_multiplier;
-        format!(", {sessions:.3e} sessions, or limits x {limit:.3}")
-    });
-    page.sentence(
-        2,
-        &format!(
-            "{} serve first: {:.3e} tokens/s at the peak of {:.3e}{sessions}; {} of it is used \
-             over a day; another choice leaves at most {} more to the rest",
-            devices.join(" + "),
-            demand.tokens_per_s,
-            demand.peak_tokens_per_s,
-            percent(demand.share_used),
-            percent(demand.gap)
-        ),
-    );
+    page.sentence(2, &words::served(demand));
 }
 
 pub(super) fn owner(page: &mut Page, plan: &Plan) {
