@@ -1,5 +1,7 @@
 //! `laggard doctor`: what this machine offers, and the line that fills each gap.
 
+mod gpus;
+
 use crate::args::DoctorArgs;
 use crate::failure::Usage;
 use crate::{exit_code, output};
@@ -40,10 +42,15 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<u8> {
     for flavor in Flavor::ALL {
         line(flavor.name(), mpi_alone(flavor)?);
     }
-    for found in probe(&Surroundings::of_process()) {
+    let surroundings = Surroundings::of_process();
+    for found in probe(&surroundings) {
         line(short_name(found.library), cuda(found.outcome));
     }
-    let gpus = "this version runs jobs on processors alone, and GPU kernels not at all";
+    for (what, found) in gpus::lines(&surroundings) {
+        line(&what, found);
+    }
+    let gpus = "this version runs jobs on processors alone; its GPU kernels, and its calls of the \
+                driver, NCCL and NVML, have been tried over stand-ins and never on a GPU";
     line("GPUs", gpus.to_owned());
     output::result(&page, Path::new("-"))?;
     Ok(exit_code::DONE)
