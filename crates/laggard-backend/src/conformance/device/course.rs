@@ -9,7 +9,8 @@ use laggard_types::DataType;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Work on three queues in turns, ordered by tokens alone: each round fills with wrong values first.
+/// Work on three queues in turns, ordered by tokens alone: each round fills with wrong values
+/// first.
 pub(super) fn order(b: &Bench<'_>) -> Result<(), Violation> {
     let queues = [b.queue()?, b.queue()?, b.queue()?];
     let len = 1 << 14;
