@@ -231,10 +231,11 @@ impl Maker<'_> {
                 break;
             }
             let counts = self.of(&self.at(set));
-            let jobs = [
-                self.search.either(&counts),
-                spans::best(&self.search.costs, &counts),
-            ];
+            let by_stages = match set.len() > MOST_ORDERED {
+                true => None,
+                false => spans::best(&self.search.costs, &counts),
+            };
+            let jobs = [self.search.either(&counts), by_stages];
             for (way, job) in ways.iter_mut().zip(jobs) {
                 let Some(job) = job.filter(|job| self.spans(job)) else {
                     continue;

@@ -13,8 +13,8 @@ pub(super) const STEPS_APART: u32 = 500;
 const PARAMETER_BYTES: f64 = 4.0;
 
 /// Adds to each pool's step its share of a meeting: an all-reduce of the parameters between ranks
-/// that hold the same ones, one of each pool, at the pace of the slowest network; between sites, the
-/// sum of each site's pools crosses links.
+/// that hold the same ones, one of each pool, at the pace of the slowest network; between sites,
+/// the sum of each site's pools crosses links.
 pub(super) fn couple(costs: &Costs<'_>, jobs: &[JobPlan], outcomes: &mut [Outcome]) {
     let group = Group::new(u32::try_from(jobs.len()).unwrap_or(u32::MAX), 1);
     let parameters = costs.problem.shape().parameters();

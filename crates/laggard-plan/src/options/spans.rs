@@ -1,7 +1,8 @@
 //! Replicas that span classes: each has some stages of every class, with as many layers as the
 //! stage is fast. The cut is exact for given numbers of stages, and so is their order where there
-//! are not too many orders to look through; else the class with the most memory comes first. Of the
-//! numbers of stages the most promising by the pace of the stages together are tried.
+//! are not too many orders to look through; else the class with the most memory comes first.
+//! Numbers of replicas, each with as many stages as the devices make, are gone through from the one
+//! that could do most if layers could be split at will, until no other can do more than the best.
 
 use laggard_schedule::Zero;
 use laggard_simulate::{Degrees, Job, StepTime, predict};
@@ -19,8 +20,6 @@ use crate::stages::{Chain, Cut, Stage, cut_chain, order_stages};
 const MOST_STAGES: u64 = 24;
 /// Largest micro-batch that is tried, in sequences.
 const MOST_SEQUENCES: u32 = 4;
-/// Ways to divide the devices that are cut exactly.
-const TRIED: usize = 6;
 /// Most pairs of layers times ways to have used some stages of each class that all orders are
 /// looked through for.
 const MOST_ORDERS: usize = 1_000_000;
@@ -33,6 +32,7 @@ pub struct MixedPipeline {
 }
 
 /// How long a class takes for parts of the model, seconds of a micro-batch.
+#[derive(Clone, Copy, Default)]
 struct Pace {
     layer: f64,
     /// Output head, embedding and what the host adds.
@@ -45,9 +45,11 @@ struct Pace {
 pub(super) fn best(costs: &Costs<'_>, counts: &[u64]) -> Option<JobPlan> {
     let mut ways = ways(costs, counts);
     ways.sort_by(|a, b| b.0.total_cmp(&a.0));
-    ways.truncate(TRIED);
     let mut found: Option<(f64, JobPlan)> = None;
-    for (_, degrees, stages) in ways {
+    for (most, degrees, stages) in ways {
+        if found.as_ref().is_some_and(|(rate, _)| most <= *rate) {
+            break;
+        }
         for recompute in [Recompute::None, Recompute::Layers] {
             let degrees = Degrees {
                 recompute,
@@ -65,7 +67,7 @@ pub(super) fn best(costs: &Costs<'_>, counts: &[u64]) -> Option<JobPlan> {
     found.map(|(_, job)| job)
 }
 
-/// Ways to divide the devices, each with the pace that its stages would have at best.
+/// Ways to divide the devices, each with the tokens per second that none of its cuts can pass.
 fn ways(costs: &Costs<'_>, counts: &[u64]) -> Vec<(f64, Degrees, Vec<usize>)> {
     let problem = costs.problem;
     let model = problem.training.model;
@@ -80,8 +82,9 @@ fn ways(costs: &Costs<'_>, counts: &[u64]) -> Vec<(f64, Degrees, Vec<usize>)> {
         }
         for micro_batch in powers(MOST_SEQUENCES) {
             let plain = degrees((tensor, micro_batch, 1), (1, 1));
-            let layer = |class: usize| pace(costs, &plain, class).layer;
-            let layers: Vec<f64> = (0..counts.len()).map(layer).collect();
+            let there = |at: usize| counts[at] > 0;
+            let paces = paces(costs, &plain, there).into_iter();
+            let layers: Vec<f64> = paces.map(|pace| pace.layer).collect();
             for &data in replicas.iter().filter(|&&data| data > 0) {
                 ways.extend(way(costs, counts, (tensor, micro_batch, data), &layers));
             }
@@ -112,14 +115,24 @@ fn way(
     if micro_batches == 0 {
         return None;
     }
-    let speeds = stages.iter().zip(layers);
-    let speed: f64 = speeds.map(|(&stages, layer)| stages as f64 / layer).sum();
-    let filled = f64::from(micro_batches) / (micro_batches as usize + pipeline - 1) as f64;
+    // No stage is done sooner than the average of all, and no layer sooner than on the fastest.
+    let there = || stages.iter().zip(layers).filter(|(count, _)| **count > 0);
+    let speed: f64 = there().map(|(&count, layer)| count as f64 / layer).sum();
+    let fastest = there()
+        .map(|(_, layer)| *layer)
+        .fold(f64::INFINITY, f64::min);
+    let later = f64::from(micro_batches - 1);
+    let seconds = problem.training.model.layers as f64 * (later / speed + fastest);
+    let ranks = u64::from(tensor) * u64::from(data);
+    let devices: Vec<u64> = stages.iter().map(|&count| ranks * count as u64).collect();
+    let tokens = sequences * f64::from(micro_batches) * f64::from(problem.training.sequence_length);
+    // A hair more, since sums are rounded.
+    let most = tokens / seconds * costs.useful(&devices)? * (1.0 + 1e-9);
     let degrees = degrees(
         (tensor, micro_batch, data),
         (pipeline as u32, micro_batches),
     );
-    Some((sequences * speed * filled, degrees, stages))
+    Some((most, degrees, stages))
 }
 
 fn degrees(
@@ -141,6 +154,15 @@ fn degrees(
         recompute: Recompute::None,
         recompute_layers: None,
     }
+}
+
+/// Those of each class that takes part; nobody asks for the others.
+fn paces(costs: &Costs<'_>, degrees: &Degrees, takes_part: impl Fn(usize) -> bool) -> Vec<Pace> {
+    let of = |class: usize| match takes_part(class) {
+        true => pace(costs, degrees, class),
+        false => Pace::default(),
+    };
+    (0..costs.machines.len()).map(of).collect()
 }
 
 /// From steps of one and of two layers in a single stage.
@@ -187,11 +209,8 @@ fn cuts(
     let useful = costs.useful(&devices).unwrap_or(0.0);
     let longest = tokens * useful / best * (1.0 + 1e-9);
     let below = longest / (1.0 + around.jitter) - around.gradients - around.rest;
-
     let layers = problem.training.model.layers as usize;
-    let paces: Vec<Pace> = (0..counts.len())
-        .map(|class| pace(costs, degrees, class))
-        .collect();
+    let paces = paces(costs, degrees, |class| counts[class] > 0);
     let transfer = transfer(costs, degrees, counts);
     let need = needs(
         problem.training.model,
@@ -242,7 +261,9 @@ fn ordered(costs: &Costs<'_>, chain: &Chain<'_>, counts: &[usize]) -> Vec<Cut> {
     let states: usize = counts.iter().map(|count| count + 1).product();
     let all_orders = states.saturating_mul(chain.layers * chain.layers) <= MOST_ORDERS;
     if sites.len() < 2 && all_orders {
-        return order_stages(chain, counts).into_iter().collect();
+        return in_any_order(chain, &there().collect::<Vec<_>>(), counts)
+            .into_iter()
+            .collect();
     }
     let memory = |class: usize| classes[class].of.machine.memory_bytes;
     let cut = |order: Vec<usize>| {
@@ -261,6 +282,24 @@ fn ordered(costs: &Costs<'_>, chain: &Chain<'_>, counts: &[usize]) -> Vec<Cut> {
         _ => across::orders(costs.problem, &sites),
     };
     orders.into_iter().filter_map(cut).collect()
+}
+
+/// The best cut in the best order, by the classes that take part alone.
+fn in_any_order(chain: &Chain<'_>, there: &[usize], counts: &[usize]) -> Option<Cut> {
+    let of = |stage: Stage| Stage {
+        class: there[stage.class],
+        ..stage
+    };
+    let counts: Vec<usize> = there.iter().map(|&class| counts[class]).collect();
+    let few = Chain {
+        seconds: &|stage, range| (chain.seconds)(of(stage), range),
+        after: &|stage, range| (chain.after)(of(stage), range),
+        fits: &|stage, range| (chain.fits)(of(stage), range),
+        ..*chain
+    };
+    let mut cut = order_stages(&few, &counts).ok()?;
+    cut.stages.iter_mut().for_each(|it| it.0 = there[it.0]);
+    Some(cut)
 }
 
 /// Memory of each stage with each number of layers, bytes; infinite where it cannot be.
@@ -336,9 +375,7 @@ pub(super) fn outcome(costs: &Costs<'_>, degrees: &Degrees, span: &MixedPipeline
         jitter,
     } = Around::of(costs, degrees, &counts);
     let transfer = transfer(costs, degrees, &counts);
-    let paces: Vec<Pace> = (0..classes)
-        .map(|class| pace(costs, degrees, class))
-        .collect();
+    let paces = paces(costs, degrees, |class| counts[class] > 0);
     let last = span.stages.len() - 1;
     let times: Vec<f64> = span
         .stages
@@ -386,3 +423,6 @@ pub(super) fn outcome(costs: &Costs<'_>, degrees: &Degrees, span: &MixedPipeline
         goodput: None,
     }
 }
+
+#[cfg(test)]
+mod tests;
