@@ -1,6 +1,6 @@
-//! What ranks of a group tell each other to act together, and what all conclude from it: whether they
-//! are about to make the same call, and who is in which part of a split. Knows nothing of how it
-//! travels.
+//! What ranks of a group tell each other to act together, and what all conclude from it: whether
+//! they are about to make the same call, and who is in which part of a split. Knows nothing of how
+//! it travels.
 
 use crate::Call;
 use laggard_types::Rank;

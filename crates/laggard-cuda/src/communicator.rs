@@ -1,10 +1,10 @@
-//! The seam `Communicator` over NCCL: collectives and messages on the streams of a rank's GPU. Knows
-//! nothing of MPI: ranks find each other over the control plane.
+//! The seam `Communicator` over NCCL: collectives and messages on the streams of a rank's GPU.
+//! Knows nothing of MPI: ranks find each other over the control plane.
 //!
 //! What NCCL lacks is made of what it has (`nccl/lower.rs`); what goes wrong is noticed by a thread
-//! of its own (`communicator/watch.rs`), which ends calls whose time has run out and names the ranks
-//! that are missing. Checked by the conformance suite over a stand-in for NCCL and the driver; never
-//! run on a GPU yet.
+//! of its own (`communicator/watch.rs`), which ends calls whose time has run out and names the
+//! ranks that are missing. Checked by the conformance suite over a stand-in for NCCL and the
+//! driver; never run on a GPU yet.
 
 mod card;
 mod group;
@@ -72,9 +72,9 @@ impl NcclCommunicator {
         self.collectives.estimate(call)
     }
 
-    /// Registers a buffer with the communicator of collectives, so that NCCL may do without copies of
-    /// what is in it; `None` where NCCL is too old (before 2.19). Collective by NCCL's rules: every
-    /// rank registers its buffer of a call.
+    /// Registers a buffer with the communicator of collectives, so that NCCL may do without copies
+    /// of what is in it; `None` where NCCL is too old (before 2.19). Collective by NCCL's rules:
+    /// every rank registers its buffer of a call.
     ///
     /// # Errors
     /// [`CudaError::World`] for memory of another device, [`CudaError::Call`] if NCCL refuses.

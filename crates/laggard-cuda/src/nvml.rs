@@ -1,7 +1,7 @@
 //! NVML, the driver's management library, loaded while the program runs: what state a GPU is in.
 //! Reads and never sets anything, and uses no profiling counters, so that DCGM can run beside it.
-//! What cannot be read is [`NotVisible`] and never taken for good. Checked over a stand-in for NVML;
-//! never run on a GPU yet.
+//! What cannot be read is [`NotVisible`] and never taken for good. Checked over a stand-in for
+//! NVML; never run on a GPU yet.
 #![expect(unsafe_code, reason = "calls NVML's C functions")]
 
 mod events;

@@ -1,6 +1,6 @@
-//! How processes find each other that nothing but a launcher's variables connects, as torchrun's do:
-//! all call rank 0, which tells everybody where the others listen. What comes of it is a messenger,
-//! over which the control plane is then joined like over any other.
+//! How processes find each other that nothing but a launcher's variables connects, as torchrun's
+//! do: all call rank 0, which tells everybody where the others listen. What comes of it is a
+//! messenger, over which the control plane is then joined like over any other.
 
 use super::card::{Card, listen};
 use super::greeting::{Calling, Key, Reception, read_by, write_by};

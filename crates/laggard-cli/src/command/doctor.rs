@@ -49,8 +49,8 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<u8> {
     for (what, found) in gpus::lines(&surroundings) {
         line(&what, found);
     }
-    let gpus = "this version runs jobs on processors alone; its GPU kernels, and its calls of the \
-                driver, NCCL and NVML, have been tried over stand-ins and never on a GPU";
+    let gpus = "what runs on them (kernels, streams, NCCL, NVML) has been tried over stand-ins, \
+                and never on a GPU yet";
     line("GPUs", gpus.to_owned());
     output::result(&page, Path::new("-"))?;
     Ok(exit_code::DONE)

@@ -1,5 +1,5 @@
-//! A group of ranks as one of them sees it: its name in roll calls, and how its failures spread. One
-//! rank at one call is a [`Visit`].
+//! A group of ranks as one of them sees it: its name in roll calls, and how its failures spread.
+//! One rank at one call is a [`Visit`].
 
 use super::line::Line;
 use super::mail::{Mail, Talk};

@@ -4,8 +4,8 @@
 //!
 //! A call that can be made at once goes onto its queue's own stream. Any other (its communicator is
 //! yet to be made, ranks compare their calls first, or a rank sends to itself) is made by the
-//! lane's thread on the lane's stream, while the queue's stream waits for a number in memory. Streams
-//! that share a hardware queue wait for each other: a device with more streams than
+//! lane's thread on the lane's stream, while the queue's stream waits for a number in memory.
+//! Streams that share a hardware queue wait for each other: a device with more streams than
 //! `CUDA_DEVICE_MAX_CONNECTIONS` (8 by default, CUDA C++ programming guide) may need more of these.
 
 mod work;

@@ -1,6 +1,6 @@
-//! Messages between ranks beside NCCL, over the control plane: ids of communicators, what ranks wish
-//! of a split, and what their calls are. Any number of threads may wait at the same time, each for
-//! its own topic.
+//! Messages between ranks beside NCCL, over the control plane: ids of communicators, what ranks
+//! wish of a split, and what their calls are. Any number of threads may wait at the same time, each
+//! for its own topic.
 
 use laggard_backend::control::{ControlPlane, Envelope};
 use laggard_backend::{Abortable, BackendError, Messenger};

@@ -1,6 +1,6 @@
-//! The thread that looks after all communicators of a rank: tells the roll call how far streams have
-//! come, asks NCCL for errors that happened by themselves, ends calls whose time has run out, and
-//! ends everything after an abort. Looks at numbers in memory, and asks the driver nothing.
+//! The thread that looks after all communicators of a rank: tells the roll call how far streams
+//! have come, asks NCCL for errors that happened by themselves, ends calls whose time has run out,
+//! and ends everything after an abort. Looks at numbers in memory, and asks the driver nothing.
 
 use super::lane::{Lane, Route};
 use crate::CudaError;

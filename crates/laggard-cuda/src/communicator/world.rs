@@ -80,8 +80,8 @@ impl Office {
 }
 
 impl NcclWorld {
-    /// Connects the ranks of a messenger, each with its GPU. Collective. `host` is this rank's host,
-    /// by the same name on all of its ranks. What fails on one rank alone aborts the world.
+    /// Connects the ranks of a messenger, each with its GPU. Collective. `host` is this rank's
+    /// host, by the same name on all of its ranks. What fails on one rank alone aborts the world.
     ///
     /// # Errors
     /// [`CudaError::NcclVersions`] and [`CudaError::SharedGpu`] on all ranks alike;

@@ -1,5 +1,5 @@
-//! Reads one GPU's facts and state, each value by a call of its own, so that one that cannot be read
-//! hides no other.
+//! Reads one GPU's facts and state, each value by a call of its own, so that one that cannot be
+//! read hides no other.
 
 use super::reading::{
     ClockReason, GpuFacts, GpuProcess, GpuReading, NotVisible, NvLink, PcieLink, RemappedRows,

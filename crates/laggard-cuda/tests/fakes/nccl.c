@@ -1,6 +1,6 @@
 /* A stand-in for libnccl.so.2: NCCL's semantics between the threads of one process, on memory that
- * the host can address. What a call does is done by host functions on the streams of the driver that
- * the process has loaded, itself a stand-in. As with NCCL,
+ * the host can address. What a call does is done by host functions on the streams of the driver
+ * that the process has loaded, itself a stand-in. As with NCCL,
  *  - communicators never block: making one, and the first calls, are in progress for a while;
  *  - calls of one communicator are done in the order in which they were made, also across streams;
  *  - ranks that disagree about a call, or never come, hang until they are aborted.

@@ -1,6 +1,7 @@
 /* A stand-in for libnvidia-ml.so.1: two GPUs. The first shows everything, is power-capped and has
  * just reported an Xid; the second shows little: some it does not have, some takes privileges, some
- * fails. Built with LOST, the second does not answer any more; with OLD, functions have old names. */
+ * fails. Built with LOST, the second does not answer any more; with OLD, functions have old
+ * names. */
 #include <stdio.h>
 #include <string.h>
 

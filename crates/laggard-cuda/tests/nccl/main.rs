@@ -1,6 +1,6 @@
 //! The conformance suite over NCCL's communicator and the CUDA device, with stand-ins for NCCL and
-//! for the driver: ranks are threads of a process, GPUs and their streams threads too. Says that the
-//! calls are made as they are meant; nothing of what a real NCCL or GPU makes of them.
+//! for the driver: ranks are threads of a process, GPUs and their streams threads too. Says that
+//! the calls are made as they are meant; nothing of what a real NCCL or GPU makes of them.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,5 @@
-//! What NCCL's backend has beside the suite: versions, shared GPUs, and failures of NCCL's own kind.
+//! What NCCL's backend has beside the suite: versions, shared GPUs, and failures of NCCL's own
+//! kind.
 
 use crate::fakes;
 use crate::ranks::{Candidate, LONG, Ranks};
