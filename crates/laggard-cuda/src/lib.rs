@@ -19,7 +19,6 @@ mod identity;
 mod infiniband;
 mod launch;
 mod library;
-mod local_ranks;
 mod module;
 mod nccl;
 mod nvml;
@@ -45,7 +44,6 @@ pub use gpu::Gpu;
 pub use identity::{ComputeMode, CudaIdentity};
 pub use infiniband::{InfinibandPort, Sysfs};
 pub use launch::{Argument, KernelLaunch, Launcher};
-pub use local_ranks::{LocalOptions, LocalRanks};
 pub use module::{ElementType, HEADERS, HalfType, Module, SourceFile};
 pub use nccl::{Nccl, NcclVersion};
 pub use nvml::{

@@ -13,12 +13,14 @@ mod child;
     reason = "shared with tests that use more of it"
 )]
 mod fakes;
+mod local;
 
-use laggard_cuda::{CudaOptions, LocalOptions, LocalRanks, Nccl, NcclOptions, PeakOptions};
+use laggard_cuda::{CudaOptions, Nccl, NcclOptions, PeakOptions};
 use laggard_measure::{Hooks, Settings, Summary, run_on};
 use laggard_record::{ClosingStatus, Communication, Record};
 use laggard_specs::{Model, Tables};
 use laggard_types::DataType;
+use local::{LocalOptions, LocalRanks};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -66,13 +68,12 @@ fn options() -> LocalOptions {
             timeout: LONG,
             ..NcclOptions::default()
         },
-        peak: Some(PeakOptions {
+        peak: PeakOptions {
             edge: 16,
             products: 2,
             timeout: LONG,
-        }),
+        },
         surroundings: fakes::surroundings(false),
-        cache: None,
     }
 }
 

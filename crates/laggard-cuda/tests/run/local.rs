@@ -1,34 +1,30 @@
-//! Ranks that are threads of one process, each with a GPU of its own and NCCL between them: a run
-//! without a launcher. Checked over stand-ins for the driver and NCCL; never run on GPUs yet.
+//! Ranks that are threads of one process, each with a GPU of its own and NCCL between them.
 
-use crate::{
-    CubinCache, CudaDevice, CudaError, CudaOptions, Nccl, NcclOptions, NcclWorld, PeakOptions,
-    Surround, Surroundings,
-};
 use laggard_backend::control::{ControlOptions, ControlPlane};
 use laggard_backend::threads::{ThreadOptions, worlds};
 use laggard_backend::{Abort, BackendError, Messenger, World};
+use laggard_cuda::{
+    CudaDevice, CudaError, CudaOptions, Nccl, NcclOptions, NcclWorld, PeakOptions, Surround,
+    Surroundings,
+};
 use laggard_types::Rank;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How such ranks are set up.
-#[derive(Clone)]
-pub struct LocalOptions {
+pub(crate) struct LocalOptions {
     /// How each device is set up; rank `i` has the GPU of number `ordinal + i`.
-    pub device: CudaOptions,
+    pub(crate) device: CudaOptions,
     /// How collectives behave.
-    pub nccl: NcclOptions,
-    /// How each device's arithmetic peak is measured; not at all if absent.
-    pub peak: Option<PeakOptions>,
+    pub(crate) nccl: NcclOptions,
+    /// How each device's arithmetic peak is measured.
+    pub(crate) peak: PeakOptions,
     /// Where CUDA's libraries are.
-    pub surroundings: Surroundings,
-    /// Where compiled kernels are kept.
-    pub cache: Option<CubinCache>,
+    pub(crate) surroundings: Surroundings,
 }
 
 /// The ranks of this process.
-pub struct LocalRanks {
+pub(crate) struct LocalRanks {
     worlds: Vec<World>,
     controls: Vec<Arc<ControlPlane>>,
 }
@@ -39,7 +35,11 @@ impl LocalRanks {
     /// # Errors
     /// What the first rank fails with: [`CudaError::World`] with a hint if there is no such GPU,
     /// and as [`NcclWorld::join`].
-    pub fn join(ranks: u32, nccl: &Arc<Nccl>, options: &LocalOptions) -> Result<Self, CudaError> {
+    pub(crate) fn join(
+        ranks: u32,
+        nccl: &Arc<Nccl>,
+        options: &LocalOptions,
+    ) -> Result<Self, CudaError> {
         let messengers = worlds(ranks, &ThreadOptions::default())?;
         let messengers = messengers.into_iter().map(|world| world.messenger);
         let joined: Vec<Result<_, CudaError>> = std::thread::scope(|scope| {
@@ -64,7 +64,7 @@ impl LocalRanks {
     }
 
     /// What the ranks see, in order; once.
-    pub fn take_worlds(&mut self) -> Vec<World> {
+    pub(crate) fn take_worlds(&mut self) -> Vec<World> {
         std::mem::take(&mut self.worlds)
     }
 
@@ -72,7 +72,7 @@ impl LocalRanks {
     ///
     /// # Errors
     /// [`BackendError::Aborted`] if the ranks were aborted.
-    pub fn leave(self, limit: Duration) -> Result<(), BackendError> {
+    pub(crate) fn leave(self, limit: Duration) -> Result<(), BackendError> {
         drop(self.worlds);
         std::thread::scope(|scope| {
             let leave = |control: Arc<ControlPlane>| scope.spawn(move || control.leave(limit));
@@ -104,13 +104,10 @@ fn join_one(
         ordinal: options.device.ordinal + rank as usize,
         ..options.device.clone()
     };
-    let cache = options.cache.clone();
-    let device = CudaDevice::in_world(device, &options.surroundings, cache, &abort);
+    let device = CudaDevice::in_world(device, &options.surroundings, None, &abort);
     let device = Arc::new(device.map_err(|error| told(error.into()))?);
-    if let Some(peak) = &options.peak {
-        let measured = device.measure_peak(peak);
-        measured.map_err(|error| told(error.into()))?;
-    }
+    let measured = device.measure_peak(&options.peak);
+    measured.map_err(|error| told(error.into()))?;
     let surround = Surround {
         messenger,
         control: Arc::clone(&control),
