@@ -259,4 +259,9 @@ fn a_layout_is_predicted_by_runs_of_others() {
         2,
         &["no run of the calibration", "hint"],
     );
+    refused(
+        &[&known[..], &["--layout", "dp1048576"]].concat(),
+        2,
+        &["that can be replayed", "--global-batch"],
+    );
 }
