@@ -58,10 +58,6 @@ DEVICE void group_sync(u32 name, u32 threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }
 
-DEVICE void prefetch_map(const TensorMap* map) {
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 // Begins to copy the box of a matrix at `column`, `row` to shared memory; its bytes count for
 // `barrier`. What is outside of the matrix becomes zero.
 DEVICE void copy_box(void* to, const TensorMap* map, Barrier* barrier, u32 column, u32 row) {

@@ -286,7 +286,7 @@ fn random_halves(
     stream: &Arc<CudaStream>,
 ) -> Result<CudaSlice<u8>, CudaError> {
     let mut state = seed;
-    let pattern: Vec<u8> = (0..PATTERN_ELEMENTS)
+    let pattern: Vec<u8> = (0..PATTERN_ELEMENTS.min(bytes.div_ceil(2)))
         .flat_map(|_| {
             let number = (next_random(&mut state) >> 40) as f32 / (1u32 << 23) as f32 - 1.0;
             match operands {
@@ -304,7 +304,7 @@ fn random_bytes(
     stream: &Arc<CudaStream>,
 ) -> Result<CudaSlice<u8>, CudaError> {
     let mut state = seed;
-    let pattern: Vec<u8> = (0..PATTERN_ELEMENTS / 4)
+    let pattern: Vec<u8> = (0..(PATTERN_ELEMENTS / 4).min(bytes.div_ceil(8)))
         .flat_map(|_| next_random(&mut state).to_le_bytes())
         .collect();
     filled(bytes, &pattern, stream)
@@ -323,12 +323,14 @@ fn filled(
 ) -> Result<CudaSlice<u8>, CudaError> {
     let memory = stream.alloc_zeros::<u8>(bytes.max(1));
     let mut memory = memory.map_err(failed("allocating operands"))?;
-    for begin in (0..bytes).step_by(pattern.len()) {
+    for begin in (0..bytes).step_by(pattern.len().max(1)) {
         let len = pattern.len().min(bytes - begin);
         let mut part = memory.slice_mut(begin..begin + len);
         let copied = stream.memcpy_htod(&pattern[..len], &mut part);
         copied.map_err(failed("copying operands"))?;
     }
+    // What is copied from is gone when this returns.
+    stream.synchronize().map_err(failed("copying operands"))?;
     Ok(memory)
 }
 

@@ -125,7 +125,6 @@ void for_box(const TensorMap& map, u32 begin, u32 column, u32 row, Inside inside
     }
 }
 
-DEVICE void prefetch_map(const TensorMap* map) { REQUIRE(is_aligned(map, 128)); }
 DEVICE void copy_box(void* to, const TensorMap* map, Barrier* barrier, u32 column, u32 row) {
     REQUIRE(is_aligned(map, 128) && state_of(barrier).publisher == kPublished);
     const u32 begin = shared_address(to);

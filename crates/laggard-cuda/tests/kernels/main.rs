@@ -153,8 +153,8 @@ fn every_kernel_fits_every_generation() {
 /// What a product's kernel must be made of: the tensor cores' instruction, and how often it stands
 /// there, the loop over slices being the only one of it.
 fn tensor_instruction(module: Module, architecture: Architecture) -> (&'static str, usize) {
-    // A warp's 64 x 64 x 32 in steps of 16 x 8 x 16, or of 16 x 8 x 8; of 8-bit operands, 64 x 64 x 64
-    // in steps of 16 x 8 x 32.
+    // A warp's 64 x 64 x 32 in steps of 16 x 8 x 16, or of 16 x 8 x 8; of 8-bit operands,
+    // 64 x 64 x 64 in steps of 16 x 8 x 32.
     match (architecture, module) {
         (Architecture::Sm75, _) => ("HMMA.1688.F32", 128),
         (_, Module::GemmFp8) => ("QMMA.16832.F32.E4M3.E4M3", 64),
