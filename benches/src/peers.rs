@@ -10,6 +10,7 @@ pub mod links;
 pub mod mixed;
 pub mod problems;
 pub mod profiles;
+pub mod published;
 pub mod sailor;
 
 /// The rows of a table, split at commas: without comments and the line of names.

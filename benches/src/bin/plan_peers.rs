@@ -3,7 +3,8 @@
 //!
 //! `cargo run --release -p laggard-benches --bin plan_peers -- search [RUNS]` plans each cluster of
 //! [`laggard_benches::peers::problems`] and judges the plan by Sailor's simulator; `-- mixed` and
-//! `-- amp` predict measured steps on mixed GPUs. The first two read Sailor's profiles under
+//! `-- amp` predict measured steps on mixed GPUs; `-- published` lists every published row of mixed
+//! training with what can be said of it. The first two read Sailor's profiles under
 //! `LAGGARD_TRACES`. The goals: a step no longer than the best peer's for every cluster, 96 devices
 //! of three classes and 4,096 of two in 50 ms each; 8 % mean error on Sailor's mixed steps with a
 //! bias below 5 %; 25 % on AMP's with the pick within 5 % of the best.
@@ -18,7 +19,9 @@ use laggard_benches::peers::errors::{Errors, pick};
 use laggard_benches::peers::mixed::{Lab, measured};
 use laggard_benches::peers::problems::PROBLEMS;
 use laggard_benches::peers::profiles::directory;
+use laggard_benches::peers::published::{Said, belongs, said};
 use laggard_plan::{PipelineCosts, fastest_pipeline};
+use laggard_specs::{published_training, rows};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use std::time::Instant;
@@ -32,7 +35,8 @@ fn main() -> Result<()> {
         }
         Some("mixed") => mixed(),
         Some("amp") => amp(),
-        _ => bail!("usage: plan_peers search [RUNS] | mixed | amp"),
+        Some("published") => published(),
+        _ => bail!("usage: plan_peers search [RUNS] | mixed | amp | published"),
     }
 }
 
@@ -154,5 +158,33 @@ fn amp() -> Result<()> {
         of(|it| it.0),
         of(|it| it.1)
     );
+    Ok(())
+}
+
+fn published() -> Result<()> {
+    println!("row,source,what,published,unit,laggard_slow_network,laggard_fast_network,remark");
+    for row in rows(published_training())?
+        .iter()
+        .filter(|row| belongs(row))
+    {
+        let source = row.source_url.as_deref().unwrap_or_default();
+        let what = match &row.stage_layout {
+            Some(layout) => format!("{} on {layout}", row.model),
+            None => row.metric.clone().unwrap_or_else(|| row.model.clone()),
+        };
+        let start = format!("{},\"{source}\",\"{what}\"", row.row_id);
+        match said(row)? {
+            Said::Between {
+                published,
+                predicted: [slow, fast],
+            } => println!("{start},{published},% MFU,{slow:.2},{fast:.2},"),
+            Said::Nothing(why) => {
+                let step = row.step_time_s.map(|seconds| (seconds, "s"));
+                let other = row.value.zip(row.unit.as_deref());
+                let (value, unit) = step.or(other).unwrap_or_default();
+                println!("{start},{value},{unit},,,{why}");
+            }
+        }
+    }
     Ok(())
 }

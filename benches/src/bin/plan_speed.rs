@@ -13,9 +13,10 @@
 
 use anyhow::{Context, Result, bail};
 use laggard_plan::money::Prices;
+use laggard_plan::serving::{Requests, ServingConstants};
 use laggard_plan::{
-    Demand, Known, Objective, Problem, Space, Terms, Training, fastest_layouts, flips, options,
-    rank,
+    Alike, Demand, Known, Objective, Problem, Reserve, Service, Space, Terms, Training,
+    fastest_layouts, flips, offers, options, rank, serve,
 };
 use laggard_simulate::{
     Constants, FabricOptions, Framework, Frameworks, Machine, Precision, Surroundings,
@@ -26,7 +27,13 @@ use nix::sys::resource::{UsageWho, getrusage};
 use std::time::Instant;
 
 /// What is measured.
-const MEASUREMENTS: [&str; 3] = ["layouts", "site-dense", "site-experts"];
+const MEASUREMENTS: [&str; 5] = [
+    "layouts",
+    "site-dense",
+    "site-experts",
+    "sites-64",
+    "pools-1000",
+];
 /// Searches of one measurement, so that it takes about a second.
 const SEARCHES: u32 = 200;
 /// Accelerators and hosts of the five classes.
@@ -37,6 +44,10 @@ const CLASSES: [(&str, u64, u64); 5] = [
     ("b200-sxm", 20_000, 8),
     ("gb200", 20_000, 4),
 ];
+
+/// Sites and pools of the large clusters.
+const SITES: usize = 64;
+const POOLS: usize = 1000;
 
 fn main() -> Result<()> {
     let argument = std::env::args().nth(1);
@@ -50,7 +61,7 @@ fn main() -> Result<()> {
         Some(text) => text.parse().context("RUNS is not a number")?,
         None => 7,
     };
-    println!("measurement,run,seconds,judged,predicted,judged_per_second,peak_rss_mib");
+    println!("measurement,run,seconds,judged,predicted,judged_per_second,peak_rss_mib,cpu_seconds");
     for name in MEASUREMENTS {
         for run in 0..runs {
             let output = std::process::Command::new(std::env::current_exe()?)
@@ -71,16 +82,21 @@ fn measure(name: &str) -> Result<()> {
     let constants = Constants::builtin()?;
     let frameworks = Frameworks::builtin()?;
     let framework = frameworks.named("megatron-lm").context("no framework")?;
+    let known = (&tables, &constants, framework);
     let (seconds, judged, predicted) = match name {
         "layouts" => layouts(&tables, &constants, framework)?,
-        "site-dense" => site("llama3-405b", &tables, &constants, framework)?,
-        "site-experts" => site("grok-1", &tables, &constants, framework)?,
+        "site-dense" => site("llama3-405b", &cluster(), known)?,
+        "site-experts" => site("grok-1", &cluster(), known)?,
+        "sites-64" => site("llama3-405b", &sites(), known)?,
+        "pools-1000" => site("llama3-405b", &pools(), known)?,
         _ => bail!("no measurement is called {name}"),
     };
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     let peak_mib = usage.max_rss() as f64 / 1024.0;
     let rate = judged as f64 / seconds;
-    println!("{seconds:.4},{judged},{predicted},{rate:.0},{peak_mib:.0}");
+    let time = usage.user_time();
+    let cpu_seconds = time.tv_sec() as f64 + time.tv_usec() as f64 * 1e-6;
+    println!("{seconds:.4},{judged},{predicted},{rate:.0},{peak_mib:.0},{cpu_seconds:.3}");
     Ok(())
 }
 
@@ -116,16 +132,18 @@ fn layouts(
 
 fn site(
     model: &str,
-    tables: &Tables,
-    constants: &Constants,
-    framework: &Framework,
+    text: &str,
+    (tables, constants, framework): (&Tables, &Constants, &Framework),
 ) -> Result<(f64, u64, u64)> {
     let known = Known {
         tables,
         prices: &Prices::builtin()?,
         constants,
     };
-    let cluster = Cluster::from_toml_str(&cluster(), tables)?;
+    let start = Instant::now();
+    let cluster = Cluster::from_toml_str(text, tables)?;
+    let many = cluster.pools.len() > CLASSES.len();
+    let cluster = Alike::of(&cluster, &|_| false).together(&cluster);
     let training = Training {
         model: tables.model(model)?,
         tokens: 1e13,
@@ -135,8 +153,17 @@ fn site(
         software: framework.software,
         around: Surroundings::new(Seconds(30.0), Seconds(600.0))?,
     };
-    let start = Instant::now();
-    let problem = Problem::new(&cluster, training, &Terms::default(), &known)?;
+    let kept = cluster.pools.iter().filter(|_| many);
+    let terms = Terms {
+        reserve: kept
+            .map(|pool| (pool.id.clone(), Reserve::Share(0.05)))
+            .collect(),
+        ..Terms::default()
+    };
+    let mut problem = Problem::new(&cluster, training, &terms, &known)?;
+    if many {
+        serve_some(&mut problem, tables)?;
+    }
     let found = options(&problem)?;
     let ranking = rank(&found.list, Objective::Tokens)?;
     flips(&problem, &found.list, Objective::Tokens)?;
@@ -147,17 +174,97 @@ fn site(
     Ok((seconds, found.evaluated + found.too_large, found.evaluated))
 }
 
+/// Lets devices serve a million tokens a second of a smaller model.
+fn serve_some(problem: &mut Problem<'_>, tables: &Tables) -> Result<()> {
+    let service = Service {
+        model: tables.model("llama3-70b")?,
+        requests: Requests {
+            input_tokens: 1024.0,
+            output_tokens: 1024.0,
+            most_seconds_per_token: Some(0.05),
+            most_seconds_to_first_token: None,
+        },
+        peak_factor: 2.0,
+        tokens_per_s: Some(1e6),
+        sessions: None,
+        session_tokens_per_s: None,
+        dollars_per_million_tokens: Some(1.0),
+    };
+    let constants = ServingConstants::builtin()?;
+    let offers = offers(problem, &service, tables, &constants)?;
+    serve(problem, &service, &offers, Objective::Tokens, &constants)?;
+    Ok(())
+}
+
+/// 64 sites with three classes each, in a ring of links.
+fn sites() -> String {
+    let mut text = "id = \"sites\"\n".to_owned();
+    for site in 0..SITES {
+        text += &format!(
+            "[[site]]\nid = \"s{site}\"\npower_limit_watts = {:e}\n\
+             power_usage_effectiveness = 1.2\n",
+            1.0e6 + 1e4 * site as f64
+        );
+        for class in 0..3 {
+            let (accelerator, _, host) = CLASSES[(3 * site + 2 * class + site / 5) % CLASSES.len()];
+            let hosts = 64 + (37 * site + 101 * class) % 200;
+            text += &pool(
+                (
+                    &format!("s{site}c{class}"),
+                    &format!("s{site}"),
+                    accelerator,
+                ),
+                (hosts as u64 * host, host),
+                "",
+            );
+        }
+        text += &format!(
+            "[[link]]\nfrom = \"s{site}\"\nto = \"s{}\"\nbandwidth_bytes_per_s = {:e}\n\
+             latency_s = 0.01\n",
+            (site + 1) % SITES,
+            1e10 * (1 + site % 7) as f64
+        );
+    }
+    text
+}
+
+/// A site of 1,000 pools of five accelerators, whose networks and power differ.
+fn pools() -> String {
+    let mut text = "id = \"pools\"\n[[site]]\nid = \"site\"\npower_limit_watts = 3.0e8\n\
+                    power_usage_effectiveness = 1.2\n"
+        .to_owned();
+    for at in 0..POOLS {
+        let (accelerator, count, host) = CLASSES[at % CLASSES.len()];
+        let devices = (count * CLASSES.len() as u64 / POOLS as u64).next_multiple_of(host);
+        let network = 5e10 * (1.0 - 0.2 * ((7919 * at) % 101) as f64 / 100.0);
+        text += &pool(
+            (&format!("p{at}"), "site", accelerator),
+            (devices, host),
+            &format!("network_bytes_per_s_per_device = {network:e}\n"),
+        );
+    }
+    text
+}
+
 /// 220,000 accelerators at one site whose power does not suffice for all.
 fn cluster() -> String {
     let mut text = "id = \"five\"\n[[site]]\nid = \"site\"\npower_limit_watts = 3.0e8\n\
                     power_usage_effectiveness = 1.2\n"
         .to_owned();
     for (accelerator, count, host) in CLASSES {
-        text += &format!(
-            "[[pool]]\nid = \"{accelerator}\"\nsite = \"site\"\naccelerator = \"{accelerator}\"\n\
-             count = {count}\ndevices_per_node = {host}\npower_watts_per_device = 1275.0\n\
-             failures_per_device_year = 0.173\n"
-        );
+        text += &pool((accelerator, "site", accelerator), (count, host), "");
     }
     text
+}
+
+fn pool(
+    (id, site, accelerator): (&str, &str, &str),
+    (count, host): (u64, u64),
+    more: &str,
+) -> String {
+    format!(
+        "[[pool]]\nid = \"{id}\"\nsite = \"{site}\"\naccelerator = \"{accelerator}\"\n\
+         count = {count}\ndevices_per_node = {host}\npower_watts_per_device = 1275.0\n\
+         failures_per_device_year = 0.173\n{more}"
+    )
 }

@@ -6,7 +6,9 @@ use super::errors::{Errors, pick};
 use super::mixed::{Lab, measured};
 use super::problems::PROBLEMS;
 use super::profiles::directory;
+use super::published::{Said, belongs, said};
 use laggard_plan::fastest_pipeline;
+use laggard_specs::published_training;
 use std::path::PathBuf;
 
 /// Sailor's profiles under `LAGGARD_TRACES`. Without them a test that needs them says so and is
@@ -99,4 +101,33 @@ fn trials_of_amp_are_as_predicted() {
     assert!(own.mean_size() < 0.25, "{own}");
     let pick = pick(&pairs);
     assert!(pick.regret < 0.05, "{pick}");
+}
+
+/// Every published row of mixed training is spoken of; of those with an MFU, a faster network never
+/// makes less of it.
+#[test]
+fn every_published_row_of_mixed_training_is_spoken_of() {
+    let rows = laggard_specs::rows(published_training()).expect("the rows");
+    let mut predicted = Vec::new();
+    for row in rows.iter().filter(|row| belongs(row)) {
+        if let Said::Between {
+            predicted: [slow, fast],
+            ..
+        } = said(row).expect(&row.row_id)
+        {
+            assert!(
+                0.0 < slow && slow <= fast && fast < 100.0,
+                "{}: {slow} {fast}",
+                row.row_id
+            );
+            predicted.push(row.row_id.as_str());
+        }
+    }
+    let expect = [
+        "HEXISCALE-001",
+        "HEXISCALE-003",
+        "HEXISCALE-006",
+        "HEXISCALE-007",
+    ];
+    assert_eq!(predicted, expect);
 }
