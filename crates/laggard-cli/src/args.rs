@@ -105,8 +105,8 @@ pub(crate) struct RunArgs {
     pub(crate) model: String,
     /// Parallel layout, any of: dpN replicas, tpN tensor, ppN pipeline, vpN pieces of each stage,
     /// cpN context and epN expert parallel, zero1 to zero3, sp (sequence parallel), recompute
-    /// (recomputeN: of N layers of each piece); such as `dp2,tp2,pp2,zero1,sp` [default: dp with all
-    /// ranks].
+    /// (recomputeN: of N layers of each piece); such as `dp2,tp2,pp2,zero1,sp` [default: dp with
+    /// all ranks].
     #[arg(long, value_name = "LAYOUT")]
     pub(crate) layout: Option<String>,
     /// Micro-batches per step: one number, or one for each replica (`3,3,2`) [default: 1; in a

@@ -182,7 +182,7 @@ pub(crate) fn figures_of(
     }
 }
 
-/// Power and money of what devices do, whatever their jobs are. Each is what [`Figures`] says of it.
+/// Power and money of what devices do, whatever their jobs are. Each is as in [`Figures`].
 pub(crate) struct Ledger {
     pub(crate) power_mw: Option<f64>,
     pub(crate) training_mw: Option<f64>,

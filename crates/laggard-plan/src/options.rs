@@ -12,6 +12,7 @@ mod spans;
 mod trimmed;
 
 use laggard_simulate::Precision;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use devices::Use;
@@ -27,7 +28,7 @@ pub(crate) use search::Search;
 
 /// Kinds of options.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {

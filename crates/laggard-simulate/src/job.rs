@@ -7,6 +7,7 @@ mod software;
 
 use laggard_schedule::{LayerSplit, Layout, Zero};
 use laggard_specs::{MemoryLayout, Recompute};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::SimulateError;
@@ -20,7 +21,7 @@ pub use software::{
 
 /// The arithmetic of the large matrix products.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -34,7 +35,7 @@ pub enum Precision {
 
 /// How a job is laid out: degrees alone, at least 1 each, without a list of anything, so that
 /// evaluating it allocates nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Degrees {
     /// Ranks that share each matrix.

@@ -1,4 +1,4 @@
-//! From jobs that share a cluster to the file: one option, whose jobs train each a model of its own.
+//! From jobs that share a cluster to the file: one option, whose jobs each have their model.
 
 use super::write::{class, job, peak_of_job};
 use super::{Expected, PLAN_VERSION, PlanFile, PlannedJob, PlannedOption};

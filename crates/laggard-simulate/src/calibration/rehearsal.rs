@@ -24,8 +24,8 @@ pub struct CalibratedStep {
 }
 
 impl Calibration {
-    /// Most layers that the micro-batches of a step pass through where steps are drawn: each pass is
-    /// replayed hundreds of times.
+    /// Most layers that the micro-batches of a step pass through where steps are drawn: each pass
+    /// is replayed hundreds of times.
     pub const MOST_PASSES: u64 = 1 << 18;
 
     /// A step of a schedule in which the operations that `counts` holds for take as long as they
