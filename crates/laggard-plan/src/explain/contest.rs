@@ -1,9 +1,9 @@
 //! Which option is best with a knob turned, without predicting those anew that cannot be.
 //!
-//! A class that is `f` times as fast makes the jobs that it works in at most `f` times as fast, and
-//! no other; without failures or jitter a job does at most what these take from it more. So each
-//! option has a score that it cannot pass, and the options are gone through from the highest of
-//! these.
+//! A class that is `f` times as fast makes the jobs that it works in at most `f` times as fast, or
+//! where `f` is below one at least, and no other; without failures or jitter a job does at most
+//! what these take from it more. So each option has a score that it cannot pass, some have one that
+//! they reach for certain, and the options are gone through from the highest of the former.
 
 use super::Knob;
 use crate::compare::{Objective, score};
@@ -33,7 +33,8 @@ struct Standing {
 
 impl Standing {
     fn of(option: &PlanOption, objective: Objective) -> Option<Self> {
-        let score = score(objective, &option.figures).filter(|_| option.can_win)?;
+        let score = objective.score(&option.figures);
+        let score = score.filter(|_| option.can_win)?;
         let most = |factor: fn(&Outcome) -> f64| {
             let outcomes = option.figures.outcomes.iter();
             outcomes.map(factor).fold(1.0, f64::max)
@@ -70,6 +71,18 @@ impl<'p> Contest<'p> {
         let known = standings.filter_map(|(at, it)| Some((at, it.as_ref()?)));
         let most = known.map(|(at, standing)| (at, self.most(at, standing, (knob, factor))));
         let mut order: Vec<(usize, f64)> = most.collect();
+        let standings = self.standings.iter().enumerate();
+        let least = standings.filter_map(|(at, it)| Some((at, it.as_ref()?)));
+        let least = least.map(|(at, standing)| self.least(at, standing, (knob, factor)));
+        let floor = least.fold(f64::NEG_INFINITY, f64::max);
+        order.retain(|(_, most)| *most >= floor);
+        let is_certain = match self.objective {
+            Objective::NetDollars => floor.is_finite(),
+            _ => floor > 0.0,
+        };
+        if let ([(at, _)], true) = (&order[..], is_certain) {
+            return Ok(Some(*at));
+        }
         order.sort_by(|a, b| b.1.total_cmp(&a.1));
         let mut best: Option<(usize, f64)> = None;
         for (at, most) in order {
@@ -96,6 +109,8 @@ impl<'p> Contest<'p> {
         }
         let by_rate = |more: f64| match self.objective {
             Objective::NetDollars => score,
+            // What does nothing as it is says nothing of what it could.
+            _ if score <= 0.0 => f64::INFINITY,
             _ => score * more * ROUNDING,
         };
         let worse = factor >= 1.0;
@@ -109,7 +124,20 @@ impl<'p> Contest<'p> {
         }
     }
 
-    /// By which factor an option's jobs do more at most if a class is so many times as fast.
+    /// What an option reaches for certain.
+    fn least(&self, at: usize, standing: &Standing, (knob, factor): (Knob, f64)) -> f64 {
+        match (knob, self.objective) {
+            _ if !self.is_touched(at, knob) => standing.score,
+            (Knob::Speed(_), Objective::NetDollars) => standing.score,
+            (Knob::Speed(class), _) => {
+                standing.score * self.faster(at, class, factor.min(1.0)) / ROUNDING
+            }
+            _ => f64::NEG_INFINITY,
+        }
+    }
+
+    /// By which factor an option's jobs do more if a class is so many times as fast: at most, or
+    /// where it is slower at least.
     fn faster(&self, at: usize, class: usize, factor: f64) -> f64 {
         let option = &self.options[at];
         let all = option.figures.tokens_per_s;

@@ -110,11 +110,21 @@ impl<'p> Search<'p> {
 
     /// The layouts that all devices together can have, those that are fastest on the slowest first.
     fn candidates(&mut self, counts: &[u64]) -> Vec<Candidate> {
-        if let Some(known) = self.together.get(counts) {
-            return known.clone();
-        }
         let problem = self.costs.problem;
         let classes: Vec<usize> = (0..counts.len()).filter(|&at| counts[at] > 0).collect();
+        let mut key = counts.to_vec();
+        if let [class] = classes[..] {
+            // Classes of the same machines have the same layouts, wherever they stand.
+            let machine = |at: usize| {
+                let of = &problem.classes[at].of;
+                (&of.machine, of.devices_per_node)
+            };
+            let first = (0..class).find(|&at| machine(at) == machine(class));
+            key.swap(first.unwrap_or(class), class);
+        }
+        if let Some(known) = self.together.get(&key) {
+            return known.clone();
+        }
         let space = problem.space(counts.iter().sum(), &classes);
         let machine: Machine = problem.weakest(&classes);
         let constants = &self.costs.constants;
@@ -134,7 +144,7 @@ impl<'p> Search<'p> {
                 }
             },
         };
-        self.together.insert(counts.to_vec(), found.clone());
+        self.together.insert(key, found.clone());
         found
     }
 
