@@ -113,7 +113,8 @@ fn best_mfu(
     for (count, name) in counts {
         text += &format!(
             "[[pool]]\nid = \"{name}\"\nsite = \"here\"\naccelerator = \"{name}\"\n\
-             count = {count}\ndevices_per_node = {HOST}\nnetwork_bytes_per_s_per_device = {each:e}\n"
+             count = {count}\ndevices_per_node = {HOST}\n\
+             network_bytes_per_s_per_device = {each:e}\n"
         );
     }
     let (constants, prices) = (Constants::builtin()?, Prices::builtin()?);

@@ -94,7 +94,8 @@ proptest! {
             let equal = found.list.iter().find(|it| it.kind == Kind::EqualShares);
             equal.expect("a job").figures.tokens_per_s
         };
-        for pool in together.pools.iter().filter(|pool| alike.members.contains_key(&pool.id)).take(2) {
+        let merged = together.pools.iter().filter(|pool| alike.members.contains_key(&pool.id));
+        for pool in merged.take(2) {
             let members = &alike.members[&pool.id];
             let members: Vec<&Pool> =
                 cluster.pools.iter().filter(|it| members.contains(&it.id)).collect();
