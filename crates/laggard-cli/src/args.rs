@@ -94,7 +94,8 @@ pub(crate) enum Command {
   laggard run --plan mine/plan.json -o rehearsal
   mpirun -n 4 laggard run -o cluster        one rank per process; srun likewise")]
 pub(crate) struct RunArgs {
-    /// Number of ranks [default: from --layout or --classes, else the processors, at most 4].
+    /// Number of ranks [default: from --layout or --classes, else the GPUs, or the
+    /// processors, at most 4].
     #[arg(long, value_name = "N")]
     pub(crate) ranks: Option<u32>,
     /// Number of steps.
@@ -117,6 +118,13 @@ pub(crate) struct RunArgs {
     /// [default: as even as they can be].
     #[arg(long, value_name = "N[,N...]")]
     pub(crate) stage_layers: Option<String>,
+    /// What ranks compute on; `auto` is GPUs where all that they need is there.
+    #[arg(long, value_enum, default_value_t = OnDevice::Auto)]
+    pub(crate) device: OnDevice,
+    /// Type of weights, activations and gradients: bf16, f16 or f32 [default: bf16 on GPUs, else
+    /// f32].
+    #[arg(long, value_name = "TYPE")]
+    pub(crate) data_type: Option<String>,
     /// Tokens of one sequence [default: the model's].
     #[arg(long, value_name = "N")]
     pub(crate) sequence_length: Option<u32>,
@@ -161,6 +169,17 @@ pub(crate) struct RunArgs {
     /// Folder of the record; must not exist yet [default: laggard-run-N, the first that is free].
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// What ranks compute on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnDevice {
+    /// GPUs where there are some, with driver, compiler of kernels and NCCL; else processors.
+    Auto,
+    /// Processors.
+    Cpu,
+    /// GPUs.
+    Gpu,
 }
 
 /// Which ratio between classes is emulated.

@@ -3,6 +3,7 @@
 use crate::exit_code;
 use laggard_analyze::AnalyzeError;
 use laggard_backend::BackendError;
+use laggard_cuda::CudaError;
 use laggard_import::ImportError;
 use laggard_measure::MeasureError;
 use laggard_mpi::MpiError;
@@ -88,6 +89,10 @@ pub(crate) fn message(error: &anyhow::Error) -> String {
 
 /// The exit code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
+    // A context is no cause of its own.
+    if error.is::<NotStarted>() {
+        return exit_code::BACKEND;
+    }
     for cause in error.chain() {
         if cause.is::<Usage>() {
             return exit_code::USAGE;
@@ -118,7 +123,7 @@ pub(crate) fn code(error: &anyhow::Error) -> u8 {
         if let Some(error) = cause.downcast_ref::<MeasureError>() {
             return measure_code(error);
         }
-        if cause.is::<MpiError>() || cause.is::<BackendError>() || cause.is::<NotStarted>() {
+        if cause.is::<MpiError>() || cause.is::<BackendError>() || cause.is::<CudaError>() {
             return exit_code::BACKEND;
         }
         if cause.is::<AnalyzeError>() || cause.is::<ImportError>() {

@@ -4,6 +4,7 @@ mod args;
 mod command;
 mod exit_code;
 mod failure;
+mod gpus;
 mod input;
 mod launcher;
 mod output;

@@ -9,25 +9,32 @@ use anyhow::Result;
 use laggard_measure::{ClassShare, MeasureError, Settings};
 use laggard_schedule::{Layout, LayoutError};
 use laggard_specs::{Model, RateBasis, SpecsError, Tables};
-use laggard_types::parse_bytes;
+use laggard_types::{DataType, parse_bytes};
 pub(crate) use planned::of_plan;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Ranks of a run that says nothing: one per processor, and no more than show a picture.
+/// Ranks of a run that says nothing, where there is no GPU: one per processor, and no more than
+/// show a picture.
 const RANKS_MAX: usize = 4;
 
-/// Settings of `laggard run`, for the processes of a launch or for ranks of this process.
-pub(crate) fn of_run(args: &RunArgs, launch: Option<&Launch>) -> Result<Settings> {
+/// Settings of `laggard run`, for the processes of a launch or for ranks of this process, which
+/// compute on so many GPUs of this machine or on its processors.
+pub(crate) fn of_run(
+    args: &RunArgs,
+    launch: Option<&Launch>,
+    gpus: Option<usize>,
+) -> Result<Settings> {
     let tables = Tables::builtin()?;
     let classes = match &args.classes {
         Some(text) => ClassShare::parse_list(text, &tables, basis(args))
             .map_err(|error| naming_all(error, &tables))?,
         None => Vec::new(),
     };
-    let layout = layout(args, &classes, launch)?;
+    let layout = layout(args, &classes, launch, gpus)?;
     let model = model(&args.model, &tables)?;
-    let mut settings = around(args, Settings::new(model, 1, record(args)), launch)?;
+    let settings = Settings::new(model, 1, record(args));
+    let mut settings = around(args, settings, (launch, gpus.is_some()))?;
     settings.layout = layout;
     settings.classes = classes;
     settings.emulate_hosts = args.emulate_hosts.unwrap_or(1);
@@ -50,6 +57,19 @@ fn basis(args: &RunArgs) -> RateBasis {
     }
 }
 
+/// What a job is kept in: where nothing is asked for, what its devices are made for.
+fn data_type(args: &RunArgs, on_gpus: bool) -> Result<DataType> {
+    let Some(name) = &args.data_type else {
+        return Ok(match on_gpus {
+            true => DataType::Bf16,
+            false => DataType::F32,
+        });
+    };
+    let known = DataType::ALL.into_iter().find(|it| it.name() == name);
+    let hint = "hint: give --data-type bf16, f16 or f32";
+    known.ok_or_else(|| Usage(format!("no data type is called `{name}`\n{hint}")).into())
+}
+
 /// Folder of the record.
 fn record(args: &RunArgs) -> PathBuf {
     let free = || free_name(Path::new("."));
@@ -57,7 +77,12 @@ fn record(args: &RunArgs) -> PathBuf {
 }
 
 /// Settings with all that does not depend on the job.
-fn around(args: &RunArgs, mut settings: Settings, launch: Option<&Launch>) -> Result<Settings> {
+fn around(
+    args: &RunArgs,
+    mut settings: Settings,
+    (launch, on_gpus): (Option<&Launch>, bool),
+) -> Result<Settings> {
+    settings.data_type = data_type(args, on_gpus)?;
     settings.steps = args.steps;
     settings.seed = args.seed;
     settings.timeout = Duration::from_secs(args.timeout);
@@ -94,12 +119,17 @@ fn naming_all(error: MeasureError, tables: &Tables) -> MeasureError {
 }
 
 /// The layout that is asked for, of as many ranks as the other options agree on.
-fn layout(args: &RunArgs, classes: &[ClassShare], launch: Option<&Launch>) -> Result<Layout> {
+fn layout(
+    args: &RunArgs,
+    classes: &[ClassShare],
+    launch: Option<&Launch>,
+    gpus: Option<usize>,
+) -> Result<Layout> {
     let layout = match &args.layout {
         Some(text) => Some(Layout::parse(text).map_err(MeasureError::from)?),
         None => None,
     };
-    let ranks = ranks(args, layout.as_ref(), classes, launch)?;
+    let ranks = ranks(args, layout.as_ref(), classes, (launch, gpus))?;
     let layout = layout.unwrap_or_else(|| Layout::data_parallel(ranks, 1));
     let bucket_bytes = parse_bytes(&args.bucket_bytes)
         .map_err(|error| Usage(format!("--bucket-bytes: {error}\nhint: for example `1M`")))?;
@@ -129,7 +159,7 @@ fn ranks(
     args: &RunArgs,
     layout: Option<&Layout>,
     classes: &[ClassShare],
-    launch: Option<&Launch>,
+    (launch, gpus): (Option<&Launch>, Option<usize>),
 ) -> Result<u32> {
     let of_layout = layout.map(Layout::world_size);
     let ranks_of = |class: &ClassShare| u64::from(class.ranks);
@@ -159,8 +189,9 @@ fn ranks(
         }
         return Ok(launch.size);
     }
-    let processors = std::thread::available_parallelism().map_or(1, |count| count.get());
-    let ranks = given.unwrap_or(processors.min(RANKS_MAX) as u64);
+    let processors = || std::thread::available_parallelism().map_or(1, |count| count.get());
+    let own = || gpus.unwrap_or_else(|| processors().min(RANKS_MAX)) as u64;
+    let ranks = given.unwrap_or_else(own);
     // Checked here already because a layout lists its replicas.
     let most = Settings::MOST_RANKS;
     let fits = u32::try_from(ranks)

@@ -22,7 +22,8 @@ pub use engine::ProductEngine;
 pub use pace::PeakOptions;
 
 use crate::{
-    ClockReport, CubinCache, CudaError, CudaIdentity, Gpu, Module, Surroundings, self_check,
+    ClockReport, CubinCache, CudaError, CudaIdentity, Gpu, HalfType, Module, Surroundings,
+    self_check,
 };
 use cudarc::driver::CudaStream;
 use laggard_backend::{
@@ -54,6 +55,8 @@ pub struct CudaOptions {
     /// Engines for products of half types, the preferred first; the kernels of this crate compute
     /// what they leave.
     pub engines: Vec<Arc<dyn ProductEngine>>,
+    /// Whether engines race the device's own kernels first, and those that lose are done without.
+    pub race_engines: bool,
     /// Whether every kernel is compared with its twin before the device is used. A tuned kernel
     /// that fails is done without; any other is an error.
     pub self_check: bool,
@@ -67,6 +70,7 @@ impl Default for CudaOptions {
             ordinal: 0,
             rank: 0,
             engines: Vec::new(),
+            race_engines: false,
             self_check: true,
             stamp_capacity: USUAL_STAMPS,
         }
@@ -103,7 +107,7 @@ impl CudaDevice {
     /// # Errors
     /// As [`CudaDevice::open`].
     pub fn in_world(
-        options: CudaOptions,
+        mut options: CudaOptions,
         surroundings: &Surroundings,
         cache: Option<CubinCache>,
         abort: &Arc<Abort>,
@@ -118,6 +122,10 @@ impl CudaDevice {
         whose.device = format!("GPU {ordinal} ({})", gpu.name());
         let (modules, doubts) = checked_modules(&gpu, options.self_check)
             .map_err(|error| whose.refused("preparing kernels", &error))?;
+        if options.race_engines {
+            options.engines = fastest(&gpu, &modules, options.engines)
+                .map_err(|error| whose.refused("racing engines", &error))?;
+        }
         let shared = Shared::new(Arc::new(gpu), whose, (modules, doubts), options, abort)?;
         let listener: Weak<Shared> = Arc::downgrade(&shared);
         abort.listen(listener);
@@ -219,6 +227,27 @@ impl CudaDevice {
     }
 }
 
+/// The engines that are faster than each of these kernels.
+fn fastest(
+    gpu: &Gpu,
+    modules: &[Module],
+    engines: Vec<Arc<dyn ProductEngine>>,
+) -> Result<Vec<Arc<dyn ProductEngine>>, CudaError> {
+    let operands = match modules.contains(&Module::Gemm(HalfType::Bf16)) {
+        true => HalfType::Bf16,
+        false => HalfType::F16,
+    };
+    let own = [Module::Gemm(operands), Module::GemmTma(operands)];
+    let own: Vec<Module> = own.into_iter().filter(|it| modules.contains(it)).collect();
+    let mut kept = Vec::new();
+    for engine in engines {
+        if gpu.prefers(&engine, operands, &own)? {
+            kept.push(engine);
+        }
+    }
+    Ok(kept)
+}
+
 /// The modules that a device needs, those that failed being left out; and why they did.
 fn checked_modules(gpu: &Gpu, check: bool) -> Result<(Vec<Module>, Vec<String>), CudaError> {
     let mut modules = Vec::new();
@@ -239,7 +268,7 @@ fn checked_modules(gpu: &Gpu, check: bool) -> Result<(Vec<Module>, Vec<String>),
             Ok(()) => modules.push(module),
             Err(error) if module.has_substitute() => {
                 tracing::warn!(%module, %error, "a kernel is done without");
-                doubts.push(error.to_string());
+                doubts.push(format!("{module} is done without: {error}"));
             }
             Err(error) => return Err(error),
         }

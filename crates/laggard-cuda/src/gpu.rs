@@ -44,19 +44,14 @@ impl Gpu {
     /// How many GPUs the driver shows to this process.
     ///
     /// # Errors
-    /// If the driver is missing or fails.
+    /// If the driver is missing or fails, or shows none.
     pub fn count(surroundings: &Surroundings) -> Result<usize, CudaError> {
-        match driver_version(surroundings) {
-            Ok(_) => (),
-            Err(CudaError::Call {
-                call: "cuInit",
-                code: NO_DEVICE,
-                ..
-            }) => return Ok(0),
-            Err(error) => return Err(error),
-        }
+        usable_driver(0, surroundings)?;
         let count = CudaContext::device_count().map_err(failed("counting GPUs"))?;
-        Ok(usize::try_from(count).unwrap_or(0))
+        usize::try_from(count)
+            .ok()
+            .filter(|count| *count > 0)
+            .ok_or_else(|| no_gpu(0, 0, "the driver counts none"))
     }
 
     /// The GPU of this number, in the driver's order.
@@ -68,16 +63,7 @@ impl Gpu {
         surroundings: &Surroundings,
         cache: Option<CubinCache>,
     ) -> Result<Self, CudaError> {
-        let driver = driver_version(surroundings).map_err(|error| match error {
-            // A driver that is here, and sees no device.
-            CudaError::Call {
-                call: "cuInit",
-                code: NO_DEVICE,
-                name,
-                ..
-            } => no_gpu(ordinal, 0, &name),
-            error => error,
-        })?;
+        let driver = usable_driver(ordinal, surroundings)?;
         let major = driver.split('.').next().and_then(|it| it.parse().ok());
         let context = CudaContext::new(ordinal).map_err(|error| not_opened(ordinal, error))?;
         // SAFETY: whoever uses memory on a stream keeps it until the stream has passed, here by the
@@ -371,6 +357,20 @@ fn failed(doing: &'static str) -> impl Fn(DriverError) -> CudaError {
         doing,
         why: trouble::words_and_hint(error),
     }
+}
+
+/// The newest CUDA that the driver knows, where it sees a device at all: that of this number is
+/// wanted.
+fn usable_driver(ordinal: usize, surroundings: &Surroundings) -> Result<String, CudaError> {
+    driver_version(surroundings).map_err(|error| match error {
+        CudaError::Call {
+            call: "cuInit",
+            code: NO_DEVICE,
+            name,
+            ..
+        } => no_gpu(ordinal, 0, &name),
+        error => error,
+    })
 }
 
 /// Why a GPU cannot be opened.

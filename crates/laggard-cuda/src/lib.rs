@@ -1,8 +1,10 @@
-//! What laggard has for NVIDIA GPUs: kernels for every generation, the compiler that makes them on
-//! the machine where they run, and the search for CUDA's libraries. Links none of them: all are
-//! loaded while the program runs, so one binary starts everywhere.
+//! NVIDIA GPUs: the device ([`CudaDevice`]), its collectives by NCCL ([`NcclWorld`]), kernels for
+//! every generation and the compiler that makes them on the machine where they run, what the driver
+//! tells of a GPU's state ([`Nvml`]), and the search for CUDA's libraries. Links none of them: all
+//! are loaded while the program runs, so one binary starts everywhere.
 //!
-//! Everything here has been compiled and checked without a GPU; no kernel has run on one yet.
+//! Everything here has been checked without a GPU, over stand-ins for CUDA's libraries and by an
+//! emulator of kernels; nothing has run on one yet.
 
 mod architecture;
 mod cache;

@@ -144,7 +144,7 @@ impl Process<'_> {
             closing,
             basis: self.job.basis,
             elapsed,
-            measured_peak: fastest,
+            measured_peak: (!self.job.is_on_accelerators()).then_some(fastest),
         }))
     }
 

@@ -43,8 +43,8 @@ pub struct Summary {
     pub basis: TimeBasis,
     /// Wall time from the start of the ranks to the end of the last.
     pub elapsed: Seconds,
-    /// Arithmetic peak of one rank, as measured; the fastest class's.
-    pub measured_peak: FlopPerSecond,
+    /// Arithmetic peak of one rank, as measured; the fastest class's. `None` on accelerators.
+    pub measured_peak: Option<FlopPerSecond>,
 }
 
 /// Time for measuring arithmetic peaks, shared by all ranks, and the least for one.
@@ -133,7 +133,7 @@ pub(crate) fn run_in(
         closing,
         basis: job.basis,
         elapsed: Seconds(begin.elapsed().as_secs_f64()),
-        measured_peak: peak,
+        measured_peak: (!job.is_on_accelerators()).then_some(peak),
     })
 }
 

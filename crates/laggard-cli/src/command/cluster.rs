@@ -3,12 +3,14 @@
 
 use crate::args::{RunArgs, WITNESS};
 use crate::command::run::{code, tell, tell_compare, tell_next, watched};
+use crate::gpus::{Gpus, Seat};
 use crate::launcher::Launch;
 use crate::output::talk;
 use crate::{exit_code, failure, settings};
 use anyhow::{Result, anyhow};
 use laggard_backend::control::{ControlOptions, ControlPlane, WitnessProgram};
 use laggard_backend::{Abort, CpuOptions};
+use laggard_cuda::Surround;
 use laggard_measure::{Member, Places, Settings, Summary, run_member};
 use laggard_mpi::{Flavor, Mpi, MpiError, Place, WorldOptions};
 use laggard_record::Communication;
@@ -28,12 +30,8 @@ const END_WITHIN: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(args: &RunArgs, launch: &Launch, quiet: bool) -> Result<u8> {
     // All ranks make the same mistake; one of them says so.
-    let asked = match &args.rehearsal.plan {
-        Some(plan) => settings::of_plan(args, plan, Some(launch)),
-        None => settings::of_run(args, Some(launch)).map(|settings| vec![settings]),
-    };
-    let jobs = match asked {
-        Ok(jobs) => jobs,
+    let (gpus, jobs) = match asked(args, launch) {
+        Ok(asked) => asked,
         Err(error) if launch.rank == 0 => return Err(error),
         Err(error) => {
             std::thread::sleep(SPEAKERS_FIRST);
@@ -42,7 +40,7 @@ pub(crate) fn run(args: &RunArgs, launch: &Launch, quiet: bool) -> Result<u8> {
     };
     let (settings, ranks) = own_job(&jobs, launch.rank)?;
     let started = Alarm::set(settings.init_timeout, launch);
-    let joined = join(settings, ranks, launch, quiet);
+    let joined = join(settings, (ranks, gpus.as_ref()), launch, quiet);
     started.off();
     let (process, member) = match joined {
         Ok(joined) => joined,
@@ -75,6 +73,19 @@ pub(crate) fn run(args: &RunArgs, launch: &Launch, quiet: bool) -> Result<u8> {
     }
 }
 
+/// The GPUs to compute on, if any, and the jobs to run.
+fn asked(args: &RunArgs, launch: &Launch) -> Result<(Option<Gpus>, Vec<Settings>)> {
+    let gpus = Gpus::find(args.device)?;
+    let jobs = match &args.rehearsal.plan {
+        Some(plan) => settings::of_plan(args, plan, (Some(launch), gpus.is_some()))?,
+        None => {
+            let count = gpus.as_ref().map(|gpus| gpus.count);
+            vec![settings::of_run(args, Some(launch), count)?]
+        }
+    };
+    Ok((gpus, jobs))
+}
+
 /// What connects this process to the others.
 struct Process {
     mpi: Mpi,
@@ -96,7 +107,7 @@ fn own_job(jobs: &[Settings], rank: Rank) -> Result<(&Settings, Range<Rank>)> {
 
 fn join(
     settings: &Settings,
-    ranks: Range<Rank>,
+    (ranks, gpus): (Range<Rank>, Option<&Gpus>),
     launch: &Launch,
     quiet: bool,
 ) -> Result<(Process, Member)> {
@@ -128,32 +139,55 @@ fn join(
     let rank = place.rank;
     let host = places.host(rank);
     let control = ControlPlane::join(&*messenger, host, Arc::clone(&abort), &options)?;
-    drop(messenger);
     control.watch_parent();
     if rank == 0 || control.is_leader() || control.host_ranks().get(1) == Some(&rank) {
         control.on_silence(move |loss| talk(&format!("[rank {rank}] {loss}")));
     }
-    let options = WorldOptions {
-        timeout: settings.timeout,
-        cpu: CpuOptions {
-            bind_cpu: places.processor_of(rank),
-            ..CpuOptions::default()
-        },
-        ..WorldOptions::default()
+    let (world, communication) = match gpus {
+        Some(gpus) => {
+            let own = control.host_ranks().iter().position(|it| *it == rank);
+            let seat = Seat {
+                rank,
+                on_host: own.unwrap_or(0),
+                host: places.host(rank),
+                surround: Surround {
+                    messenger,
+                    control: Arc::clone(&control),
+                    abort,
+                },
+            };
+            let world = gpus.world(&seat, settings.timeout)?;
+            (world, gpus.communication())
+        }
+        None => {
+            drop(messenger);
+            let options = WorldOptions {
+                timeout: settings.timeout,
+                cpu: CpuOptions {
+                    bind_cpu: places.processor_of(rank),
+                    ..CpuOptions::default()
+                },
+                ..WorldOptions::default()
+            };
+            let communication = Communication {
+                backend: mpi.library_version(),
+                progress: "polled by a communication thread of each rank".to_owned(),
+            };
+            (
+                mpi.world(&options, Arc::clone(&control) as _, abort)?,
+                communication,
+            )
+        }
     };
-    let world = mpi.world(&options, Arc::clone(&control) as _, abort)?;
-    let version = mpi.library_version();
     if rank == 0 && !quiet {
+        let version = mpi.library_version();
         talk(&format!("{} ranks over {version}", place.size));
     }
     let member = Member {
         world,
         control: Arc::clone(&control),
         places,
-        communication: Communication {
-            backend: version,
-            progress: "polled by a communication thread of each rank".to_owned(),
-        },
+        communication,
     };
     Ok((Process { mpi, control }, member))
 }

@@ -2,9 +2,9 @@
 
 use crate::args::Cli;
 use crate::args::Command;
-use crate::command::run::{code, execute, tell};
+use crate::command::run::{code, measure, tell};
+use crate::exit_code;
 use crate::output::{self, talk};
-use crate::{exit_code, settings};
 use anyhow::{Context, Result};
 use clap::Parser;
 use laggard_analyze::{Options, analyze};
@@ -16,9 +16,8 @@ pub(crate) fn run(quiet: bool) -> Result<u8> {
     let Some(Command::Run(args)) = Cli::parse_from(["laggard", "run"]).command else {
         anyhow::bail!("`laggard run` does not parse");
     };
-    let settings = settings::of_run(&args, None)?;
     talk("running a synthetic training job on this machine, with defaults ...");
-    let summary = execute(&settings, None, quiet)?;
+    let (settings, summary) = measure(&args, quiet)?;
     tell(&settings, &summary, quiet);
     let ended = code(&summary);
     if ended != exit_code::DONE {

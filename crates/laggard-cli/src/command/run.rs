@@ -1,7 +1,9 @@
 //! `laggard run`.
 
-use crate::args::{RehearsalArgs, RunArgs};
+use crate::args::{OnDevice, RehearsalArgs, RunArgs};
 use crate::command::cluster;
+use crate::failure::Usage;
+use crate::gpus::Gpus;
 use crate::launcher::Launch;
 use crate::output::talk;
 use crate::signals::Signals;
@@ -19,8 +21,7 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Result<u8> {
     if let Some(plan) = &args.rehearsal.plan {
         return rehearse(args, plan, quiet);
     }
-    let settings = settings::of_run(args, None)?;
-    let summary = execute(&settings, args.time_limit, quiet)?;
+    let (settings, summary) = measure(args, quiet)?;
     tell(&settings, &summary, quiet);
     tell_next(&summary);
     Ok(code(&summary))
@@ -28,7 +29,12 @@ pub(crate) fn run(args: &RunArgs, quiet: bool) -> Result<u8> {
 
 /// Runs the jobs of a plan at the same time.
 fn rehearse(args: &RunArgs, plan: &Path, quiet: bool) -> Result<u8> {
-    let jobs = settings::of_plan(args, plan, None)?;
+    if args.device == OnDevice::Gpu {
+        let hint = "hint: start a rank for each GPU with mpirun or srun, or give --device cpu";
+        let what = "the jobs of a plan run on the GPUs of ranks that a launcher has started";
+        return Err(Usage(format!("{what}\n{hint}")).into());
+    }
+    let jobs = settings::of_plan(args, plan, (None, false))?;
     let summaries = watched(args.steps, args.time_limit, quiet, |hooks| {
         Ok(run_together(&jobs, hooks)?)
     })?;
@@ -55,15 +61,21 @@ pub(crate) fn tell_compare(asked: &RehearsalArgs, jobs: &[Settings]) {
     ));
 }
 
-/// Runs a job on ranks of this process, with progress, signals and a time limit in seconds.
-pub(crate) fn execute(
-    settings: &Settings,
-    time_limit: Option<u64>,
-    quiet: bool,
-) -> Result<Summary> {
-    watched(settings.steps, time_limit, quiet, |hooks| {
-        Ok(laggard_measure::run(settings, hooks)?)
-    })
+/// Runs the job that is asked for on ranks of this process, with progress, signals and a time
+/// limit.
+pub(crate) fn measure(args: &RunArgs, quiet: bool) -> Result<(Settings, Summary)> {
+    let gpus = Gpus::find(args.device)?;
+    let settings = settings::of_run(args, None, gpus.as_ref().map(|gpus| gpus.count))?;
+    let summary = watched(
+        settings.steps,
+        args.time_limit,
+        quiet,
+        |hooks| match &gpus {
+            Some(gpus) => gpus.run(&settings, hooks),
+            None => Ok(laggard_measure::run(&settings, hooks)?),
+        },
+    )?;
+    Ok((settings, summary))
 }
 
 /// Runs a job with progress, signals and a time limit.
@@ -98,12 +110,14 @@ pub(crate) fn tell(settings: &Settings, summary: &Summary, quiet: bool) {
             TimeBasis::Wall => "wall clock",
             TimeBasis::Virtual => "virtual clock: more ranks than processors",
         };
+        let peak = summary.measured_peak.map(|peak| peak.0 * 1e-9);
+        let peak = peak.map(|peak| format!("; peak of one core {peak:.0} GFLOP/s"));
         talk(&format!(
-            "{} ranks, {} steps in {:.1} s ({basis}); peak of one core {:.0} GFLOP/s",
+            "{} ranks, {} steps in {:.1} s ({basis}){}",
             settings.ranks(),
             summary.closing.steps_completed,
             summary.elapsed.0,
-            summary.measured_peak.0 * 1e-9
+            peak.unwrap_or_default()
         ));
     }
     if let ClosingStatus::Interrupted { signal } = &summary.closing.status {

@@ -16,7 +16,7 @@ use std::path::Path;
 pub(crate) fn of_plan(
     args: &RunArgs,
     path: &Path,
-    launch: Option<&Launch>,
+    (launch, on_gpus): (Option<&Launch>, bool),
 ) -> Result<Vec<Settings>> {
     let unusable = || format!("cannot use {}", path.display());
     let plan = PlanFile::parse(&input::text(path)?).with_context(unusable)?;
@@ -36,7 +36,7 @@ pub(crate) fn of_plan(
             _ => folder.join(&job.name),
         };
         let settings = Settings::new(model(&job.model, &tables)?, 1, record);
-        let mut settings = around(args, settings, launch)?;
+        let mut settings = around(args, settings, (launch, on_gpus))?;
         settings.layout = job.layout();
         settings.sequence_length = job.sequence_length;
         settings.micro_batch_sequences = job.degrees.micro_batch;
