@@ -9,7 +9,7 @@ use crate::output::talk;
 use crate::{exit_code, failure, settings};
 use anyhow::{Result, anyhow};
 use laggard_backend::control::{ControlOptions, ControlPlane, WitnessProgram};
-use laggard_backend::{Abort, CpuOptions};
+use laggard_backend::{Abort, CpuOptions, World};
 use laggard_cuda::Surround;
 use laggard_measure::{Member, Places, Settings, Summary, run_member};
 use laggard_mpi::{Flavor, Mpi, MpiError, Place, WorldOptions};
@@ -143,41 +143,19 @@ fn join(
     if rank == 0 || control.is_leader() || control.host_ranks().get(1) == Some(&rank) {
         control.on_silence(move |loss| talk(&format!("[rank {rank}] {loss}")));
     }
+    let seat = Seat {
+        rank,
+        on_host: place_on_host(&control, rank),
+        host: places.host(rank),
+        surround: Surround {
+            messenger,
+            control: Arc::clone(&control),
+            abort,
+        },
+    };
     let (world, communication) = match gpus {
-        Some(gpus) => {
-            let own = control.host_ranks().iter().position(|it| *it == rank);
-            let seat = Seat {
-                rank,
-                on_host: own.unwrap_or(0),
-                host: places.host(rank),
-                surround: Surround {
-                    messenger,
-                    control: Arc::clone(&control),
-                    abort,
-                },
-            };
-            let world = gpus.world(&seat, settings.timeout)?;
-            (world, gpus.communication())
-        }
-        None => {
-            drop(messenger);
-            let options = WorldOptions {
-                timeout: settings.timeout,
-                cpu: CpuOptions {
-                    bind_cpu: places.processor_of(rank),
-                    ..CpuOptions::default()
-                },
-                ..WorldOptions::default()
-            };
-            let communication = Communication {
-                backend: mpi.library_version(),
-                progress: "polled by a communication thread of each rank".to_owned(),
-            };
-            (
-                mpi.world(&options, Arc::clone(&control) as _, abort)?,
-                communication,
-            )
-        }
+        Some(gpus) => (gpus.world(&seat, settings.timeout)?, gpus.communication()),
+        None => on_processors(&mpi, seat.surround, settings, places.processor_of(rank))?,
     };
     if rank == 0 && !quiet {
         let version = mpi.library_version();
@@ -190,6 +168,37 @@ fn join(
         communication,
     };
     Ok((Process { mpi, control }, member))
+}
+
+/// A rank's position among those of its host.
+fn place_on_host(control: &ControlPlane, rank: Rank) -> usize {
+    let own = control.host_ranks().iter().position(|it| *it == rank);
+    own.unwrap_or(0)
+}
+
+/// A world of processors, connected by MPI.
+fn on_processors(
+    mpi: &Mpi,
+    surround: Surround,
+    settings: &Settings,
+    bind_cpu: Option<u32>,
+) -> Result<(World, Communication)> {
+    // The world makes a messenger of its own.
+    drop(surround.messenger);
+    let options = WorldOptions {
+        timeout: settings.timeout,
+        cpu: CpuOptions {
+            bind_cpu,
+            ..CpuOptions::default()
+        },
+        ..WorldOptions::default()
+    };
+    let communication = Communication {
+        backend: mpi.library_version(),
+        progress: "polled by a communication thread of each rank".to_owned(),
+    };
+    let world = mpi.world(&options, surround.control, surround.abort)?;
+    Ok((world, communication))
 }
 
 /// Loads and starts the MPI that the launcher speaks.
