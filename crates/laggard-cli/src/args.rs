@@ -104,6 +104,9 @@ pub(crate) struct RunArgs {
     /// Model preset; a wrong name lists all, the smallest first.
     #[arg(long, default_value = "small", value_name = "NAME")]
     pub(crate) model: String,
+    /// Layers of the model, where all of them do not fit [default: the model's].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
+    pub(crate) layers: Option<u64>,
     /// Parallel layout, any of: dpN replicas, tpN tensor, ppN pipeline, vpN pieces of each stage,
     /// cpN context and epN expert parallel, zero1 to zero3, sp (sequence parallel), recompute
     /// (recomputeN: of N layers of each piece); such as `dp2,tp2,pp2,zero1,sp` [default: dp with

@@ -32,7 +32,12 @@ pub(crate) fn of_run(
         None => Vec::new(),
     };
     let layout = layout(args, &classes, launch, gpus)?;
-    let model = model(&args.model, &tables)?;
+    let mut model = model(&args.model, &tables)?;
+    if let Some(layers) = args.layers {
+        // Another model, which must not be taken for the whole one.
+        model.id = format!("{}-of-{layers}-layers", model.id);
+        model.layers = layers;
+    }
     let settings = Settings::new(model, 1, record(args));
     let mut settings = around(args, settings, (launch, gpus.is_some()))?;
     settings.layout = layout;

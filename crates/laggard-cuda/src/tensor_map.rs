@@ -55,8 +55,8 @@ pub struct TensorMap {
 }
 
 impl TensorMap {
-    /// The map of a matrix whose address, stride and extents are as [`crate::GemmLaunch`] checks
-    /// them, for boxes of 128 bytes times `box_rows`.
+    /// The map of a matrix whose address, stride and extents are as [`crate::Product::launch`]
+    /// checks them, for boxes of 128 bytes times `box_rows`.
     pub fn new(matrix: &DeviceMatrix, element: MapElement, box_rows: u32) -> Self {
         Self {
             address: matrix.address,
