@@ -411,15 +411,21 @@ main() {
     esac
 }
 
-# Leaves the bed behind when this script ends; it is then its own first process's.
+# Leaves the bed behind when this script ends. Alone: who sweeps may have read that it is this
+# script's, and must find that alive.
 stays() {
+    alone hand_over
     trap - EXIT
+    printf 'testbed: bed %s is up; to remove it: %s down %s\n' "$name" "$self" "$name" >&2
+}
+
+# The bed is its own first process's from now on.
+hand_over() {
     if [ "$hosts" -gt 1 ]; then
         cp "$state/login" "$state/owner"
     else
         rm -f "$state/owner"
     fi
-    printf 'testbed: bed %s is up; to remove it: %s down %s\n' "$name" "$self" "$name" >&2
 }
 
 of_bed() {

@@ -5,22 +5,16 @@ use crate::output::talk;
 use anyhow::{Context, Result, anyhow};
 use laggard_backend::control::{ControlOptions, ControlPlane};
 use laggard_backend::threads::{ThreadOptions, worlds};
-use laggard_backend::{Abort, Messenger, World};
+use laggard_backend::{Abort, BackendError, Messenger, World};
 use laggard_cuda::{
-    CubinCache, CublasLt, CudaDevice, CudaLibrary, CudaOptions, Gpu, Nccl, NcclOptions, NcclWorld,
-    Outcome, ProductEngine, Surround, Surroundings, probe,
+    CubinCache, CublasLt, CudaDevice, CudaError, CudaLibrary, CudaOptions, Gpu, Nccl, NcclOptions,
+    NcclWorld, Outcome, ProductEngine, Surround, Surroundings, probe,
 };
 use laggard_measure::{Hooks, Settings, Summary, run_on};
 use laggard_record::Communication;
 use laggard_types::Rank;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Allows several ranks on one GPU: NCCL's documentation, "Environment Variables", since 2.30.
-const SHARING_VARIABLE: &str = "NCCL_MULTI_RANK_GPU_ENABLE";
-/// Thread blocks of a call where ranks may share a GPU: calls that wait for each other must all
-/// fit, and the smallest GPU of the tables (L4) has 58 multiprocessors, for 7 ranks.
-const BLOCKS_OF_SHARED: u32 = 8;
 
 /// What ranks on GPUs need, found and loaded.
 pub(crate) struct Gpus {
@@ -93,10 +87,8 @@ impl Gpus {
         for doubt in device.doubts() {
             talk(&format!("[rank {}] {doubt}", seat.rank));
         }
-        let may_share = std::env::var(SHARING_VARIABLE).is_ok_and(|it| it != "0");
         let options = NcclOptions {
             timeout,
-            most_blocks: may_share.then_some(BLOCKS_OF_SHARED),
             ..NcclOptions::default()
         };
         let device = Arc::new(device);
@@ -125,8 +117,11 @@ impl Gpus {
                 .map(|it| it.unwrap_or_else(|_| Err(anyhow!("the thread of a rank panicked"))))
                 .collect()
         });
-        let joined = joined.into_iter().collect::<Result<Vec<_>>>()?;
-        let (worlds, controls): (Vec<World>, Vec<_>) = joined.into_iter().unzip();
+        let (joined, failures): (Vec<_>, Vec<_>) = joined.into_iter().partition(Result::is_ok);
+        if let Some(error) = first_cause(failures.into_iter().filter_map(Result::err)) {
+            return Err(error);
+        }
+        let (worlds, controls): (Vec<World>, Vec<_>) = joined.into_iter().flatten().unzip();
         let summary = run_on(settings, worlds, self.communication(), hooks)?;
         std::thread::scope(|scope| {
             for control in &controls {
@@ -164,7 +159,49 @@ impl Gpus {
             },
         };
         let world = self.world(&seat, settings.timeout);
-        let world = world.with_context(|| format!("rank {rank} has no GPU to compute on"))?;
+        let world = world.with_context(|| format!("rank {rank} has no GPU to compute on"));
+        // The others need not wait for a rank that will not come.
+        let world = world.inspect_err(|error| control.abort(&format!("{error:#}")))?;
         Ok((world, control))
+    }
+}
+
+/// Why ranks failed together: an error that is not the echo of another's, if there is one.
+fn first_cause(mut errors: impl Iterator<Item = anyhow::Error>) -> Option<anyhow::Error> {
+    let first = errors.next()?;
+    let is_echo = |error: &anyhow::Error| {
+        error.chain().any(|cause| {
+            let inner = match cause.downcast_ref::<CudaError>() {
+                Some(CudaError::World(error)) => Some(error),
+                _ => cause.downcast_ref::<BackendError>(),
+            };
+            matches!(inner, Some(BackendError::Aborted { .. }))
+        })
+    };
+    if !is_echo(&first) {
+        return Some(first);
+    }
+    Some(errors.find(|error| !is_echo(error)).unwrap_or(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_before_its_echoes() {
+        let echo = || {
+            let reason = "rank 1 has no GPU".to_owned();
+            let error = BackendError::Aborted { rank: 0, reason };
+            anyhow!(CudaError::World(error)).context("rank 0")
+        };
+        let told = |errors: Vec<anyhow::Error>| {
+            let first = first_cause(errors.into_iter());
+            first.map(|error| error.to_string())
+        };
+        assert_eq!(told(vec![]), None);
+        assert_eq!(told(vec![echo()]).as_deref(), Some("rank 0"));
+        let errors = vec![echo(), anyhow!("no memory"), anyhow!("a later one")];
+        assert_eq!(told(errors).as_deref(), Some("no memory"));
     }
 }

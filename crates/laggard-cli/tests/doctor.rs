@@ -1,5 +1,8 @@
 //! The real binary on `doctor`: every part of the machine gets a line, every gap a hint.
 
+#[path = "../../laggard-cuda/tests/fakes/cc.rs"]
+mod cc;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -30,11 +33,7 @@ fn gpus_have_a_line_each_with_what_slows_them_and_what_is_not_visible() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../laggard-cuda/tests/fakes/nvml.c");
     let library = folder.path().join("libnvidia-ml.so.1");
-    let made = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&library, &source])
-        .status();
-    assert!(made.expect("cc starts").success());
+    cc::shared_library(&source, &library, &[]);
     let output = Command::new(env!("CARGO_BIN_EXE_laggard"))
         .arg("doctor")
         .env("LAGGARD_CUDA_PATH", folder.path())

@@ -1,6 +1,9 @@
 //! `laggard run` on GPUs, over stand-ins for the driver and NCCL: ranks are threads of one process,
 //! and so are the streams of their GPUs. What a GPU makes of it cannot be seen here.
 
+#[path = "../../laggard-cuda/tests/fakes/cc.rs"]
+mod cc;
+
 use laggard_record::{PeakKind, Record};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -36,13 +39,7 @@ fn make_stand_ins() -> Option<PathBuf> {
         std::os::unix::fs::symlink(&driver, folder.join(name)).expect("a link");
     }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../laggard-cuda/tests/fakes/nccl.c");
-    let status = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(folder.join("libnccl.so.2"))
-        .arg(source)
-        .args(["-lpthread", "-ldl"])
-        .status();
-    assert!(status.expect("cc starts").success());
+    cc::shared_library(&source, &folder.join("libnccl.so.2"), &[]);
     Some(folder)
 }
 
@@ -156,4 +153,6 @@ fn what_cannot_run_on_gpus_is_said() {
         "no layer computes in it",
     );
     check(home.path(), usual, &[], 5, "not found");
+    let two = "devices=2,memory_bytes=2000000000,launch_that_breaks=3";
+    check(folder, two, &["--ranks", "2"], 5, "the device is lost");
 }

@@ -202,9 +202,6 @@ impl Job {
     fn check_memory(&self) -> Result<(), MeasureError> {
         // What cannot be split cannot on any rank.
         self.portion(0)?;
-        let Some(available) = processors::available_memory() else {
-            return Ok(());
-        };
         let here = processors::machine();
         let mut needed = 0_u64;
         for rank in 0..self.settings.ranks() {
@@ -219,6 +216,9 @@ impl Job {
                 needed = needed.saturating_add(bytes);
             }
         }
+        let Some(available) = processors::available_memory() else {
+            return Ok(());
+        };
         if needed <= available {
             return Ok(());
         }
@@ -234,7 +234,7 @@ impl Job {
                 format_bytes(needed),
                 format_bytes(available)
             ),
-            hint: "choose a smaller --model, fewer --ranks or a shorter --sequence-length"
+            hint: "choose a smaller --model, fewer --layers or --ranks, or a shorter --sequence-length"
                 .to_owned(),
         }
     }

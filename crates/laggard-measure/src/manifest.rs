@@ -12,7 +12,6 @@ use laggard_specs::{
     Attention, Recompute, Tables, recompute_flop_per_token, training_flop_per_token,
 };
 use laggard_types::{Caveat, CaveatCode, ClockDomain, DataType, FlopPerSecond, Rank};
-use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -232,6 +231,7 @@ fn datasheet_peak(tables: &Tables, name: &str, data_type: DataType) -> Option<Pe
     })
 }
 
+/// What only the writer can know; what follows from the rest of the manifest, analyses say.
 fn caveats() -> Vec<Caveat> {
     let message = "the synthetic layers are linear: no softmax, activation function or norm; \
                    attention computes the full square, and the embedding is not trained";
@@ -261,12 +261,10 @@ fn clock_resolution() -> Result<i64, MeasureError> {
 /// # Errors
 /// If the system does not tell it.
 pub(crate) fn monotonic_ns() -> Result<i64, MeasureError> {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(|error| MeasureError::System {
+    laggard_backend::monotonic_ns().map_err(|error| MeasureError::System {
         what: "reading the clock".to_owned(),
         why: error.to_string(),
-    })?;
-    // The casts widen on every platform; their width differs between platforms.
-    Ok(time.tv_sec() as i64 * 1_000_000_000 + time.tv_nsec() as i64)
+    })
 }
 
 #[cfg(test)]

@@ -158,8 +158,10 @@ fn join(
         None => on_processors(&mpi, seat.surround, settings, places.processor_of(rank))?,
     };
     if rank == 0 && !quiet {
-        let version = mpi.library_version();
-        talk(&format!("{} ranks over {version}", place.size));
+        talk(&format!(
+            "{} ranks over {}",
+            place.size, communication.backend
+        ));
     }
     let member = Member {
         world,

@@ -60,8 +60,9 @@ impl Card {
     }
 }
 
-/// Whether the ranks that these cards are from, in order, can use NCCL together.
-pub(crate) fn check(cards: &[Card]) -> Result<(), CudaError> {
+/// Refuses ranks that cannot use NCCL together, whose cards these are, in order; whether any of them
+/// share a GPU.
+pub(crate) fn check(cards: &[Card]) -> Result<bool, CudaError> {
     let mut versions: BTreeMap<NcclVersion, Vec<Rank>> = BTreeMap::new();
     for (rank, card) in (0..).zip(cards) {
         versions.entry(card.version).or_default().push(rank);
@@ -78,11 +79,13 @@ pub(crate) fn check(cards: &[Card]) -> Result<(), CudaError> {
         let versions = said.collect::<Vec<_>>().join(", ");
         return Err(CudaError::NcclVersions { versions });
     }
+    let mut shares = false;
     let mut seen: BTreeMap<(&str, &str), (Rank, &Card)> = BTreeMap::new();
     for (rank, card) in (0..).zip(cards) {
         let Some((other, first)) = seen.insert((&card.host, &card.gpu), (rank, card)) else {
             continue;
         };
+        shares = true;
         if let Some(hint) = hindrance(first, card) {
             return Err(CudaError::SharedGpu {
                 a: other,
@@ -93,7 +96,7 @@ pub(crate) fn check(cards: &[Card]) -> Result<(), CudaError> {
             });
         }
     }
-    Ok(())
+    Ok(shares)
 }
 
 /// What keeps two ranks from sharing a GPU, as a hint. Source: NCCL's user guide, environment
@@ -157,7 +160,7 @@ mod tests {
             card(22_809, "a", "1"),
             card(23_007, "b", "0"),
         ];
-        assert_eq!(check(&cards[..2]), Ok(()));
+        assert_eq!(check(&cards[..2]), Ok(false));
         let text = check(&cards).unwrap_err().to_string();
         let expect = "2.28.9 on 2 ranks, the first 0 (host a), 2.30.7 on rank 2 (host b)";
         assert!(text.contains(expect), "{text}");
@@ -188,7 +191,7 @@ mod tests {
             "{text}"
         );
         assert!(shared(23_007, |at, card| card.shares = at == 0).is_err());
-        assert_eq!(shared(23_007, |_, card| card.shares = true), Ok(()));
+        assert_eq!(shared(23_007, |_, card| card.shares = true), Ok(true));
         // Older ones do not know that variable.
         let text = shared(22_809, |_, card| card.shares = true)
             .unwrap_err()
@@ -200,7 +203,7 @@ mod tests {
         assert!(shared(22_809, |_, card| card.host_id = "same".to_owned()).is_err());
         assert_eq!(
             shared(22_809, |at, card| card.host_id = at.to_string()),
-            Ok(())
+            Ok(true)
         );
     }
 }

@@ -20,6 +20,11 @@ use std::time::{Duration, Instant};
 /// How long ranks wait for each other by default.
 const USUAL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Most thread blocks of a call where ranks share a GPU: calls that wait for each other must all
+/// fit, or they wait for ever. The smallest GPU of the tables (L4) has 58 multiprocessors, so that 7
+/// ranks fit.
+const BLOCKS_OF_SHARED: u32 = 8;
+
 /// How communicators over NCCL behave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NcclOptions {
@@ -29,8 +34,8 @@ pub struct NcclOptions {
     /// rank instead of a hang or wrong numbers. Off by default: it adds messages between hosts to
     /// every call, inside its stamp.
     pub check_calls: bool,
-    /// Most thread blocks (CTAs) that one call may occupy; NCCL's choice if absent. Several ranks
-    /// on one GPU need a limit, or calls wait for each other's blocks for ever.
+    /// Most thread blocks (CTAs) that one call may occupy; if absent, NCCL's choice, or few enough
+    /// where ranks share a GPU.
     pub most_blocks: Option<u32>,
 }
 
@@ -96,7 +101,7 @@ impl NcclWorld {
     ) -> Result<Self, CudaError> {
         let messenger = &*surround.messenger;
         let gpu = device.identity()?.pci_bus_id;
-        compare(nccl, (host, &gpu), messenger, options.timeout)?;
+        let shares = compare(nccl, (host, &gpu), messenger, options.timeout)?;
         let mail = Mail::new(Arc::clone(&surround.control))?;
         let (watch, watcher) = Watch::start()?;
         let listeners: [Weak<dyn Abortable>; 2] = [
@@ -119,7 +124,7 @@ impl NcclWorld {
             tools: Arc::new(Tools {
                 nccl: Arc::clone(nccl),
                 config: Config {
-                    most_blocks: options.most_blocks,
+                    most_blocks: options.most_blocks.or(shares.then_some(BLOCKS_OF_SHARED)),
                 },
                 device: Arc::clone(device),
             }),
@@ -159,13 +164,13 @@ impl NcclWorld {
 /// Tells groups over NCCL from those of other backends, in roll calls.
 const GROUPS: u64 = 0x4e43_434c;
 
-/// Compares what the ranks use.
+/// Compares what the ranks use; whether any share a GPU.
 fn compare(
     nccl: &Nccl,
     (host, gpu): (&str, &str),
     messenger: &dyn Messenger,
     timeout: Duration,
-) -> Result<(), CudaError> {
+) -> Result<bool, CudaError> {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     let shares = variable("NCCL_MULTI_RANK_GPU_ENABLE");
     let card = Card {
