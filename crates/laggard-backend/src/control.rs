@@ -12,6 +12,7 @@ mod join;
 mod link;
 mod loss;
 mod naming;
+mod part;
 mod post;
 mod progress;
 mod rendezvous;
@@ -25,6 +26,7 @@ mod wire;
 mod witness;
 
 pub use loss::{How, LastSeen, Loss};
+pub use part::part_of;
 pub use progress::{Position, Progress};
 pub use rendezvous::MeetingPoint;
 pub use tree::HostRanks;

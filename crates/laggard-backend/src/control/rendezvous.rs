@@ -11,7 +11,8 @@ use crate::{Abort, Abortable, BackendError, Messenger};
 use laggard_types::Rank;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,14 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(5);
 /// Most bytes of all cards: of a million ranks that say a kilobyte each.
 const MOST_BYTES: u64 = 1 << 30;
+
+/// Ports after the one that torchrun's own store has, of which rank 0 takes the first that is free.
+const PORTS_TO_TRY: u16 = 8;
+/// What rank 0 begins its answer with: everybody's cards follow, or why there will be none.
+const CARDS: u8 = 1;
+const REFUSAL: u8 = 0;
+/// How long those that came are told why there is no meeting.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Where a launcher says that ranks meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,16 +38,17 @@ pub struct MeetingPoint {
     pub size: u32,
     /// Rank 0's host, by name or address.
     pub address: String,
-    /// The port that rank 0 listens on.
-    pub port: u16,
+    /// The ports that rank 0 may listen on: the first that is free.
+    pub ports: RangeInclusive<u16>,
     /// What tells this job from others at the same place.
     pub job: String,
 }
 
 impl MeetingPoint {
-    /// From `RANK`, `WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT`, which torchrun sets and Slurm
-    /// scripts can. Where torchrun's own store has the port (`TORCHELASTIC_USE_AGENT_STORE`), ranks
-    /// meet on the next one. `None` where `RANK` and `WORLD_SIZE` are not both set.
+    /// From `RANK`, `WORLD_SIZE`, `MASTER_ADDR` and `MASTER_PORT`, which torchrun sets, and scripts
+    /// of Slurm and Kubernetes. Where torchrun's own store has the port
+    /// (`TORCHELASTIC_USE_AGENT_STORE`), ranks meet on one of the next. `None` where `RANK` and
+    /// `WORLD_SIZE` are not both set.
     /// Source: docs.pytorch.org/docs/stable/elastic/run, "Environment Variables".
     ///
     /// # Errors
@@ -61,13 +71,22 @@ impl MeetingPoint {
         }
         let port: u16 = number("MASTER_PORT", &needed("MASTER_PORT")?)?;
         let is_taken = get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|it| it == "True");
-        let next = port.checked_add(u16::from(is_taken));
+        let ports = match is_taken {
+            true => port.saturating_add(1)..=port.saturating_add(PORTS_TO_TRY),
+            false => port..=port,
+        };
+        if is_taken && port == u16::MAX {
+            return Err(refused("MASTER_PORT", "there is none after it".to_owned()));
+        }
+        // A job that torchrun starts anew is another one.
+        let names = ["TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"];
+        let job = names.map(|name| get(name).unwrap_or_default()).join(" ");
         Ok(Some(Self {
             rank,
             size,
             address: needed("MASTER_ADDR")?,
-            port: next.ok_or_else(|| refused("MASTER_PORT", "there is none after it".into()))?,
-            job: get("TORCHELASTIC_RUN_ID").unwrap_or_default(),
+            ports,
+            job,
         }))
     }
 
@@ -75,9 +94,10 @@ impl MeetingPoint {
     /// the waits of the messenger.
     ///
     /// # Errors
-    /// [`BackendError::Timeout`] with the ranks that did not come within `limit`, on rank 0;
-    /// [`BackendError::Unreachable`] elsewhere; [`BackendError::Invalid`] if two processes say that
-    /// they are the same rank; [`BackendError::System`] if the port is taken.
+    /// [`BackendError::Timeout`] with the ranks that did not come within `limit`, on rank 0, which
+    /// tells the others: [`BackendError::Aborted`]; [`BackendError::Unreachable`] where rank 0
+    /// does not answer; [`BackendError::Invalid`] if two processes say that they are the same rank,
+    /// or ranks do not agree on how many there are; [`BackendError::System`] if the port is taken.
     pub fn meet(
         &self,
         host: &str,
@@ -93,13 +113,17 @@ impl MeetingPoint {
 
     fn open_door(&self) -> Result<TcpListener, BackendError> {
         let any = [
-            format!("[::]:{}", self.port),
-            format!("0.0.0.0:{}", self.port),
+            IpAddr::from(Ipv6Addr::UNSPECIFIED),
+            Ipv4Addr::UNSPECIFIED.into(),
         ];
-        let sockets: Vec<SocketAddr> = any.iter().filter_map(|it| it.parse().ok()).collect();
+        let on_port = |port| any.map(|address| SocketAddr::new(address, port));
+        let sockets: Vec<SocketAddr> = self.ports.clone().flat_map(on_port).collect();
         TcpListener::bind(sockets.as_slice()).map_err(|error| BackendError::System {
-            what: format!("rank 0: listening on port {}", self.port),
-            why: format!("{error}\nhint: set MASTER_PORT to a free port on all ranks"),
+            what: format!("rank 0: listening on {}", self.ports_in_words()),
+            why: format!(
+                "{error}\nhint: give another port, as MASTER_PORT on all ranks or `torchrun \
+                 --master-port`"
+            ),
         })
     }
 
@@ -127,7 +151,7 @@ impl MeetingPoint {
         Ok(messenger)
     }
 
-    /// Rank 0 hears from all, and tells them all cards.
+    /// Rank 0 hears from all, and tells them all cards, or why there is no meeting.
     fn receive(
         &self,
         door: TcpListener,
@@ -139,38 +163,95 @@ impl MeetingPoint {
             what: "rank 0: a listening socket".to_owned(),
             why: error.to_string(),
         })?;
-        let mut callers: BTreeMap<Rank, (TcpStream, Vec<u8>)> = BTreeMap::new();
+        let mut callers = BTreeMap::new();
+        let come = self.await_callers(&mut reception, &mut callers, (limit, deadline));
+        let answer = match &come {
+            Ok(()) => {
+                let cards = callers.values().map(|caller| caller.card.clone());
+                let all: Vec<Vec<u8>> = [own.clone()].into_iter().chain(cards).collect();
+                [&[CARDS], &crate::messenger::pack(&all)[..]].concat()
+            }
+            Err(error) => refusal(error),
+        };
+        let patience = match come {
+            Ok(()) => deadline,
+            Err(_) => Instant::now() + FAREWELL,
+        };
+        for (rank, caller) in &callers {
+            let told = say(&caller.stream, &answer, patience);
+            let told = told.map_err(|error| self.unreachable(*rank, error.to_string()));
+            // Of two failures, the first is the one to tell of.
+            if come.is_ok() {
+                told?;
+            }
+        }
+        come?;
+        let cards = callers.into_values().map(|caller| caller.card);
+        Ok([own].into_iter().chain(cards).collect())
+    }
+
+    /// Takes in callers until all ranks have come.
+    fn await_callers(
+        &self,
+        reception: &mut Reception,
+        callers: &mut BTreeMap<Rank, Caller>,
+        (limit, deadline): (Duration, Instant),
+    ) -> Result<(), BackendError> {
         while callers.len() + 1 < self.size as usize {
             if Instant::now() >= deadline {
-                let missing: Vec<Rank> = (1..self.size)
-                    .filter(|rank| !callers.contains_key(rank))
-                    .collect();
+                let missing = (1..self.size).filter(|rank| !callers.contains_key(rank));
                 return Err(BackendError::Timeout {
                     rank: self.rank,
                     waited: limit,
-                    waiting_for: format!("{} ranks to come to port {}", self.size, self.port),
-                    missing,
+                    waiting_for: format!(
+                        "{} ranks to meet at {} on {} ({})",
+                        self.size,
+                        self.address,
+                        self.ports_in_words(),
+                        present(callers)
+                    ),
+                    missing: missing.collect(),
                 });
             }
             for (rank, stream) in reception.turn(Instant::now()) {
                 let heard = stream.set_nonblocking(false);
-                let card = heard.and_then(|()| hear(&stream, deadline));
-                let card = card.map_err(|error| self.unreachable(rank, error.to_string()))?;
-                if rank >= self.size || rank == ROOT || callers.contains_key(&rank) {
-                    return Err(self.invalid(&format!("two processes say that they are {rank}")));
-                }
-                callers.insert(rank, (stream, card));
+                let hello = heard.and_then(|()| hear(&stream, deadline));
+                let hello = hello.map_err(|error| self.unreachable(rank, error.to_string()))?;
+                let caller = Caller::new(stream, &hello)
+                    .ok_or_else(|| self.invalid("what ranks say of themselves is garbled"))?;
+                self.check(rank, &caller, callers).inspect_err(|error| {
+                    let farewell = Instant::now() + FAREWELL;
+                    _ = say(&caller.stream, &refusal(error), farewell);
+                })?;
+                callers.insert(rank, caller);
             }
             std::thread::sleep(LOOK);
         }
-        let cards = callers.values().map(|(_, card)| card.clone());
-        let all: Vec<Vec<u8>> = [own].into_iter().chain(cards).collect();
-        let packed = crate::messenger::pack(&all);
-        for (rank, (stream, _)) in &callers {
-            let told = say(stream, &packed, deadline);
-            told.map_err(|error| self.unreachable(*rank, error.to_string()))?;
+        Ok(())
+    }
+
+    /// Whether a caller is one of this job's other ranks, and the first that says so.
+    fn check(
+        &self,
+        rank: Rank,
+        caller: &Caller,
+        callers: &BTreeMap<Rank, Caller>,
+    ) -> Result<(), BackendError> {
+        let (host, own) = (caller.host(), self.size);
+        if caller.size != own {
+            let size = caller.size;
+            return Err(self.invalid(&format!(
+                "WORLD_SIZE is {size} on rank {rank} (host {host}), and {own} on rank 0"
+            )));
         }
-        Ok(all)
+        let other = callers.get(&rank).map(Caller::host);
+        let other = other.or((rank == ROOT).then(|| self.address.clone()));
+        match other {
+            None => Ok(()),
+            Some(other) => Err(self.invalid(&format!(
+                "two processes say that they are {rank}, on hosts {other} and {host}"
+            ))),
+        }
     }
 
     /// Another rank calls rank 0.
@@ -184,16 +265,33 @@ impl MeetingPoint {
         };
         let stream = calling.connect(deadline);
         let stream = stream.map_err(|why| self.unreachable(ROOT, why))?;
-        let told = say(&stream, own, deadline).and_then(|()| hear(&stream, deadline));
-        let packed = told.map_err(|error| self.unreachable(ROOT, error.to_string()))?;
-        Ok(crate::messenger::unpack(&packed))
+        let hello = [&self.size.to_le_bytes(), own].concat();
+        // Rank 0 says at the deadline who is missing.
+        let patience = deadline + FAREWELL;
+        let told = say(&stream, &hello, deadline).and_then(|()| hear(&stream, patience));
+        let answer = told.map_err(|error| self.unreachable(ROOT, error.to_string()))?;
+        match answer.split_first() {
+            Some((&CARDS, packed)) => Ok(crate::messenger::unpack(packed)),
+            Some((_, why)) => Err(BackendError::Aborted {
+                rank: self.rank,
+                reason: String::from_utf8_lossy(why).into_owned(),
+            }),
+            None => Err(self.invalid("rank 0 has no answer")),
+        }
     }
 
     /// Rank 0's addresses; name servers may know them later than ranks start.
     fn resolve(&self, deadline: Instant) -> Result<Vec<SocketAddr>, BackendError> {
         loop {
-            match (self.address.as_str(), self.port).to_socket_addrs() {
-                Ok(addresses) => return Ok(addresses.collect()),
+            match (self.address.as_str(), 0).to_socket_addrs() {
+                Ok(addresses) => {
+                    let hosts: Vec<IpAddr> = addresses.map(|it| it.ip()).collect();
+                    let on_port = |port| {
+                        let at = |host: &IpAddr| SocketAddr::new(*host, port);
+                        hosts.iter().map(at).collect::<Vec<_>>()
+                    };
+                    return Ok(self.ports.clone().flat_map(on_port).collect());
+                }
                 Err(error) if Instant::now() >= deadline => {
                     return Err(self.unreachable(ROOT, error.to_string()));
                 }
@@ -202,14 +300,27 @@ impl MeetingPoint {
         }
     }
 
-    /// No secret: it keeps ranks of other jobs and strangers apart from these.
+    /// No secret: it keeps ranks of other jobs and strangers apart from these. Jobs at one place
+    /// differ in their first port, though later ones may be the same.
     fn key(&self) -> Key {
-        let of = |salt: u8| hash(self.job.bytes().chain([salt])).to_le_bytes();
+        let place = self.ports.start().to_le_bytes();
+        let of = |salt: u8| {
+            let bytes = self.job.bytes().chain(place).chain([salt]);
+            hash(bytes).to_le_bytes()
+        };
         let mut key = Key::default();
         let (first, second) = key.split_at_mut(size_of::<u64>());
         first.copy_from_slice(&of(0));
         second.copy_from_slice(&of(1));
         key
+    }
+
+    fn ports_in_words(&self) -> String {
+        let (first, last) = (self.ports.start(), self.ports.end());
+        match first == last {
+            true => format!("port {first}"),
+            false => format!("one of ports {first} to {last}"),
+        }
     }
 
     fn unreachable(&self, other: Rank, why: String) -> BackendError {
@@ -227,8 +338,58 @@ impl MeetingPoint {
     fn invalid(&self, why: &str) -> BackendError {
         BackendError::Invalid {
             rank: self.rank,
-            call: format!("meeting at {}:{}", self.address, self.port),
-            why: why.to_owned(),
+            call: format!("meeting at {} on {}", self.address, self.ports_in_words()),
+            why: format!(
+                "{why}\nhint: every process needs a RANK of its own, and all the same WORLD_SIZE"
+            ),
+        }
+    }
+}
+
+/// A rank that has called rank 0.
+struct Caller {
+    stream: TcpStream,
+    /// How many ranks it says there are.
+    size: u32,
+    card: Vec<u8>,
+}
+
+impl Caller {
+    fn new(stream: TcpStream, hello: &[u8]) -> Option<Self> {
+        let (size, card) = hello.split_first_chunk()?;
+        Some(Self {
+            stream,
+            size: u32::from_le_bytes(*size),
+            card: card.to_vec(),
+        })
+    }
+
+    fn host(&self) -> String {
+        let card = Card::decode(&self.card);
+        card.map_or_else(|| "unknown".to_owned(), |card| card.host)
+    }
+}
+
+/// What rank 0 answers where there will be no meeting.
+fn refusal(why: &BackendError) -> Vec<u8> {
+    [&[REFUSAL], why.to_string().as_bytes()].concat()
+}
+
+/// Who has come, by host.
+fn present(callers: &BTreeMap<Rank, Caller>) -> String {
+    let mut hosts: BTreeMap<String, Vec<Rank>> = BTreeMap::new();
+    for (rank, caller) in callers {
+        hosts.entry(caller.host()).or_default().push(*rank);
+    }
+    let of_host = |(host, ranks): (&String, &Vec<Rank>)| {
+        let ranks: Vec<_> = ranks.iter().map(ToString::to_string).collect();
+        format!("rank {} of host {host}", ranks.join(", "))
+    };
+    match hosts.is_empty() {
+        true => "no other has come".to_owned(),
+        false => {
+            let come: Vec<_> = hosts.iter().map(of_host).collect();
+            format!("{} came", come.join("; "))
         }
     }
 }
@@ -238,7 +399,7 @@ fn refused(name: &str, why: String) -> BackendError {
         what: format!("reading {name}"),
         why: format!(
             "{why}\nhint: torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; without it, \
-             set all four"
+             set all four, or none to run on this machine alone"
         ),
     }
 }

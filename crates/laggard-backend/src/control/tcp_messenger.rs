@@ -157,7 +157,7 @@ impl TcpMessenger {
         (bytes, deadline): (usize, Instant),
     ) -> Result<(), BackendError> {
         let begin = Instant::now();
-        let mut piece = vec![0; PIECE_BYTES];
+        let mut piece = vec![0; bytes.min(PIECE_BYTES)];
         while hearing.heard.len() < bytes {
             self.check()?;
             let pause = Self::pause(deadline).ok_or_else(|| self.late(from, begin))?;

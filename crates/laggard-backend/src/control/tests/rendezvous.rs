@@ -10,7 +10,7 @@ fn point(rank: Rank, size: u32, port: u16) -> MeetingPoint {
         rank,
         size,
         address: "127.0.0.1".to_owned(),
-        port,
+        ports: port..=port,
         job: "test".to_owned(),
     }
 }
@@ -26,14 +26,30 @@ type Met = Result<Arc<dyn Messenger>, BackendError>;
 
 /// Has these ranks of so many meet.
 fn meet(ranks: &[Rank], size: u32, limit: Duration) -> Vec<Met> {
+    meet_as(ranks, limit, |rank, port| point(rank, size, port))
+}
+
+/// Has these ranks meet, each where it believes to.
+fn meet_as(
+    ranks: &[Rank],
+    limit: Duration,
+    point: impl Fn(Rank, u16) -> MeetingPoint + Sync,
+) -> Vec<Met> {
     let (door, port) = door();
     let doors: Vec<_> = ranks.iter().map(|_| std::sync::Mutex::new(None)).collect();
     *doors[0].lock().expect("no panic") = Some(door);
     on_all(ranks.len() as u32, |at| {
         let rank = ranks[at as usize];
         let door = doors[at as usize].lock().expect("no panic").take();
-        point(rank, size, port).meet_behind(door, "here", limit, &Abort::default())
+        let host = ["h0", "h1"][rank as usize % 2];
+        point(rank, port).meet_behind(door, host, limit, &Abort::default())
     })
+}
+
+/// What the meeting of a rank failed with.
+fn failure(met: &Met) -> String {
+    let error = met.as_ref().err().map(ToString::to_string);
+    error.expect("an error")
 }
 
 #[test]
@@ -75,7 +91,44 @@ fn planes_are_joined_over_a_meeting() {
 }
 
 #[test]
-fn who_does_not_come_is_named() {
+fn parts_of_a_meeting_are_jobs_of_their_own() {
+    let met = meet(&[0, 1, 2, 3, 4], 5, PATIENCE);
+    let met: Vec<_> = met.into_iter().map(|it| it.expect("a meeting")).collect();
+    let part_of = |rank: Rank, ranks| {
+        let (all, abort) = (&*met[rank as usize], Abort::default());
+        let deadline = Instant::now() + PATIENCE;
+        crate::control::part_of(all, ranks, "here", &abort, deadline)
+    };
+    let said = on_all(5, |rank| {
+        let ranks = if rank < 2 { 0..2 } else { 2..5 };
+        let part = part_of(rank, ranks).expect("a part");
+        let deadline = Instant::now() + PATIENCE;
+        let all = crate::messenger::all_gather(&*part, &[rank as u8], deadline);
+        (
+            part.rank(),
+            part.size(),
+            all.expect("what all say").concat(),
+        )
+    });
+    let expect = [
+        (0, 2, vec![0, 1]),
+        (1, 2, vec![0, 1]),
+        (0, 3, vec![2, 3, 4]),
+        (1, 3, vec![2, 3, 4]),
+        (2, 3, vec![2, 3, 4]),
+    ];
+    assert_eq!(said, expect);
+    // Ranks that are not there, and a part without this rank.
+    let refused = on_all(5, |rank| {
+        part_of(rank, [3..6, 0..1][(rank % 2) as usize].clone())
+    });
+    for end in refused {
+        assert!(matches!(end.err(), Some(BackendError::Invalid { .. })));
+    }
+}
+
+#[test]
+fn who_does_not_come_is_named_to_all() {
     let met = meet(&[0, 2], 4, Duration::from_millis(300));
     match &met[0] {
         Err(BackendError::Timeout { missing, .. }) => {
@@ -84,18 +137,82 @@ fn who_does_not_come_is_named() {
         }
         other => panic!("{:?}", other.as_ref().err()),
     }
-    assert!(matches!(
-        &met[1],
-        Err(BackendError::Unreachable { other: 0, .. })
-    ));
+    let text = failure(&met[1]);
+    let is_told = text.contains("4 ranks to meet at 127.0.0.1 on port")
+        && text.contains("rank 2 of host h0 came")
+        && text.contains("missing: 1, 3");
+    assert!(is_told || text.contains("cannot reach rank 0"), "{text}");
+}
+
+#[test]
+fn a_rank_0_that_is_not_there_is_named() {
+    // Nobody listens where somebody did.
+    let (_, port) = door();
+    let limit = Duration::from_millis(100);
+    let met = point(1, 2, port).meet("h1", limit, &Abort::default());
+    let text = failure(&met);
+    assert!(
+        text.contains("rank 1 cannot reach rank 0 on host 127.0.0.1"),
+        "{text}"
+    );
 }
 
 #[test]
 fn two_processes_of_one_rank_are_refused() {
     let met = meet(&[0, 1, 1], 3, PATIENCE);
-    let text = met[0].as_ref().err().map(ToString::to_string);
-    let text = text.expect("an error");
-    assert!(text.contains("two processes say that they are 1"), "{text}");
+    for met in &met {
+        let text = failure(met);
+        let expect = "two processes say that they are 1, on hosts h1 and h1";
+        assert!(text.contains(expect), "{text}");
+    }
+}
+
+#[test]
+fn ranks_that_count_differently_are_refused() {
+    let met = meet_as(&[0, 1], PATIENCE, |rank, port| point(rank, 3 + rank, port));
+    for met in &met {
+        let text = failure(met);
+        let expect = "WORLD_SIZE is 4 on rank 1 (host h1), and 3 on rank 0";
+        assert!(text.contains(expect), "{text}");
+    }
+}
+
+/// The first port is another job's, which may even call there.
+#[test]
+fn a_port_that_is_taken_is_passed_over() {
+    // Two ports, one after the other, that were free a moment ago; others may be quicker.
+    let (other, port) = loop {
+        let (other, port) = door();
+        let next = port.checked_add(1);
+        if next.is_some_and(|next| TcpListener::bind(("127.0.0.1", next)).is_ok()) {
+            break (other, port);
+        }
+    };
+    let point = |rank| MeetingPoint {
+        ports: port..=port.saturating_add(8),
+        ..point(rank, 2, port)
+    };
+    let met = on_all(2, |rank| {
+        point(rank).meet("here", PATIENCE, &Abort::default())
+    });
+    drop(other);
+    for met in met {
+        assert_eq!(met.map(|it| it.size()).ok(), Some(2));
+    }
+}
+
+#[test]
+fn jobs_with_a_port_in_common_do_not_meet() {
+    // Each believes its first port to be another one, but only one is there.
+    let limit = Duration::from_millis(300);
+    let met = meet_as(&[0, 1], limit, |rank, port| MeetingPoint {
+        ports: match rank {
+            0 => port..=port,
+            _ => port - 1..=port,
+        },
+        ..point(rank, 2, port)
+    });
+    assert!(met.iter().all(Result::is_err));
 }
 
 #[test]
@@ -113,14 +230,16 @@ fn variables_are_read_and_bad_ones_named() {
         ("MASTER_PORT", "29500"),
     ];
     let met = read(&all).expect("no error").expect("a place");
-    assert_eq!((met.rank, met.size, met.port), (1, 4, 29500));
+    assert_eq!((met.rank, met.size, &met.ports), (1, 4, &(29500..=29500)));
     assert_eq!(met.address, "node1");
     // torchrun's own store has the port.
     let torchrun = [&all[..], &[("TORCHELASTIC_USE_AGENT_STORE", "True")]].concat();
-    assert_eq!(
-        read(&torchrun).expect("no error").map(|it| it.port),
-        Some(29501)
-    );
+    let first = read(&torchrun).expect("no error").expect("a place");
+    assert_eq!(first.ports, 29501..=29508);
+    // Jobs that are started anew do not meet their former selves.
+    let again = [&torchrun[..], &[("TORCHELASTIC_RESTART_COUNT", "1")]].concat();
+    let again = read(&again).expect("no error").expect("a place");
+    assert_ne!(again.job, first.job);
     assert_eq!(read(&[]), Ok(None));
     let fails = |change: usize, value: Option<&'static str>, expect: &str| {
         let mut variables = all.to_vec();
@@ -135,4 +254,5 @@ fn variables_are_read_and_bad_ones_named() {
     fails(0, Some("x"), "RANK: `x` is no such number");
     fails(2, None, "MASTER_ADDR: it is not set");
     fails(3, Some("70000"), "MASTER_PORT: `70000`");
+    fails(0, Some("x"), "none to run on this machine alone");
 }
