@@ -19,7 +19,15 @@ pub(crate) fn in_child(test: &str, variables: &[(&str, &str)], body: fn()) {
             make(&folder().join("old"), &["-DOLD", "-DVERSION=21805"]);
         });
     }
-    child::in_child(test, DRIVER, variables, body);
+    let meet = tempfile::tempdir().unwrap();
+    let folder = meet.path().to_str().unwrap();
+    let own = [("LAGGARD_FAKE_NCCL", folder)];
+    // Processes that are to meet have a folder already.
+    let is_named = variables.iter().any(|(name, _)| *name == own[0].0);
+    let own = own.iter().filter(|_| !is_named);
+    let all: Vec<_> = own.chain(variables).copied().collect();
+    child::in_child(test, DRIVER, &all, body);
+    assert_eq!(meet.path().read_dir().unwrap().count(), 0, "files are left");
 }
 
 fn folder() -> PathBuf {

@@ -1,6 +1,7 @@
 //! The conformance suite over NCCL's communicator and the CUDA device, with stand-ins for NCCL and
-//! for the driver: ranks are threads of a process, GPUs and their streams threads too. Says that
-//! the calls are made as they are meant; nothing of what a real NCCL or GPU makes of them.
+//! for the driver: ranks are threads of a process, or processes, and GPUs and their streams are
+//! threads. Says that the calls are made as they are meant; nothing of what a real NCCL or GPU
+//! makes of them.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -10,6 +11,7 @@ mod cc;
 mod child;
 mod fakes;
 mod own;
+mod processes;
 mod ranks;
 
 use fakes::in_child;
@@ -56,6 +58,21 @@ fn calls_that_are_made_at_once_conform() {
             !name.starts_with("another ")
         });
     });
+}
+
+#[test]
+fn processes_conform() {
+    processes::in_processes("processes_conform", 4, |_| Vec::new(), processes::conform);
+}
+
+#[test]
+fn processes_with_other_versions_are_told() {
+    let test = "processes_with_other_versions_are_told";
+    let old = |rank| match rank {
+        2 => vec![(processes::OLD, "1")],
+        _ => Vec::new(),
+    };
+    processes::in_processes(test, 3, old, processes::versions);
 }
 
 #[test]

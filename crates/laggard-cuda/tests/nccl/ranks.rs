@@ -61,7 +61,8 @@ impl Ranks {
         })
     }
 
-    fn one<T>(
+    /// Has one rank try to join the others of a messenger, and then do something.
+    pub(crate) fn one<T>(
         &self,
         rank: Rank,
         messenger: Arc<dyn Messenger>,
