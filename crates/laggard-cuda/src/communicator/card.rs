@@ -15,6 +15,8 @@ pub(crate) struct Card {
     pub shares: bool,
     /// `NCCL_HOSTID`, by which NCCL tells hosts apart.
     pub host_id: String,
+    /// `CUDA_VISIBLE_DEVICES`, if it is set.
+    pub visible: String,
 }
 
 /// What stands between two fields on the wire; no field has it.
@@ -33,13 +35,15 @@ impl Card {
             one_line(&self.host),
             one_line(&self.gpu),
             one_line(&self.host_id),
+            one_line(&self.visible),
         ];
         fields.join(&BETWEEN.to_string()).into_bytes()
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
-        let [numbers, host, gpu, host_id] = text.split(BETWEEN).collect::<Vec<_>>()[..] else {
+        let [numbers, host, gpu, host_id, visible] = text.split(BETWEEN).collect::<Vec<_>>()[..]
+        else {
             return None;
         };
         let numbers: Result<Vec<u32>, _> = numbers.split(' ').map(str::parse).collect();
@@ -56,6 +60,7 @@ impl Card {
             gpu: gpu.to_owned(),
             shares: shares != 0,
             host_id: host_id.to_owned(),
+            visible: visible.to_owned(),
         })
     }
 }
@@ -103,17 +108,23 @@ pub(crate) fn check(cards: &[Card]) -> Result<bool, CudaError> {
 /// variables; before 2.30 NCCL takes GPUs for the same if address and host are, and
 /// `NCCL_HOSTID` is taken for the host (src/init.cc, src/misc/utils.cc), which has not been tried.
 fn hindrance(a: &Card, b: &Card) -> Option<String> {
+    let seen = match (a.visible.as_str(), b.visible.as_str()) {
+        ("", "") => String::new(),
+        (a, b) => format!(" (CUDA_VISIBLE_DEVICES is `{a}` and `{b}`)"),
+    };
     if a.version.lets_ranks_share_gpus() {
         let is_allowed = a.shares && b.shares;
         return (!is_allowed).then(|| {
-            "give each rank its own GPU, or set NCCL_MULTI_RANK_GPU_ENABLE=1 on all ranks"
-                .to_owned()
+            format!(
+                "give each rank its own GPU{seen}, or set NCCL_MULTI_RANK_GPU_ENABLE=1 on all \
+                 ranks"
+            )
         });
     }
     let is_told_apart = !a.host_id.is_empty() && !b.host_id.is_empty() && a.host_id != b.host_id;
     (!is_told_apart).then(|| {
         format!(
-            "give each rank its own GPU, or take NCCL 2.30 or later with \
+            "give each rank its own GPU{seen}, or take NCCL 2.30 or later with \
              NCCL_MULTI_RANK_GPU_ENABLE=1; with NCCL {}, another NCCL_HOSTID for each rank may do",
             a.version
         )
@@ -135,6 +146,7 @@ mod tests {
             gpu: gpu.to_owned(),
             shares: false,
             host_id: String::new(),
+            visible: String::new(),
         }
     }
 
@@ -143,14 +155,15 @@ mod tests {
         let card = Card {
             shares: true,
             host_id: "rank 3".to_owned(),
+            visible: "GPU-7".to_owned(),
             ..card(22_809, "node\n1", "0000:1b:00.0")
         };
         let come = Card::decode(&card.encode()).unwrap();
         assert_eq!(come.host, "node 1");
         assert_eq!((come.version, come.gpu), (card.version, card.gpu));
-        assert!(come.shares && come.host_id == "rank 3");
+        assert!(come.shares && come.host_id == "rank 3" && come.visible == "GPU-7");
         assert_eq!(Card::decode(b"2 28 9 0\nnode"), None);
-        assert_eq!(Card::decode(b"2 28 x 0\na\nb\nc"), None);
+        assert_eq!(Card::decode(b"2 28 x 0\na\nb\nc\n"), None);
     }
 
     #[test]
@@ -188,6 +201,12 @@ mod tests {
         );
         assert!(
             text.contains("NCCL_MULTI_RANK_GPU_ENABLE=1 on all ranks"),
+            "{text}"
+        );
+        let told = shared(23_007, |at, card| card.visible = at.to_string());
+        let text = told.unwrap_err().to_string();
+        assert!(
+            text.contains("CUDA_VISIBLE_DEVICES is `0` and `2`"),
             "{text}"
         );
         assert!(shared(23_007, |at, card| card.shares = at == 0).is_err());

@@ -145,6 +145,12 @@ impl NcclWorld {
         })
     }
 
+    /// Whether ranks of this process may have one GPU in common, as far as this NCCL and its
+    /// environment go.
+    pub fn lets_ranks_share(nccl: &Nccl) -> bool {
+        nccl.version().lets_ranks_share_gpus() && is_sharing_asked_for()
+    }
+
     /// The communicator of the job's collectives.
     pub fn data(&self) -> &NcclCommunicator {
         &self.data
@@ -164,6 +170,12 @@ impl NcclWorld {
 /// Tells groups over NCCL from those of other backends, in roll calls.
 const GROUPS: u64 = 0x4e43_434c;
 
+/// Whether NCCL is told to let ranks share GPUs.
+fn is_sharing_asked_for() -> bool {
+    let shares = std::env::var("NCCL_MULTI_RANK_GPU_ENABLE").unwrap_or_default();
+    !shares.is_empty() && shares != "0"
+}
+
 /// Compares what the ranks use; whether any share a GPU.
 fn compare(
     nccl: &Nccl,
@@ -171,14 +183,13 @@ fn compare(
     messenger: &dyn Messenger,
     timeout: Duration,
 ) -> Result<bool, CudaError> {
-    let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let shares = variable("NCCL_MULTI_RANK_GPU_ENABLE");
     let card = Card {
         version: nccl.version(),
         host: host.to_owned(),
         gpu: gpu.to_owned(),
-        shares: !shares.is_empty() && shares != "0",
-        host_id: variable("NCCL_HOSTID"),
+        shares: is_sharing_asked_for(),
+        host_id: std::env::var("NCCL_HOSTID").unwrap_or_default(),
+        visible: std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default(),
     };
     let all = messenger::all_gather(messenger, &card.encode(), Instant::now() + timeout)?;
     let cards: Vec<Card> = all.iter().filter_map(|bytes| Card::decode(bytes)).collect();
