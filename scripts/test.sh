@@ -98,7 +98,7 @@ if [ "$with_mpi" = yes ]; then
 fi
 
 say "cargo test"
-cargo test --workspace --locked
+cargo test --workspace --locked --no-fail-fast
 
 # The full campaign is in benches/runs. So few trials can only refute: they fail where even the upper
 # end of the interval is below what is promised.

@@ -2,7 +2,7 @@
 //! run both ways in pairs.
 
 use anyhow::{Context, Result};
-use laggard_analyze::{Options, analyze, kernel_seconds, operation_times};
+use laggard_analyze::{OperationTime, Options, analyze, kernel_seconds, operation_times};
 use laggard_measure::{ClassShare, Hooks, Settings, run, run_together};
 use laggard_plan::{
     Expected, Measured, MeasuredClass, Objective, PlanFile, PlannedOption, Rehearsal, RehearsedJob,
@@ -91,6 +91,8 @@ impl Mix {
 pub struct Campaign {
     /// Steps of each run.
     pub steps: u32,
+    /// Times that what the plan is made from is measured.
+    pub calibrations: u32,
     /// Runs of the plan, each beside one of equal shares.
     pub pairs: u32,
 }
@@ -106,7 +108,7 @@ pub struct Outcome {
     pub predicted: f64,
     /// The same of each pair of runs.
     pub measured: Vec<f64>,
-    /// Median steps of the runs with equal shares, seconds; the first is what was planned from.
+    /// Median steps of the runs with equal shares, seconds; the first are what was planned from.
     pub equal_step_s: Vec<f64>,
     /// Median steps of the jobs of the plan, run by run, seconds.
     pub planned_step_s: Vec<Vec<f64>>,
@@ -119,6 +121,14 @@ impl Outcome {
     /// Without pairs.
     pub fn gain(&self) -> Result<f64> {
         Ok(median(&self.measured)?)
+    }
+
+    /// 95 % interval of the median gain.
+    ///
+    /// # Errors
+    /// Without pairs.
+    pub fn gain_interval(&self) -> Result<(f64, f64)> {
+        median_interval(&self.measured).context("no pairs")
     }
 
     /// How far runs of one and the same job lay apart, as a share: the longest median step with
@@ -152,14 +162,16 @@ pub fn rehearse(
         steps: campaign.steps,
         folder,
     };
-    let (plan, basis, first_s) = site.plan(rng).context("the plan")?;
+    let seen = site.calibrate(campaign.calibrations, rng);
+    let seen = seen.context("the runs to plan from")?;
+    let plan = site.plan(&seen).context("the plan")?;
     let equal = plan.equal_shares()?;
     let chosen = plan.option(None)?;
     let mut outcome = Outcome {
-        basis,
+        basis: seen.basis,
         predicted: 0.0,
         measured: Vec::new(),
-        equal_step_s: vec![first_s],
+        equal_step_s: seen.equal_step_s,
         planned_step_s: Vec::new(),
         plan: plan.clone(),
     };
@@ -185,6 +197,13 @@ pub fn rehearse(
     Ok(outcome)
 }
 
+/// What a plan is made from.
+struct Seen {
+    runs: Vec<(Record, Vec<OperationTime>)>,
+    basis: TimeBasis,
+    equal_step_s: Vec<f64>,
+}
+
 struct Site<'a> {
     mix: &'a Mix,
     model: &'a Model,
@@ -199,53 +218,71 @@ const HOOKS: Hooks<'static> = Hooks {
 };
 
 impl Site<'_> {
-    /// The plan by a run with equal shares, and one of a pipeline with a stage of each class; the
-    /// time basis and median step of the former.
-    fn plan(&self, rng: &mut Rng) -> Result<(PlanFile, TimeBasis, f64)> {
+    /// Measures equal shares, and a pipeline with a stage of each class, so many times in turn.
+    fn calibrate(&self, times: u32, rng: &mut Rng) -> Result<Seen> {
         let mix = self.mix;
-        let ranks: u32 = mix.ranks.iter().sum();
-        let layout = Layout::data_parallel(ranks, mix.each);
         let blocks = mix.ranks.iter().zip(NAMES);
         let names: Vec<&str> = blocks
             .flat_map(|(&ranks, name)| vec![name; ranks as usize])
             .collect();
-        let settings = self.settings(&layout, &names, "equal", rng.next_u64() >> 1);
-        let record = Record::open(&run(&settings, &HOOKS)?.record)?;
         let stages = mix.ranks.len();
-        let pipeline = Layout {
-            pipeline_parallel: stages as u32,
-            stage_layers: self.balanced(&kernel_seconds(&record)?),
-            ..Layout::data_parallel(1, 2 * stages as u32)
+        let mut seen = Seen {
+            runs: Vec::new(),
+            basis: TimeBasis::Wall,
+            equal_step_s: Vec::new(),
         };
-        let one_each = &NAMES[..stages];
-        let piped = self.settings(&pipeline, one_each, "pipeline", rng.next_u64() >> 1);
-        let piped_record = Record::open(&run(&piped, &HOOKS)?.record)?;
-        let times = [operation_times(&record)?, operation_times(&piped_record)?];
-        let mut seen = Vec::new();
-        for (record, times) in [&record, &piped_record].into_iter().zip(&times) {
+        for _ in 0..times {
+            let settings = self.settings(&self.equal(), &names, "equal", rng.next_u64() >> 1);
+            let record = Record::open(&run(&settings, &HOOKS)?.record)?;
+            let pipeline = Layout {
+                pipeline_parallel: stages as u32,
+                stage_layers: self.balanced(&kernel_seconds(&record)?),
+                ..Layout::data_parallel(1, 2 * stages as u32)
+            };
+            let one_each = &NAMES[..stages];
+            let piped = self.settings(&pipeline, one_each, "pipeline", rng.next_u64() >> 1);
+            let piped_record = Record::open(&run(&piped, &HOOKS)?.record)?;
+            let step = analyze(&record, &Options::default())?.step_time.median;
+            seen.equal_step_s.push(step);
+            seen.basis = record.manifest.clock.basis;
+            for record in [record, piped_record] {
+                let times = operation_times(&record)?;
+                seen.runs.push((record, times));
+            }
+            std::fs::remove_dir_all(&settings.record)?;
+            std::fs::remove_dir_all(&piped.record)?;
+        }
+        Ok(seen)
+    }
+
+    /// Everyone in lock-step with as many micro-batches.
+    fn equal(&self) -> Layout {
+        Layout::data_parallel(self.mix.ranks.iter().sum(), self.mix.each)
+    }
+
+    fn plan(&self, seen: &Seen) -> Result<PlanFile> {
+        let layout = self.equal();
+        let settings = self.settings(&layout, &[], "", 0);
+        let mut observed = Vec::new();
+        for (record, times) in &seen.runs {
             let times = times.iter();
             let taken = times.map(|it| (it.rank, it.operation, it.seconds, &it.ratios[..]));
-            seen.extend(observations(&record.manifest, taken));
+            observed.extend(observations(&record.manifest, taken));
         }
-        let calibration = Calibration::fit(&seen);
-        let classes = mix.classes();
         let plan = plan_measured(&Measured {
-            source: "a run with equal shares".to_owned(),
+            source: "runs with equal shares".to_owned(),
             model: self.model,
             sequence_length: settings.sequence_length,
             micro_batch: settings.micro_batch_sequences,
             element_bytes: ELEMENT_BYTES,
             layout: &layout,
-            classes: &classes,
-            micro_batches: mix.each * ranks,
-            calibration: &calibration,
+            classes: &self.mix.classes(),
+            micro_batches: self.mix.each * self.mix.ranks.iter().sum::<u32>(),
+            calibration: &Calibration::fit(&observed),
             objective: Objective::Time,
             draws: DRAWS,
         })?;
-        let step = analyze(&record, &Options::default())?.step_time.median;
-        std::fs::remove_dir_all(&settings.record)?;
-        std::fs::remove_dir_all(&piped.record)?;
-        Ok((plan.file, record.manifest.clock.basis, step))
+        Ok(plan.file)
     }
 
     /// Layers of a stage of each class, by what kernels of its ranks take in equal shares: a stage
@@ -298,5 +335,43 @@ impl Site<'_> {
         settings.steps = self.steps;
         settings.seed = seed;
         settings
+    }
+}
+
+/// 95 % interval of a median, whatever the law of the values: the innermost of them, counted from
+/// both ends, between which it is at least so surely; all where there are fewer than six.
+fn median_interval(values: &[f64]) -> Option<(f64, f64)> {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let count = values.len() as i32;
+    // The chance that exactly `below` of the values lie below the median, and that fewer do.
+    let (mut below, mut exactly, mut fewer) = (0, 0.5_f64.powi(count), 0.0);
+    while fewer + exactly <= 0.025 {
+        fewer += exactly;
+        exactly *= f64::from(count - below) / f64::from(below + 1);
+        below += 1;
+    }
+    let low = (below as usize).saturating_sub(1);
+    let high = values.len().checked_sub(1 + low)?;
+    Some((values[low], values[high]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_of_medians_are_those_of_the_sign_test() {
+        let ranks = |count: u32| {
+            let values: Vec<f64> = (1..=count).rev().map(f64::from).collect();
+            median_interval(&values)
+        };
+        assert_eq!(ranks(0), None);
+        assert_eq!(ranks(1), Some((1.0, 1.0)));
+        assert_eq!(ranks(5), Some((1.0, 5.0)));
+        // 1 + 9 of 512 ways to have at most one below, 1 + 9 + 36 at most two: 2.0 % and 9.0 %.
+        assert_eq!(ranks(9), Some((2.0, 8.0)));
+        // 2.07 % for at most five of 20, 5.8 % for at most six.
+        assert_eq!(ranks(20), Some((6.0, 15.0)));
     }
 }

@@ -1,11 +1,11 @@
 //! Plans against their rehearsals, over random mixes of emulated classes.
 //!
-//! Each mix is run with equal shares, planned by what that run cost, and then run both ways in
-//! pairs, in random order, since the speed of a shared machine drifts.
+//! Each mix is run with equal shares, once or more, planned by what that cost, and then run both
+//! ways in pairs, in random order, since the speed of a shared machine drifts.
 //!
-//! Usage: `rehearse --basis wall|virtual [--mixes N] [--pairs N] [--steps N] [--seed N]
-//! [--csv FILE] [--require-points N]`. The last one fails if a gain is further off than so many
-//! points, or a plan is slower than equal shares by more than runs of these lay apart.
+//! Usage: `rehearse --basis wall|virtual [--mixes N] [--calibrations N] [--pairs N] [--steps N]
+//! [--seed N] [--csv FILE] [--require-points N]`. The last one fails if a gain is further off than
+//! so many points, or a plan is slower than equal shares by more than runs of these lay apart.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,6 +17,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// How far off a predicted gain may be.
+const POINTS: f64 = 0.05;
 const LAYERS: u32 = 6;
 const OUTPUTS: u32 = 768;
 const HEADER: &str = "mix,basis,ranks,rates,each,option,layout,shares,predicted_gain,\
@@ -31,7 +33,7 @@ fn main() -> Result<ExitCode> {
     }
     let processors = std::thread::available_parallelism()?.get() as u32;
     let mut points = Vec::new();
-    let mut worse = 0;
+    let (mut worse, mut surely_off) = (0, 0);
     for number in 0..options.mixes {
         let mut rng = Rng::for_stream(options.seed, u64::from(number));
         let mix = match options.on_wall {
@@ -41,6 +43,7 @@ fn main() -> Result<ExitCode> {
         let folder = tempfile::tempdir().context("no directory for records")?;
         let campaign = Campaign {
             steps: options.steps,
+            calibrations: options.calibrations,
             pairs: options.pairs,
         };
         let outcome = rehearse((&mix, &model), campaign, &mut rng, folder.path())
@@ -48,6 +51,9 @@ fn main() -> Result<ExitCode> {
         let off = tell(number, &mix, &outcome)?;
         points.push(off.abs());
         worse += u32::from(outcome.gain()? < -outcome.noise());
+        let (low, high) = outcome.gain_interval()?;
+        let nearest = outcome.predicted.clamp(low, high);
+        surely_off += u32::from((outcome.predicted - nearest).abs() > POINTS);
         if let Some(file) = &mut csv {
             writeln!(file, "{}", line(number, &mix, &outcome)?)?;
         }
@@ -55,11 +61,12 @@ fn main() -> Result<ExitCode> {
     let largest = quantile(&points, 1.0)?;
     println!(
         "{} mixes: gain predicted to {:.1} points in the median, {:.1} at most; {} within 5 \
-         points; {worse} slower than equal shares beyond what runs of these lie apart",
+         points, {surely_off} off by more than pairs leave in doubt; {worse} slower than equal \
+         shares beyond what runs of these lie apart",
         points.len(),
         median(&points)?,
         largest,
-        points.iter().filter(|off| **off <= 5.0).count()
+        points.iter().filter(|off| **off <= 100.0 * POINTS).count()
     );
     let holds = options
         .require_points
@@ -74,11 +81,12 @@ fn main() -> Result<ExitCode> {
 /// Prints a mix; points that its predicted gain is off by.
 fn tell(number: u32, mix: &Mix, outcome: &Outcome) -> Result<f64> {
     let gain = outcome.gain()?;
+    let (low, high) = outcome.gain_interval()?;
     let off = 100.0 * (outcome.predicted - gain);
     let rates: Vec<String> = mix.rates.iter().map(|rate| format!("{rate:.2}")).collect();
     println!(
-        "{number:>3} {:?}: ranks {:?} at {}, {} each: {}: predicted {:+.1} %, measured {:+.1} %, \
-         {off:+.1} points; runs with equal shares {:.1} % apart",
+        "{number:>3} {:?}: ranks {:?} at {}, {} each: {}: predicted {:+.1} %, measured {:+.1} % \
+         ({:+.1} to {:+.1}), {off:+.1} points; runs with equal shares {:.1} % apart",
         outcome.basis,
         mix.ranks,
         rates.join(" "),
@@ -86,6 +94,8 @@ fn tell(number: u32, mix: &Mix, outcome: &Outcome) -> Result<f64> {
         outcome.plan.option(None)?.name,
         100.0 * outcome.predicted,
         100.0 * gain,
+        100.0 * low,
+        100.0 * high,
         100.0 * outcome.noise()
     );
     Ok(off)
@@ -130,6 +140,7 @@ fn line(number: u32, mix: &Mix, outcome: &Outcome) -> Result<String> {
 struct Options {
     on_wall: bool,
     mixes: u32,
+    calibrations: u32,
     pairs: u32,
     steps: u32,
     seed: u64,
@@ -142,6 +153,7 @@ impl Options {
         let mut options = Self {
             on_wall: false,
             mixes: 20,
+            calibrations: 1,
             pairs: 3,
             steps: 60,
             seed: 1,
@@ -157,6 +169,9 @@ impl Options {
                 ("--basis", "wall") => options.on_wall = true,
                 ("--basis", "virtual") => options.on_wall = false,
                 ("--mixes", _) => options.mixes = value.parse().with_context(wrong)?,
+                ("--calibrations", _) => {
+                    options.calibrations = value.parse().with_context(wrong)?;
+                }
                 ("--pairs", _) => options.pairs = value.parse().with_context(wrong)?,
                 ("--steps", _) => options.steps = value.parse().with_context(wrong)?,
                 ("--seed", _) => options.seed = value.parse().with_context(wrong)?,
