@@ -44,6 +44,9 @@ const ERRORS: &[(c_int, &CStr)] = &[
     (ILLEGAL_ADDRESS, c"CUDA_ERROR_ILLEGAL_ADDRESS"),
     (716, c"CUDA_ERROR_MISALIGNED_ADDRESS"),
     (719, c"CUDA_ERROR_LAUNCH_FAILED"),
+    (801, c"CUDA_ERROR_NOT_SUPPORTED"),
+    (914, c"CUDA_ERROR_INVALID_RESOURCE_TYPE"),
+    (915, c"CUDA_ERROR_INVALID_RESOURCE_CONFIGURATION"),
 ];
 
 #[unsafe(no_mangle)]
@@ -87,8 +90,10 @@ unsafe fn put_text(to: *mut c_char, room: c_int, text: &str) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDeviceGetName(to: *mut c_char, room: c_int, device: c_int) -> c_int {
+    let numbered = || format!("Fake GPU {device}");
+    let name = settings().name.clone().unwrap_or_else(numbered);
     // SAFETY: cuda.h's contract.
-    unsafe { put_text(to, room, &format!("Fake GPU {device}")) }
+    unsafe { put_text(to, room, &name) }
 }
 
 #[unsafe(no_mangle)]
@@ -117,7 +122,9 @@ unsafe extern "C" fn cuDeviceGetAttribute(
 ) -> c_int {
     let found = match attribute {
         // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT and the two of the compute capability.
-        16 => 4,
+        16 => settings().multiprocessors as c_int,
+        // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN.
+        97 => settings().shared_bytes as c_int,
         75 => settings().capability_major,
         76 => settings().capability_minor,
         _ => 0,

@@ -26,6 +26,20 @@ pub(crate) struct Settings {
     pub(crate) devices: i32,
     /// Bytes of a device's memory.
     pub(crate) memory_bytes: usize,
+    /// Name of every device; absent for one with its number.
+    pub(crate) name: Option<String>,
+    /// How long a cycle of a device's clock takes.
+    pub(crate) cycle_ns: u64,
+    /// Multiprocessors of a device.
+    pub(crate) multiprocessors: u32,
+    /// Most shared memory of a block.
+    pub(crate) shared_bytes: u32,
+    /// Whether devices can be divided.
+    pub(crate) has_green_contexts: bool,
+    /// How many multiprocessors more than asked for a part has.
+    pub(crate) parts_are_larger_by: u32,
+    /// Whether kernels on parts of a device take turns, as on one that is shared in time.
+    pub(crate) parts_take_turns: bool,
     /// Major compute capability.
     pub(crate) capability_major: i32,
     /// Minor compute capability.
@@ -57,6 +71,13 @@ pub(crate) fn settings() -> &'static Settings {
             resolution_ns: number(value("resolution_ns")).unwrap_or(32),
             devices: number(value("devices")).unwrap_or(1),
             memory_bytes: number(value("memory_bytes")).unwrap_or(1 << 30),
+            name: value("name"),
+            cycle_ns: number(value("cycle_ns")).unwrap_or(1),
+            multiprocessors: number(value("multiprocessors")).unwrap_or(4),
+            shared_bytes: number(value("shared_bytes")).unwrap_or(200_000),
+            has_green_contexts: number(value("has_green_contexts")).unwrap_or(true),
+            parts_are_larger_by: number(value("parts_are_larger_by")).unwrap_or(0),
+            parts_take_turns: number(value("parts_take_turns")).unwrap_or(false),
             capability_major: number(value("capability_major")).unwrap_or(9),
             capability_minor: number(value("capability_minor")).unwrap_or(0),
         }

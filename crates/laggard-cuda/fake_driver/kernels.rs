@@ -8,7 +8,8 @@ use laggard_backend::{Element, Transpose};
 use laggard_cuda::GemmArguments;
 use laggard_cuda::twin::{self, AdamState, Factor, Operand};
 use std::ffi::c_void;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// A module, as the fake compiler made it.
 pub(crate) struct Image {
@@ -43,6 +44,7 @@ const SIGNATURES: &[(&str, &str)] = &[
     ("adam", "ppppfq"),
     ("stamp", "p"),
     ("spin", "qp"),
+    ("meet_others", "piiiq"),
     ("gemm_nn", "g"),
     ("gemm_nt", "g"),
     ("gemm_tn", "g"),
@@ -194,10 +196,10 @@ impl Launch {
             "adam_plain" => self.adam::<T>()?,
             "stamp" => self.slice::<i64>(0, 1)?[0] = clock::stamp(self.stream),
             "spin" => {
-                // A cycle of this device takes a nanosecond.
-                std::thread::sleep(Duration::from_nanos(self.number(0)));
+                std::thread::sleep(cycles(self.number(0)));
                 self.slice::<i64>(1, 1)?[0] = self.number(0) as i64;
             }
+            "meet_others" => self.meet()?,
             "layer_norm" => self.layer_norm::<T>()?,
             "fill_exact" => {
                 let to = self.slice::<T>(0, self.number(1))?;
@@ -207,6 +209,38 @@ impl Launch {
             _ => self.product::<T>()?,
         }
         self.err()
+    }
+
+    /// Its first block.
+    fn meet(&self) -> Result<(), i32> {
+        const WORDS: u64 = 4;
+        let [own, members, rounds] = [1, 2, 3].map(|at| self.number(at));
+        let word = |member: u64, at: u64| -> Result<&AtomicU64, i32> {
+            let address = self.number(0) + (member * WORDS + at) * size_of::<u64>() as u64;
+            let word = memory::reach(address, size_of::<u64>()).ok_or(ILLEGAL_ADDRESS)?;
+            // SAFETY: it is within an allocation, aligned, and others reach it as atomics too.
+            Ok(unsafe { &*word.cast::<AtomicU64>() })
+        };
+        let begin = Instant::now();
+        let limit = cycles(self.number(4));
+        let stamp = || clock::stamp(self.stream).cast_unsigned();
+        word(own, 1)?.store(stamp(), Ordering::SeqCst);
+        let mut completed = 0;
+        'rounds: while completed < rounds {
+            word(own, 0)?.store(completed + 1, Ordering::SeqCst);
+            for other in 0..members {
+                while word(other, 0)?.load(Ordering::SeqCst) <= completed {
+                    if begin.elapsed() >= limit {
+                        break 'rounds;
+                    }
+                    std::thread::yield_now();
+                }
+            }
+            completed += 1;
+        }
+        word(own, 3)?.store(completed, Ordering::SeqCst);
+        word(own, 2)?.store(stamp(), Ordering::SeqCst);
+        Ok(())
     }
 
     /// Makes the first result wrong where a test asked for it.
@@ -316,6 +350,11 @@ impl Launch {
             multiply::<T, T>(&a, &b, &product)
         }
     }
+}
+
+/// How long so many cycles take.
+fn cycles(count: u64) -> Duration {
+    Duration::from_nanos(count.saturating_mul(settings().cycle_ns))
 }
 
 fn span(rows: u32, columns: u32, stride: u32) -> u64 {

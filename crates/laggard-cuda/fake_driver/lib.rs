@@ -10,12 +10,14 @@ mod faults;
 mod kernels;
 mod memory;
 mod nvrtc;
+mod shares;
 mod streams;
 mod words;
 
 use clock::Entry;
 use faults::settings;
 use kernels::{Function, Image, Launch};
+use shares::Extent;
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::Arc;
@@ -324,13 +326,13 @@ extern "C" fn cuFuncSetAttribute(_function: usize, _attribute: c_int, _value: c_
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuLaunchKernel(
     function: usize,
-    _blocks: c_uint,
+    blocks: c_uint,
     _blocks_y: c_uint,
     _blocks_z: c_uint,
     _threads: c_uint,
     _threads_y: c_uint,
     _threads_z: c_uint,
-    _shared_bytes: c_uint,
+    shared_bytes: c_uint,
     handle: usize,
     arguments: *const *const c_void,
     _extra: *const *const c_void,
@@ -342,6 +344,11 @@ unsafe extern "C" fn cuLaunchKernel(
         // SAFETY: cuda.h's contract.
         let launch = unsafe { Launch::new((*function).clone(), arguments, stream.number)? };
         let number = Some(LAUNCHES.fetch_add(1, Ordering::SeqCst) + 1);
+        let extent = Extent {
+            blocks,
+            shared_bytes,
+        };
+        let of_worker = Arc::clone(&stream);
         stream.push(Box::new(move || {
             if number == settings().launch_that_holds {
                 faults::hold();
@@ -349,7 +356,7 @@ unsafe extern "C" fn cuLaunchKernel(
             if number == settings().launch_that_breaks {
                 return settings().breaks_with;
             }
-            launch.execute()
+            shares::execute(&of_worker, extent, || launch.execute())
         }));
         Ok(())
     }))

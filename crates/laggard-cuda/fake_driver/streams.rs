@@ -1,5 +1,6 @@
 //! Streams of the fake device: each is a thread that executes in order what it is given.
 
+use crate::shares::Pool;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -33,14 +34,17 @@ struct Inbox {
 pub(crate) struct Stream {
     /// From 1, in the order of creation.
     pub(crate) number: u64,
+    /// The multiprocessors that it is confined to, if it is.
+    pub(crate) pool: Option<Arc<Pool>>,
     inbox: Mutex<Inbox>,
     bell: Condvar,
 }
 
 impl Stream {
-    fn start(number: u64) -> Arc<Self> {
+    pub(crate) fn start(number: u64, pool: Option<Arc<Pool>>) -> Arc<Self> {
         let stream = Arc::new(Self {
             number,
+            pool,
             inbox: Mutex::default(),
             bell: Condvar::new(),
         });
@@ -168,7 +172,7 @@ pub(crate) static EVENTS: Handles<Event> = Handles::new();
 
 /// Number of a new stream.
 pub(crate) fn create() -> u64 {
-    STREAMS.add(Stream::start)
+    STREAMS.add(|number| Stream::start(number, None))
 }
 
 /// Ends a stream once it has executed all that it was given.

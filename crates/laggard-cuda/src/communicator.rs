@@ -15,6 +15,7 @@ mod watch;
 mod words;
 mod world;
 
+pub(crate) use words::{Word, Words};
 pub use world::{NcclOptions, NcclWorld, Surround};
 
 use crate::CudaError;

@@ -22,7 +22,7 @@ pub use engine::ProductEngine;
 pub use pace::PeakOptions;
 
 use crate::{
-    ClockReport, CubinCache, CudaError, CudaIdentity, Gpu, HalfType, Module, Surroundings,
+    ClockReport, CubinCache, CudaError, CudaIdentity, Gpu, HalfType, Module, Share, Surroundings,
     self_check,
 };
 use cudarc::driver::CudaStream;
@@ -50,6 +50,8 @@ const LAST_WORK: Duration = Duration::from_secs(5);
 pub struct CudaOptions {
     /// The GPU's number, in the driver's order: among those that `CUDA_VISIBLE_DEVICES` leaves.
     pub ordinal: usize,
+    /// The part of that GPU to confine all kernels to; `None` for the whole.
+    pub share: Option<Share>,
     /// The rank that errors name.
     pub rank: Rank,
     /// Engines for products of half types, the preferred first; the kernels of this crate compute
@@ -68,6 +70,7 @@ impl Default for CudaOptions {
     fn default() -> Self {
         Self {
             ordinal: 0,
+            share: None,
             rank: 0,
             engines: Vec::new(),
             race_engines: false,
@@ -117,7 +120,7 @@ impl CudaDevice {
             rank,
             device: format!("GPU {ordinal}"),
         };
-        let gpu = Gpu::open(ordinal, surroundings, cache);
+        let gpu = Gpu::confined(ordinal, options.share.clone(), surroundings, cache);
         let gpu = gpu.map_err(|error| whose.refused("opening the GPU", &error))?;
         whose.device = format!("GPU {ordinal} ({})", gpu.name());
         let (modules, doubts) = checked_modules(&gpu, options.self_check)
@@ -211,6 +214,21 @@ impl CudaDevice {
     /// [`BackendError::Device`] if the driver refuses.
     pub fn new_stream(&self) -> Result<Arc<CudaStream>, BackendError> {
         self.shared.new_stream()
+    }
+
+    /// The part of the GPU that kernels are confined to, if they are.
+    pub fn share(&self) -> Option<&Share> {
+        self.shared.gpu.share()
+    }
+
+    /// The GPU itself.
+    pub(crate) fn gpu(&self) -> &Gpu {
+        &self.shared.gpu
+    }
+
+    /// Whose errors name rank and device.
+    pub(crate) fn whose(&self) -> &Whose {
+        &self.shared.whose
     }
 
     /// Words of host memory that streams reach, all zero.

@@ -64,6 +64,16 @@ pub enum CudaError {
         /// What to do about it, for this version of NCCL.
         hint: String,
     },
+    /// A GPU that cannot be divided among ranks.
+    #[error(
+        "GPU {ordinal} is not divided: {why}\nhint: a newer driver, or fewer ranks on the GPU, may do"
+    )]
+    Undivided {
+        /// Its number.
+        ordinal: usize,
+        /// Why not.
+        why: String,
+    },
     /// A call whose time NCCL cannot be asked for.
     #[error("cannot estimate a call: {why}")]
     Estimate {

@@ -7,7 +7,7 @@ use crate::device::trouble;
 use crate::identity::uuid_text;
 use crate::{
     Architecture, Argument, Compiler, ComputeMode, CubinCache, CudaError, CudaIdentity,
-    CudaLibrary, EncodedProduct, GemmArguments, KernelLaunch, Launcher, Module, Place,
+    CudaLibrary, EncodedProduct, GemmArguments, KernelLaunch, Launcher, Module, Place, Share,
     Surroundings, library,
 };
 use cudarc::driver::{
@@ -30,6 +30,8 @@ pub struct Gpu {
     name: String,
     architecture: Architecture,
     multiprocessors: u32,
+    /// The part of it that kernels are confined to, if they are.
+    share: Option<Share>,
     ordinal: usize,
     driver: String,
     compiler: Compiler,
@@ -63,9 +65,22 @@ impl Gpu {
         surroundings: &Surroundings,
         cache: Option<CubinCache>,
     ) -> Result<Self, CudaError> {
+        Self::confined(ordinal, None, surroundings, cache)
+    }
+
+    /// The same, with all kernels confined to a part of it.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub(crate) fn confined(
+        ordinal: usize,
+        share: Option<Share>,
+        surroundings: &Surroundings,
+        cache: Option<CubinCache>,
+    ) -> Result<Self, CudaError> {
         let driver = usable_driver(ordinal, surroundings)?;
         let major = driver.split('.').next().and_then(|it| it.parse().ok());
-        let context = CudaContext::new(ordinal).map_err(|error| not_opened(ordinal, error))?;
+        let context = context(ordinal)?;
         // SAFETY: whoever uses memory on a stream keeps it until the stream has passed, here by the
         // one stream of self-checks, and on a device by the work that is under way.
         unsafe { context.disable_event_tracking() };
@@ -82,13 +97,14 @@ impl Gpu {
                 minor: capability.1,
             })?;
         Ok(Self {
-            stream: context.new_stream().map_err(failed("making a stream"))?,
+            stream: stream(&context, share.as_ref(), None).map_err(failed("making a stream"))?,
             name,
             architecture,
             multiprocessors: context
                 .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
                 .map_err(&asked)?
                 .unsigned_abs(),
+            share,
             ordinal,
             driver,
             compiler: Compiler::open(surroundings, cache, major)?,
@@ -106,8 +122,19 @@ impl Gpu {
     pub fn place(&self) -> Place {
         Place {
             architecture: self.architecture,
-            multiprocessors: self.multiprocessors,
+            multiprocessors: self.multiprocessors(),
         }
+    }
+
+    /// The part of it that kernels are confined to, if they are.
+    pub(crate) fn share(&self) -> Option<&Share> {
+        self.share.as_ref()
+    }
+
+    /// A stream, within the part of the GPU that kernels are confined to. Among streams with work,
+    /// those of lower priorities come first; 0 is usual.
+    pub(crate) fn new_stream(&self, priority: Option<i32>) -> Result<Arc<CudaStream>, DriverError> {
+        stream(self.context(), self.share.as_ref(), priority)
     }
 
     /// The context that everything of this GPU is in.
@@ -115,9 +142,19 @@ impl Gpu {
         self.stream.context()
     }
 
-    /// Bytes of its memory, if the driver says so.
+    /// Bytes of its memory, or of an equal part where it is shared, if the driver says so.
     pub(crate) fn memory_bytes(&self) -> Option<u64> {
-        self.context().total_mem().ok().map(|bytes| bytes as u64)
+        let siblings = self.share.as_ref().map_or(1, Share::siblings).max(1);
+        let total = self.context().total_mem().ok()?;
+        Some(total as u64 / u64::from(siblings))
+    }
+
+    /// Most dynamic shared memory of a block; 0 where the driver does not say.
+    pub(crate) fn most_shared_bytes(&self) -> u32 {
+        let most = self.context().attribute(
+            sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+        );
+        most.ok().and_then(|it| u32::try_from(it).ok()).unwrap_or(0)
     }
 
     /// Which GPU it is.
@@ -262,7 +299,8 @@ impl Launcher for Gpu {
     }
 
     fn multiprocessors(&self) -> u32 {
-        self.multiprocessors
+        let share = self.share.as_ref();
+        share.map_or(self.multiprocessors, Share::multiprocessors)
     }
 
     fn launch(
@@ -324,6 +362,23 @@ fn resolved(argument: &Argument, addresses: &[u64]) -> Option<Argument> {
     })
 }
 
+/// The context that everything of a GPU is in. Its driver is known to be usable.
+pub(crate) fn context(ordinal: usize) -> Result<Arc<CudaContext>, CudaError> {
+    CudaContext::new(ordinal).map_err(|error| not_opened(ordinal, error))
+}
+
+fn stream(
+    context: &Arc<CudaContext>,
+    share: Option<&Share>,
+    priority: Option<i32>,
+) -> Result<Arc<CudaStream>, DriverError> {
+    match (share, priority) {
+        (Some(share), priority) => share.new_stream(context, priority.unwrap_or(0)),
+        (None, Some(priority)) => context.new_stream_with_priority(priority),
+        (None, None) => context.new_stream(),
+    }
+}
+
 /// The newest CUDA that the driver knows, once it is certain that calling it cannot end the
 /// process: cudarc panics where there is no driver.
 fn driver_version(surroundings: &Surroundings) -> Result<String, CudaError> {
@@ -361,7 +416,10 @@ fn failed(doing: &'static str) -> impl Fn(DriverError) -> CudaError {
 
 /// The newest CUDA that the driver knows, where it sees a device at all: that of this number is
 /// wanted.
-fn usable_driver(ordinal: usize, surroundings: &Surroundings) -> Result<String, CudaError> {
+pub(crate) fn usable_driver(
+    ordinal: usize,
+    surroundings: &Surroundings,
+) -> Result<String, CudaError> {
     driver_version(surroundings).map_err(|error| match error {
         CudaError::Call {
             call: "cuInit",

@@ -28,7 +28,9 @@ mod nvrtc;
 mod places;
 mod probe;
 mod self_check;
+mod shares;
 mod speed;
+mod staged;
 mod tensor_map;
 pub mod twin;
 
@@ -56,5 +58,7 @@ pub use nvrtc::{Nvrtc, Source};
 pub use places::{CudaLibrary, PATH_VARIABLE, Surroundings};
 pub use probe::{Finding, Outcome, probe};
 pub use self_check::self_check;
+pub use shares::{Concurrency, ConcurrencyOptions, MpsClient, Share, concurrency};
 pub use speed::{Contender, RaceProduct, RaceTimes};
+pub use staged::{STAGED, staged_worlds};
 pub use tensor_map::{EncodedProduct, MapElement, TensorMap};

@@ -81,7 +81,7 @@ pub enum Module {
     Plain(ElementType),
     /// `adam`.
     Adam,
-    /// `stamp`, `spin`.
+    /// `stamp`, `spin`, `meet_others`.
     Clock,
 }
 
@@ -157,7 +157,7 @@ impl Module {
                 "gemm_plain",
             ],
             Self::Adam => &["adam"],
-            Self::Clock => &["stamp", "spin"],
+            Self::Clock => &["stamp", "spin", "meet_others"],
         }
     }
 

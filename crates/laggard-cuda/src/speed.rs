@@ -98,7 +98,7 @@ impl Gpu {
         contenders: &[Contender],
         rounds: u32,
     ) -> Result<Vec<RaceTimes>, CudaError> {
-        let stream = self.new_stream()?;
+        let stream = self.new_stream(None).map_err(failed("making a stream"))?;
         let sets = operand_sets(product, &stream)?;
         let turns = contenders.iter().map(|contender| {
             let (sets, stream) = (&sets, &stream);
@@ -126,7 +126,7 @@ impl Gpu {
     /// # Errors
     /// What the driver fails with.
     pub fn race_copies(&self, bytes: usize, rounds: u32) -> Result<Vec<RaceTimes>, CudaError> {
-        let stream = self.new_stream()?;
+        let stream = self.new_stream(None).map_err(failed("making a stream"))?;
         let from = random_bytes(bytes, 1, &stream)?;
         let to = std::sync::Mutex::new(random_bytes(bytes, 2, &stream)?);
         let target = || to.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -183,11 +183,6 @@ impl Gpu {
             .collect();
         let times = self.race_products(&product, &contenders, USUAL_ROUNDS)?;
         Ok(first_is_fastest(&times))
-    }
-
-    fn new_stream(&self) -> Result<Arc<CudaStream>, CudaError> {
-        let stream = self.context().new_stream();
-        stream.map_err(failed("making a stream"))
     }
 }
 

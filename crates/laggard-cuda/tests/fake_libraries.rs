@@ -4,7 +4,7 @@
 #[path = "fakes/cc.rs"]
 mod cc;
 
-use laggard_cuda::{CudaLibrary, Gpu, Outcome, Surroundings, probe};
+use laggard_cuda::{CudaLibrary, Gpu, Outcome, Share, Surroundings, probe};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -159,4 +159,30 @@ fn a_driver_where_the_system_does_not_look_is_named_with_its_folder() {
     let has_driver = has_driver
         .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("libcuda.so"));
     assert!(is_named || has_driver, "{text}");
+}
+
+/// Set in the process that has such a driver: a process loads one.
+const CHILD: &str = "LAGGARD_OLD_DRIVER_CHILD";
+
+#[test]
+fn a_driver_before_green_contexts_is_an_error_and_no_panic() {
+    if std::env::var_os(CHILD).is_some() {
+        let error = Share::divide(0, &[1.0, 1.0], &Surroundings::of_process()).unwrap_err();
+        let expect = "GPU 0 is not divided: the driver has no cuDeviceGetDevResource, which came";
+        assert!(error.to_string().starts_with(expect), "{error}");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    library(folder.path(), "libcuda.so.1", WORKING_DRIVER);
+    let test = "a_driver_before_green_contexts_is_an_error_and_no_panic";
+    let output = Command::new(std::env::current_exe().expect("a path of this program"))
+        .args(["--exact", test, "--nocapture", "--test-threads", "1"])
+        .env(CHILD, "1")
+        .env("LD_LIBRARY_PATH", folder.path())
+        .env("LAGGARD_CUDA_PATH", folder.path())
+        .output()
+        .expect("a process for the test");
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{out}\n{err}");
+    assert!(out.contains("1 passed"), "{out}");
 }

@@ -213,7 +213,7 @@ impl PinnedWords {
     }
 
     /// The first byte, for copies that the caller waits for.
-    pub(super) fn as_ptr(&self) -> *mut u8 {
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
         self.words.as_ptr().cast()
     }
 

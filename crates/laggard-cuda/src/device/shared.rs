@@ -67,7 +67,7 @@ impl Shared {
             computes_in: computes_in.into_iter().filter(has).collect(),
             events: EventPool::new(&context, &whose),
             slots: Slots::new(&context, &whose)?,
-            transfers: Transfers::new(&context, &whose)?,
+            transfers: Transfers::new(&gpu, &whose)?,
             lanes: RwLock::default(),
             pace: OnceLock::new(),
             abort: Arc::downgrade(abort),
@@ -82,7 +82,7 @@ impl Shared {
     }
 
     pub(super) fn new_stream(&self) -> Result<Arc<CudaStream>, BackendError> {
-        let stream = self.gpu.context().new_stream();
+        let stream = self.gpu.new_stream(None);
         stream.map_err(self.whose.failed("making a stream"))
     }
 

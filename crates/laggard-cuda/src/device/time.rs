@@ -43,7 +43,7 @@ impl Time {
     pub(super) fn new(gpu: &Arc<Gpu>, whose: &Whose) -> Result<Self, BackendError> {
         // Before other streams, so that stamps do not wait behind their blocks.
         let first = result::stream::get_priority_range().map(|(_, first)| first);
-        let stream = first.and_then(|first| gpu.context().new_stream_with_priority(first));
+        let stream = first.and_then(|first| gpu.new_stream(Some(first)));
         let stream = stream.map_err(whose.failed("making a stream"))?;
         let words = Arc::new(PinnedWords::new(gpu.context(), whose, WORDS)?);
         let nothing = ClockSample {

@@ -5,6 +5,7 @@
 use super::events::settle;
 use super::memory::PinnedWords;
 use super::trouble::Whose;
+use crate::Gpu;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, result};
 use laggard_backend::BackendError;
 use std::mem::ManuallyDrop;
@@ -42,13 +43,14 @@ impl Drop for Lane {
 }
 
 impl Transfers {
-    pub(super) fn new(context: &Arc<CudaContext>, whose: &Whose) -> Result<Self, BackendError> {
+    pub(super) fn new(gpu: &Gpu, whose: &Whose) -> Result<Self, BackendError> {
+        let context = gpu.context();
         let failed = whose.failed("making a stream for copies");
         Ok(Self {
             whose: whose.clone(),
             lane: Mutex::new(Lane {
                 context: Arc::clone(context),
-                stream: context.new_stream().map_err(&failed)?,
+                stream: gpu.new_stream(None).map_err(&failed)?,
                 event: context.new_event(None).map_err(&failed)?,
                 staging: ManuallyDrop::new(PinnedWords::new(context, whose, WORDS)?),
                 is_stuck: false,

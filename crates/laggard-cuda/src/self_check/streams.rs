@@ -160,5 +160,24 @@ pub(super) fn check_clock(bench: &Bench<'_>) -> Result<(), CudaError> {
             format!("spin took {spent} cycles instead of {wanted}")
         })?;
     }
+    check_meeting(bench)
+}
+
+/// One kernel alone meets itself as often as it is to, and gives up where another does not come.
+fn check_meeting(bench: &Bench<'_>) -> Result<(), CudaError> {
+    let rounds = 3;
+    let words = [vec![0; 64]];
+    for (members, limit, completed) in [(1, u64::MAX, rounds), (2, 1000, 0)] {
+        let numbers = [0, members, rounds].map(Argument::U32);
+        let limit = Argument::U64(limit);
+        let arguments = [&[Argument::Buffer(0)], &numbers[..], &[limit]].concat();
+        let found = bench.run("meet_others", (1, 1), &words, &arguments)?;
+        let (found, _) = found[0].as_chunks::<8>();
+        let [round, begin_ns, end_ns, met] = [0, 1, 2, 3].map(|at| u64::from_le_bytes(found[at]));
+        let is_right = round >= 1 && met == u64::from(completed) && begin_ns <= end_ns;
+        bench.expect(is_right && begin_ns > 0, || {
+            format!("meet_others of {members} completed {met} rounds, from {begin_ns} to {end_ns}")
+        })?;
+    }
     Ok(())
 }
