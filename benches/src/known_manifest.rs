@@ -53,6 +53,8 @@ pub(crate) fn manifest(placement: &Placement<'_>, schedule: Schedule, seed: u64)
         cpu_quota: None,
         numa_node: None,
         other_load: None,
+        accelerator: None,
+        other_processes: None,
     };
     let hosts = placement.host.iter().max().map_or(0, |last| last + 1);
     Manifest {

@@ -253,6 +253,8 @@ fn manifest(ranks: u32) -> Manifest {
                 cpu_quota: None,
                 numa_node: None,
                 other_load: None,
+                accelerator: None,
+                other_processes: None,
             })
             .collect(),
         clock: Clock {

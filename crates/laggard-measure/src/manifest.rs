@@ -86,6 +86,8 @@ fn place(job: &Job, rank: Rank) -> RankPlace {
         cpu_quota: report.cpu_quota,
         numa_node: report.numa_node,
         other_load: report.other_load,
+        accelerator: None,
+        other_processes: None,
     }
 }
 

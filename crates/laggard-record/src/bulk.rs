@@ -9,7 +9,7 @@ use crate::manifest::Manifest;
 use crate::part::{TABLES, segment_path};
 use crate::reader::{CLOSING_FILE, MANIFEST_FILE};
 use crate::segment::write_rows;
-use crate::table::{Sample, StepWork, Telemetry};
+use crate::table::{DeviceReading, Sample, StepWork, Telemetry};
 use std::fs;
 use std::path::Path;
 
@@ -55,6 +55,18 @@ where
     };
     write_json(&dir.join(CLOSING_FILE), &closing)?;
     Ok(closing)
+}
+
+/// Adds what accelerators told of themselves to a record that [`write_record`] wrote, once. The
+/// counts of its closing do not include it.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn write_devices(
+    dir: &Path,
+    rows: impl IntoIterator<Item = DeviceReading>,
+) -> Result<(), RecordError> {
+    write_table(dir, rows.into_iter()).map(|_| ())
 }
 
 /// Makes a record directory with its manifest and no rows.

@@ -15,7 +15,7 @@ pub struct Closing {
     pub samples: u64,
     /// Rows of table `steps`.
     pub steps: u64,
-    /// Rows of table `telemetry`.
+    /// Rows of tables `telemetry` and `device_telemetry`.
     pub telemetry: u64,
     /// How often a rank had to allocate because the writer lagged behind it.
     pub writer_lags: u64,
@@ -34,7 +34,7 @@ pub struct PartClosing {
     pub samples: u64,
     /// Rows of table `steps`.
     pub steps: u64,
-    /// Rows of table `telemetry`.
+    /// Rows of tables `telemetry` and `device_telemetry`.
     pub telemetry: u64,
     /// How often one of its ranks had to allocate because a writer or forwarder lagged behind it.
     pub writer_lags: u64,

@@ -10,7 +10,7 @@ use crate::part::{accept_file, compact, histogram_name, part_files, remove_part,
 use crate::reader::CLOSING_FILE;
 use crate::recorder::RankLanes;
 use crate::segment::write_rows;
-use crate::table::Telemetry;
+use crate::table::{DeviceReading, Telemetry};
 use crate::wire::Batch;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -52,6 +52,7 @@ pub(crate) enum Fate {
 pub(crate) enum Command {
     Add(RankLanes),
     Telemetry(Vec<Telemetry>),
+    Devices(Vec<DeviceReading>),
     Rows(Batch),
     Flush(SyncSender<()>),
     /// Adds the part's counts, and writes that.
@@ -75,9 +76,9 @@ pub(crate) struct Collector {
     /// What is not written yet.
     rows: Batch,
     /// Next segment of each table.
-    segments: [u32; 3],
+    segments: [u32; 4],
     /// Rows written of each table.
-    written: [u64; 3],
+    written: [u64; 4],
     histograms: HistogramLog,
     health: Arc<Health>,
 }
@@ -89,8 +90,8 @@ impl Collector {
             place,
             lanes: Vec::new(),
             rows: Batch::default(),
-            segments: [0; 3],
-            written: [0; 3],
+            segments: [0; 4],
+            written: [0; 4],
             histograms: HistogramLog::new(histograms, &manifest.schedule),
             health,
         }
@@ -103,6 +104,7 @@ impl Collector {
             match inbox.recv_timeout(DRAIN_EVERY) {
                 Ok(Command::Add(lanes)) => self.lanes.push(lanes),
                 Ok(Command::Telemetry(rows)) => self.rows.telemetry.extend(rows),
+                Ok(Command::Devices(rows)) => self.rows.devices.extend(rows),
                 Ok(Command::Rows(rows)) => self.take(rows),
                 Ok(Command::Flush(reply)) => {
                     self.flush();
@@ -137,6 +139,7 @@ impl Collector {
         self.rows.samples.extend(rows.samples);
         self.rows.steps.extend(rows.steps);
         self.rows.telemetry.extend(rows.telemetry);
+        self.rows.devices.extend(rows.devices);
         self.health.lags.fetch_add(rows.lags, Ordering::Relaxed);
     }
 
@@ -164,10 +167,11 @@ impl Collector {
     }
 
     fn write_tables(&mut self) -> Result<(), RecordError> {
-        let [samples, steps, telemetry] = &mut self.segments;
+        let [samples, steps, telemetry, devices] = &mut self.segments;
         self.written[0] += write_segment(&self.place, samples, &self.rows.samples)?;
         self.written[1] += write_segment(&self.place, steps, &self.rows.steps)?;
         self.written[2] += write_segment(&self.place, telemetry, &self.rows.telemetry)?;
+        self.written[3] += write_segment(&self.place, devices, &self.rows.devices)?;
         if !self.rows.samples.is_empty() {
             self.histograms.append(&self.rows.samples)?;
         }
@@ -177,11 +181,11 @@ impl Collector {
 
     fn close(&mut self, closing: Closing) -> Closing {
         self.end();
-        let [samples, steps, telemetry] = self.written;
+        let [samples, steps, telemetry, devices] = self.written;
         let closing = Closing {
             samples: closing.samples + samples,
             steps: closing.steps + steps,
-            telemetry: closing.telemetry + telemetry,
+            telemetry: closing.telemetry + telemetry + devices,
             writer_lags: closing.writer_lags + self.health.lags.load(Ordering::Relaxed),
             ..closing
         };
@@ -197,12 +201,12 @@ impl Collector {
 
     fn close_part(&mut self) -> PartClosing {
         self.end();
-        let [samples, steps, telemetry] = self.written;
+        let [samples, steps, telemetry, devices] = self.written;
         PartClosing {
             part: self.place.part,
             samples,
             steps,
-            telemetry,
+            telemetry: telemetry + devices,
             writer_lags: self.health.lags.load(Ordering::Relaxed),
             fault: self.health.fault.get().map(ToString::to_string),
         }

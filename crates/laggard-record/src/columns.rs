@@ -1,16 +1,18 @@
 //! Rows as columns: which columns each table has, in which order. `docs/schema/record-tables.md`
 //! says what they mean.
 
-use crate::table::{Sample, StepWork, Telemetry};
-use laggard_types::Stamp;
+use crate::table::{DeviceReading, Sample, StepWork, Telemetry};
+use laggard_types::{DeviceState, Gauge, Stamp};
 
-/// The columns of one table: 32-bit ones, then 64-bit ones, none of them nullable.
+/// The columns of one table: 32-bit ones, then 64-bit ones, then 64-bit ones that may be null.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     /// Its name, which is also its directory.
     pub(crate) name: &'static str,
     pub(crate) ints: &'static [&'static str],
     pub(crate) longs: &'static [&'static str],
+    /// These may also be missing in a segment, and are null then: later versions add some.
+    pub(crate) optional: &'static [&'static str],
 }
 
 /// Some rows of a table, column by column, in the order of the table's column names.
@@ -18,6 +20,7 @@ pub(crate) struct Table {
 pub(crate) struct Columns {
     pub(crate) ints: Vec<Vec<i32>>,
     pub(crate) longs: Vec<Vec<i64>>,
+    pub(crate) optional: Vec<Vec<Option<i64>>>,
 }
 
 impl Columns {
@@ -25,6 +28,7 @@ impl Columns {
         Self {
             ints: vec![Vec::new(); table.ints.len()],
             longs: vec![Vec::new(); table.longs.len()],
+            optional: vec![Vec::new(); table.optional.len()],
         }
     }
 
@@ -43,6 +47,9 @@ impl Columns {
         self.longs
             .iter_mut()
             .for_each(|column| column.truncate(rows));
+        self.optional
+            .iter_mut()
+            .for_each(|column| column.truncate(rows));
     }
 
     pub(crate) fn move_row(&mut self, from: usize, to: usize) {
@@ -52,6 +59,9 @@ impl Columns {
         self.longs
             .iter_mut()
             .for_each(|column| column[to] = column[from]);
+        self.optional
+            .iter_mut()
+            .for_each(|column| column[to] = column[from]);
     }
 
     pub(crate) fn append(&mut self, rows: &Self) {
@@ -59,6 +69,9 @@ impl Columns {
             column.extend_from_slice(more);
         }
         for (column, more) in self.longs.iter_mut().zip(&rows.longs) {
+            column.extend_from_slice(more);
+        }
+        for (column, more) in self.optional.iter_mut().zip(&rows.optional) {
             column.extend_from_slice(more);
         }
     }
@@ -87,6 +100,7 @@ impl Row for Sample {
         name: "samples",
         ints: &["rank", "step", "operation"],
         longs: &["start_ns", "end_ns", "cpu_start_ns", "cpu_end_ns"],
+        optional: &[],
     };
 
     fn put(&self, columns: &mut Columns) {
@@ -125,6 +139,7 @@ impl Row for StepWork {
         name: "steps",
         ints: &["rank", "step"],
         longs: &["tokens", "tokens_squared"],
+        optional: &[],
     };
 
     fn put(&self, columns: &mut Columns) {
@@ -151,6 +166,7 @@ impl Row for Telemetry {
         name: "telemetry",
         ints: &["host", "cpu"],
         longs: &["start_ns", "end_ns", "busy_ns", "own_ns", "steal_ns"],
+        optional: &[],
     };
 
     fn put(&self, columns: &mut Columns) {
@@ -178,6 +194,32 @@ impl Row for Telemetry {
             busy_ns,
             own_ns,
             steal_ns,
+        }
+    }
+}
+
+impl Row for DeviceReading {
+    const TABLE: Table = Table {
+        name: "device_telemetry",
+        ints: &["rank"],
+        longs: &["at_ns"],
+        optional: &Gauge::NAMES,
+    };
+
+    fn put(&self, columns: &mut Columns) {
+        columns.put(&[self.rank as i32], &[self.at_ns]);
+        for (column, value) in columns.optional.iter_mut().zip(self.state.values()) {
+            column.push(*value);
+        }
+    }
+
+    fn get(columns: &Columns, row: usize) -> Self {
+        let state: [Option<i64>; Gauge::COUNT] =
+            std::array::from_fn(|gauge| columns.optional[gauge][row]);
+        Self {
+            rank: columns.ints[0][row] as u32,
+            at_ns: columns.longs[0][row],
+            state: DeviceState::from(state),
         }
     }
 }

@@ -4,7 +4,7 @@
 use crate::error::RecordError;
 use crate::lane::Capacity;
 use crate::recorder::{RankLanes, RankRecorder, lanes_of};
-use crate::table::Telemetry;
+use crate::table::{DeviceReading, Telemetry};
 use crate::wire::Batch;
 use laggard_types::Rank;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,7 +59,7 @@ pub struct Forwarded {
     pub samples: u64,
     /// Rows of table `steps`.
     pub steps: u64,
-    /// Rows of table `telemetry`.
+    /// Rows of tables `telemetry` and `device_telemetry`.
     pub telemetry: u64,
     /// How often a rank had to allocate because the forwarder lagged behind it. The writer that
     /// receives the rows counts these too.
@@ -69,6 +69,7 @@ pub struct Forwarded {
 enum Command {
     Add(RankLanes),
     Telemetry(Vec<Telemetry>),
+    Devices(Vec<DeviceReading>),
     Flush(SyncSender<()>),
     Close(SyncSender<Forwarded>),
 }
@@ -130,6 +131,14 @@ impl RowForwarder {
     /// If the forwarder has stopped.
     pub fn push_telemetry(&self, rows: Vec<Telemetry>) -> Result<(), RecordError> {
         self.send(Command::Telemetry(rows))
+    }
+
+    /// Records what accelerators told of themselves.
+    ///
+    /// # Errors
+    /// If the forwarder has stopped.
+    pub fn push_devices(&self, rows: Vec<DeviceReading>) -> Result<(), RecordError> {
+        self.send(Command::Devices(rows))
     }
 
     /// Whether everything so far could be sent.
@@ -215,6 +224,7 @@ impl Outbox {
             match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Command::Add(lanes)) => self.lanes.push(lanes),
                 Ok(Command::Telemetry(rows)) => self.batch.telemetry.extend(rows),
+                Ok(Command::Devices(rows)) => self.batch.devices.extend(rows),
                 Ok(Command::Flush(reply)) => {
                     self.send_all();
                     // Whoever asked may have given up waiting.
@@ -264,7 +274,7 @@ impl Outbox {
         }
         self.sent.samples += self.batch.samples.len() as u64;
         self.sent.steps += self.batch.steps.len() as u64;
-        self.sent.telemetry += self.batch.telemetry.len() as u64;
+        self.sent.telemetry += (self.batch.telemetry.len() + self.batch.devices.len()) as u64;
         self.sent.writer_lags += self.batch.lags;
         Ok(())
     }

@@ -20,7 +20,8 @@
 //! # }
 //! ```
 //!
-//! - Read: [`Record::open`], [`Record::samples`], [`Record::steps`], [`Record::telemetry`].
+//! - Read: [`Record::open`], [`Record::samples`], [`Record::steps`], [`Record::telemetry`],
+//!   [`Record::devices`].
 //! - Read segments side by side: [`Record::sample_segments`], [`Record::tally`],
 //!   [`Record::read_sample_segment`], [`Tally::merge`], [`Record::conclude`].
 //! - Write while a job runs: [`RecordWriter::create`], [`RecordWriter::recorder`],
@@ -32,7 +33,7 @@
 //! - Where hosts do not share the directory ([`RecordWriter::nonce`], [`is_shared`]), or should not
 //!   trouble it, parts grow in scratch directories and are gathered: [`part_files`],
 //!   [`accept_file`], [`remove_part`], [`RecordWriter::create_staged`].
-//! - Write a whole record at once: [`write_record`].
+//! - Write a whole record at once: [`write_record`], [`write_devices`].
 //! - Worlds too large to keep every sample: [`write_sketch`], [`Record::sketch_steps`],
 //!   [`Record::sketch_ranks`].
 //! - Align the clocks of a record: [`append_alignment`].
@@ -63,7 +64,7 @@ mod writer;
 
 pub use alignment::{Alignment, append_alignment};
 pub use batch::{SampleBatch, Tally};
-pub use bulk::{TableRows, write_record};
+pub use bulk::{TableRows, write_devices, write_record};
 pub use closing::{Closing, ClosingStatus, PartClosing};
 pub use error::RecordError;
 pub use failure::{Failure, append_failure};
@@ -76,6 +77,6 @@ pub use part::{accept_file, is_shared, part_files, remove_part};
 pub use reader::{MANIFEST_FILE, Record, Rows, SampleReading};
 pub use recorder::RankRecorder;
 pub use sketch::{SketchBaseline, SketchRank, SketchRows, SketchStep, write_sketch};
-pub use table::{Sample, StepWork, Telemetry};
+pub use table::{DeviceReading, Sample, StepWork, Telemetry};
 pub use version::SchemaVersion;
 pub use writer::RecordWriter;

@@ -3,7 +3,7 @@
 use crate::sketch::SketchBaseline;
 use crate::version::SchemaVersion;
 use laggard_schedule::Schedule;
-use laggard_types::{Caveat, ClockDomain};
+use laggard_types::{Caveat, ClockDomain, DeviceIdentity};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -95,7 +95,7 @@ pub struct Host {
 pub struct Class {
     /// The class's name, such as `h100`.
     pub name: String,
-    /// Whether ranks of this class do extra arithmetic to be as slow as the class.
+    /// Whether ranks of this class are slowed down to be as slow as the class.
     pub emulated: bool,
     /// Training rate relative to the fastest class of the run, 0 to 1.
     pub relative_rate: f64,
@@ -151,6 +151,13 @@ pub struct RankPlace {
     /// Share of its processors' time that others used just before the run, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_load: Option<f64>,
+    /// The accelerator that it computes on; `None` on processors, and where nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<DeviceIdentity>,
+    /// Processes of others on that accelerator when the run began; `None` where that was not
+    /// visible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_processes: Option<u32>,
 }
 
 /// What carries the collectives of a run.

@@ -9,7 +9,7 @@ use crate::files::write_whole;
 use crate::manifest::Manifest;
 use crate::reader::MANIFEST_FILE;
 use crate::segment::merge_segments;
-use crate::table::{Sample, StepWork, Telemetry};
+use crate::table::{DeviceReading, Sample, StepWork, Telemetry};
 use serde::Deserialize;
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -17,7 +17,12 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// The tables of a record.
-pub(crate) const TABLES: [Table; 3] = [Sample::TABLE, StepWork::TABLE, Telemetry::TABLE];
+pub(crate) const TABLES: [Table; 4] = [
+    Sample::TABLE,
+    StepWork::TABLE,
+    Telemetry::TABLE,
+    DeviceReading::TABLE,
+];
 /// What the name of the root's marker begins with.
 const MARKER_PREFIX: &str = ".shared-";
 

@@ -10,7 +10,7 @@ use crate::failure::failures;
 use crate::manifest::{InjectedFault, Manifest};
 use crate::part::segments_of;
 use crate::segment::read_batches;
-use crate::table::{Sample, StepWork, Telemetry};
+use crate::table::{DeviceReading, Sample, StepWork, Telemetry};
 use crate::version::SchemaVersion;
 use laggard_types::{Caveat, CaveatCode, Rank};
 use serde::Deserialize;
@@ -250,6 +250,23 @@ impl Record {
                 row.start_ns = self.alignments.aligned(rank, row.start_ns);
                 row.end_ns = self.alignments.aligned(rank, row.end_ns);
             }
+            Ok(())
+        })
+    }
+
+    /// Reads table `device_telemetry`; empty where accelerators told nothing. Its times are aligned
+    /// as those of the rank's samples.
+    ///
+    /// # Errors
+    /// As [`Record::samples`].
+    pub fn devices(&self) -> Result<Rows<DeviceReading>, RecordError> {
+        let world = self.manifest.ranks.len();
+        self.rows(|row: &mut DeviceReading| {
+            let is_negative = |value: &i64| *value < 0;
+            if row.rank as usize >= world || row.state.values().iter().flatten().any(is_negative) {
+                return Err(format!("rank {}, at {} ns", row.rank, row.at_ns));
+            }
+            row.at_ns = self.alignments.aligned(row.rank as usize, row.at_ns);
             Ok(())
         })
     }

@@ -113,7 +113,7 @@ pub(crate) fn read_batches(
     for group in 0..reader.num_row_groups() {
         let mut open = guarded(|| {
             let group = reader.get_row_group(group)?;
-            OpenGroup::new(group.as_ref(), &places, table)
+            OpenGroup::new(group.as_ref(), &places)
         })
         .map_err(failed)?;
         loop {
@@ -145,11 +145,16 @@ fn open_writer<W: Write + Send>(
 }
 
 fn schema_of(table: &Table) -> Result<Type, ParquetError> {
-    let ints = table.ints.iter().map(|name| (*name, PhysicalType::INT32));
-    let longs = table.longs.iter().map(|name| (*name, PhysicalType::INT64));
-    let fields = ints.chain(longs).map(|(name, physical)| {
+    let (required, optional) = (Repetition::REQUIRED, Repetition::OPTIONAL);
+    let columns = |names: &'static [&'static str], physical, repetition| {
+        names.iter().map(move |name| (*name, physical, repetition))
+    };
+    let all = columns(table.ints, PhysicalType::INT32, required)
+        .chain(columns(table.longs, PhysicalType::INT64, required))
+        .chain(columns(table.optional, PhysicalType::INT64, optional));
+    let fields = all.map(|(name, physical, repetition)| {
         Type::primitive_type_builder(name, physical)
-            .with_repetition(Repetition::REQUIRED)
+            .with_repetition(repetition)
             .build()
             .map(Arc::new)
     });
@@ -177,60 +182,86 @@ fn write_group<W: Write + Send>(
         out.typed::<Int64Type>().write_batch(column, None, None)?;
         out.close()?;
     }
+    for column in &columns.optional {
+        let mut out = group
+            .next_column()?
+            .expect("the schema has every column of the table");
+        let values: Vec<i64> = column.iter().flatten().copied().collect();
+        let is_there: Vec<i16> = column.iter().map(|it| i16::from(it.is_some())).collect();
+        out.typed::<Int64Type>()
+            .write_batch(&values, Some(&is_there), None)?;
+        out.close()?;
+    }
     group.close()?;
     Ok(())
 }
 
-/// Where the table's columns stand in a file: 32-bit ones, then 64-bit ones. Other columns are
-/// passed over, so that a later laggard may add some.
-fn places_of(
-    path: &Path,
-    table: &Table,
-    schema: &SchemaDescriptor,
-) -> Result<Vec<usize>, RecordError> {
-    let ints = table.ints.iter().map(|name| (*name, PhysicalType::INT32));
-    let longs = table.longs.iter().map(|name| (*name, PhysicalType::INT64));
-    ints.chain(longs)
-        .map(|(name, physical)| {
-            let wrong = |why: String| RecordError::WrongColumn {
-                path: path.to_owned(),
-                column: name.to_owned(),
-                why,
+/// Where the table's columns stand in a file.
+struct Places {
+    ints: Vec<usize>,
+    longs: Vec<usize>,
+    /// `None` of a column that the file does not have.
+    optional: Vec<Option<usize>>,
+}
+
+/// Finds the table's columns. Others are passed over, so that a later laggard may add some.
+fn places_of(path: &Path, table: &Table, schema: &SchemaDescriptor) -> Result<Places, RecordError> {
+    let find = |name: &'static str, physical, nullable: bool| {
+        let wrong = |why: String| RecordError::WrongColumn {
+            path: path.to_owned(),
+            column: name.to_owned(),
+            why,
+        };
+        let found = (schema.columns().iter().enumerate())
+            .find(|(_, column)| column.path().parts() == [name]);
+        let Some((place, column)) = found else {
+            return match nullable {
+                true => Ok(None),
+                false => Err(wrong("is missing".to_owned())),
             };
-            let (place, column) = (schema.columns().iter().enumerate())
-                .find(|(_, column)| column.path().parts() == [name])
-                .ok_or_else(|| wrong("is missing".to_owned()))?;
-            if column.physical_type() != physical {
-                return Err(wrong(format!(
-                    "is {}, not {physical}",
-                    column.physical_type()
-                )));
-            }
-            if column.max_def_level() != 0 || column.max_rep_level() != 0 {
-                return Err(wrong("may be null or repeated".to_owned()));
-            }
-            Ok(place)
-        })
-        .collect()
+        };
+        if column.physical_type() != physical {
+            let found = column.physical_type();
+            return Err(wrong(format!("is {found}, not {physical}")));
+        }
+        if column.max_def_level() != i16::from(nullable) || column.max_rep_level() != 0 {
+            return Err(wrong(match nullable {
+                true => "is not of single values that may be null".to_owned(),
+                false => "may be null or repeated".to_owned(),
+            }));
+        }
+        Ok(Some(place))
+    };
+    let all = |names: &'static [&'static str], physical, nullable| {
+        let places = names.iter().map(|name| find(name, physical, nullable));
+        places.collect::<Result<Vec<_>, _>>()
+    };
+    // What must be there and is not has been an error.
+    let there = |places: Vec<Option<usize>>| places.into_iter().flatten().collect();
+    Ok(Places {
+        ints: there(all(table.ints, PhysicalType::INT32, false)?),
+        longs: there(all(table.longs, PhysicalType::INT64, false)?),
+        optional: all(table.optional, PhysicalType::INT64, true)?,
+    })
 }
 
 /// The columns of one row group, being decoded side by side.
 struct OpenGroup {
     ints: Vec<ColumnReaderImpl<Int32Type>>,
     longs: Vec<ColumnReaderImpl<Int64Type>>,
+    /// `None` of a column that the file does not have.
+    optional: Vec<Option<ColumnReaderImpl<Int64Type>>>,
     rows_left: usize,
 }
 
 impl OpenGroup {
-    fn new(
-        group: &dyn RowGroupReader,
-        places: &[usize],
-        table: &Table,
-    ) -> Result<Self, ParquetError> {
-        let (ints, longs) = places.split_at(table.ints.len());
+    fn new(group: &dyn RowGroupReader, places: &Places) -> Result<Self, ParquetError> {
+        let optional = places.optional.iter();
+        let open = |place: &Option<usize>| place.map(|it| one(group, it)).transpose();
         Ok(Self {
-            ints: typed(group, ints)?,
-            longs: typed(group, longs)?,
+            ints: typed(group, &places.ints)?,
+            longs: typed(group, &places.longs)?,
+            optional: optional.map(open).collect::<Result<_, _>>()?,
             rows_left: usize::try_from(group.metadata().num_rows())
                 .map_err(|_| ParquetError::General("negative number of rows".to_owned()))?,
         })
@@ -241,6 +272,12 @@ impl OpenGroup {
         let rows = self.rows_left.min(BATCH_ROWS);
         fill(&mut self.ints, &mut columns.ints, rows)?;
         fill(&mut self.longs, &mut columns.longs, rows)?;
+        for (reader, column) in self.optional.iter_mut().zip(&mut columns.optional) {
+            match reader {
+                Some(reader) => fill_optional(reader, column, rows)?,
+                None => column.resize(column.len() + rows, None),
+            }
+        }
         self.rows_left -= rows;
         Ok(())
     }
@@ -250,8 +287,14 @@ fn typed<T: DataType>(
     group: &dyn RowGroupReader,
     places: &[usize],
 ) -> Result<Vec<ColumnReaderImpl<T>>, ParquetError> {
-    let open = |place: &usize| Ok(get_typed_column_reader(group.get_column_reader(*place)?));
-    places.iter().map(open).collect()
+    places.iter().map(|place| one(group, *place)).collect()
+}
+
+fn one<T: DataType>(
+    group: &dyn RowGroupReader,
+    place: usize,
+) -> Result<ColumnReaderImpl<T>, ParquetError> {
+    Ok(get_typed_column_reader(group.get_column_reader(place)?))
 }
 
 fn fill<T: DataType>(
@@ -261,12 +304,31 @@ fn fill<T: DataType>(
 ) -> Result<(), ParquetError> {
     for (reader, column) in readers.iter_mut().zip(columns) {
         let (read, _, _) = reader.read_records(rows, None, None, column)?;
-        if read != rows {
-            let short = format!("a column ends {} rows early", rows - read);
-            return Err(ParquetError::General(short));
-        }
+        is_whole(read, rows)?;
     }
     Ok(())
+}
+
+fn fill_optional(
+    reader: &mut ColumnReaderImpl<Int64Type>,
+    column: &mut Vec<Option<i64>>,
+    rows: usize,
+) -> Result<(), ParquetError> {
+    let (mut is_there, mut values) = (Vec::new(), Vec::new());
+    let (read, _, _) = reader.read_records(rows, Some(&mut is_there), None, &mut values)?;
+    is_whole(read, rows)?;
+    let mut values = values.into_iter();
+    let value = |is_there: i16| (is_there != 0).then(|| values.next()).flatten();
+    column.extend(is_there.into_iter().map(value));
+    Ok(())
+}
+
+fn is_whole(read: usize, rows: usize) -> Result<(), ParquetError> {
+    if read == rows {
+        return Ok(());
+    }
+    let short = format!("a column ends {} rows early", rows - read);
+    Err(ParquetError::General(short))
 }
 
 /// Runs a part of the decoder. On some damaged files it panics instead of failing; for us that is
@@ -293,7 +355,8 @@ fn failure(path: &Path, error: &ParquetError) -> RecordError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::StepWork;
+    use crate::table::{DeviceReading, StepWork};
+    use laggard_types::Gauge;
 
     /// A disk with room for so many bytes.
     struct Disk(usize);
@@ -333,5 +396,45 @@ mod tests {
                 "{room}: {message}"
             );
         }
+    }
+
+    /// Rows of an earlier version of table `device_telemetry`, which had one gauge.
+    #[derive(Clone, Copy)]
+    struct Earlier(Option<i64>);
+
+    impl Row for Earlier {
+        const TABLE: Table = Table {
+            optional: &["power_mw"],
+            ..DeviceReading::TABLE
+        };
+
+        fn put(&self, columns: &mut Columns) {
+            columns.put(&[1], &[2]);
+            columns.optional[0].push(self.0);
+        }
+
+        fn get(columns: &Columns, row: usize) -> Self {
+            Self(columns.optional[0][row])
+        }
+    }
+
+    #[test]
+    fn columns_that_were_added_later_are_null() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.parquet");
+        let powers = [Some(5), None, Some(7)];
+        let written = write_rows(&path, &mut powers.into_iter().map(Earlier), u64::MAX);
+        assert_eq!(written, Ok(3));
+        let mut read = Vec::new();
+        let visited = read_batches(&path, &DeviceReading::TABLE, &mut |rows| {
+            read.extend((0..rows.rows()).map(|row| DeviceReading::get(rows, row)));
+        });
+        assert_eq!(visited, Ok(()));
+        let shown = read.iter().map(|row| row.state.get(Gauge::Power));
+        assert_eq!(shown.collect::<Vec<_>>(), powers);
+        let others = read
+            .iter()
+            .filter(|row| row.state.get(Gauge::SmClock).is_some());
+        assert_eq!(others.count(), 0);
     }
 }

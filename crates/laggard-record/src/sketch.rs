@@ -192,6 +192,7 @@ impl Row for SketchStep {
             "second_ns",
             "arrival_ns",
         ],
+        optional: &[],
     };
 
     fn put(&self, columns: &mut Columns) {
@@ -242,6 +243,7 @@ impl Row for SketchRank {
             "longest_ns",
             "blamed_ns",
         ],
+        optional: &[],
     };
 
     fn put(&self, columns: &mut Columns) {

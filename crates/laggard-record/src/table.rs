@@ -1,6 +1,6 @@
 //! The rows of a record's tables.
 
-use laggard_types::Stamp;
+use laggard_types::{DeviceState, Stamp};
 
 /// One execution of one operation: the rows of table `samples`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,4 +45,16 @@ pub struct Telemetry {
     pub own_ns: i64,
     /// Time that a hypervisor gave to other machines.
     pub steal_ns: i64,
+}
+
+/// What the accelerator of one rank told of itself at one moment: the rows of table
+/// `device_telemetry`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceReading {
+    /// Rank.
+    pub rank: u32,
+    /// When, on the samples' clock.
+    pub at_ns: i64,
+    /// What was visible.
+    pub state: DeviceState,
 }

@@ -3,15 +3,16 @@
 //!
 //! A batch is the tag, the lags of its sender since the batch before (8 bytes), and then each table
 //! of the record: its number of rows (4 bytes), and column by column each value's difference from
-//! the row before, the sign in the lowest bit, in groups of 7 bits, the lowest first (LEB128).
+//! the row before, the sign in the lowest bit, in groups of 7 bits, the lowest first (LEB128). A
+//! column that may be null is two: whether each value is there (1 or 0), and the values that are.
 //! Numbers are little endian.
 
 use crate::columns::{Columns, Row};
 use crate::error::RecordError;
-use crate::table::{Sample, StepWork, Telemetry};
+use crate::table::{DeviceReading, Sample, StepWork, Telemetry};
 
 /// Version of the form.
-const TAG: u8 = 1;
+const TAG: u8 = 2;
 /// Bits of a byte that carry a number.
 const GROUP_BITS: u32 = 7;
 /// Says that another byte follows.
@@ -23,6 +24,7 @@ pub(crate) struct Batch {
     pub(crate) samples: Vec<Sample>,
     pub(crate) steps: Vec<StepWork>,
     pub(crate) telemetry: Vec<Telemetry>,
+    pub(crate) devices: Vec<DeviceReading>,
     /// How often ranks had to allocate since the batch before.
     pub(crate) lags: u64,
 }
@@ -39,6 +41,7 @@ impl Batch {
         self.samples.clear();
         self.steps.clear();
         self.telemetry.clear();
+        self.devices.clear();
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -47,8 +50,8 @@ impl Batch {
 
     /// Rows of the table that has most.
     pub(crate) fn longest(&self) -> usize {
-        let lengths = [self.samples.len(), self.steps.len(), self.telemetry.len()];
-        lengths.into_iter().fold(0, usize::max)
+        let small = self.telemetry.len().max(self.devices.len());
+        self.samples.len().max(self.steps.len()).max(small)
     }
 
     /// The bytes of rows `from` to `from + rows` of each table, as far as it has them.
@@ -59,6 +62,7 @@ impl Batch {
         put_table(&mut bytes, slice(&self.samples, from, rows));
         put_table(&mut bytes, slice(&self.steps, from, rows));
         put_table(&mut bytes, slice(&self.telemetry, from, rows));
+        put_table(&mut bytes, slice(&self.devices, from, rows));
         bytes
     }
 
@@ -92,6 +96,10 @@ fn put_table<R: Row>(bytes: &mut Vec<u8>, rows: &[R]) {
     }
     for column in &columns.longs {
         put_column(bytes, column.iter().copied());
+    }
+    for column in &columns.optional {
+        put_column(bytes, column.iter().map(|it| i64::from(it.is_some())));
+        put_column(bytes, column.iter().flatten().copied());
     }
 }
 
@@ -128,11 +136,13 @@ impl Input<'_> {
         let samples = self.table::<Sample>()?;
         let steps = self.table::<StepWork>()?;
         let telemetry = self.table::<Telemetry>()?;
+        let devices = self.table::<DeviceReading>()?;
         if !self.bytes.is_empty() {
             return Err(format!("{} bytes follow the last row", self.bytes.len()));
         }
         let ranks = samples.iter().map(|row| row.rank);
-        for rank in ranks.chain(steps.iter().map(|row| row.rank)) {
+        let ranks = ranks.chain(steps.iter().map(|row| row.rank));
+        for rank in ranks.chain(devices.iter().map(|row: &DeviceReading| row.rank)) {
             if rank as usize >= extent.ranks {
                 self.rank = Some(rank);
                 return Err(format!("there are {} ranks", extent.ranks));
@@ -146,13 +156,15 @@ impl Input<'_> {
             samples,
             steps,
             telemetry,
+            devices,
             lags,
         })
     }
 
     fn table<R: Row>(&mut self) -> Result<Vec<R>, String> {
         let rows = u32::from_le_bytes(self.take()?) as usize;
-        let width = R::TABLE.ints.len() + R::TABLE.longs.len();
+        let table = R::TABLE;
+        let width = table.ints.len() + table.longs.len() + table.optional.len();
         // Each value takes a byte at least: no more is set aside than bytes can fill.
         if rows > self.bytes.len() / width {
             return Err(format!(
@@ -179,7 +191,35 @@ impl Input<'_> {
                 Ok(())
             })?;
         }
+        for column in &mut columns.optional {
+            self.optional_column(rows, column)?;
+        }
         Ok((0..rows).map(|row| R::get(&columns, row)).collect())
+    }
+
+    fn optional_column(
+        &mut self,
+        rows: usize,
+        column: &mut Vec<Option<i64>>,
+    ) -> Result<(), String> {
+        let mut is_there = Vec::new();
+        self.column(rows, |value| match value {
+            0 | 1 => {
+                is_there.push(value == 1);
+                Ok(())
+            }
+            other => Err(format!("a value is {other} times there")),
+        })?;
+        let count = is_there.iter().filter(|it| **it).count();
+        let mut values = Vec::new();
+        self.column(count, |value| {
+            values.push(value);
+            Ok(())
+        })?;
+        let mut values = values.into_iter();
+        let value = |is_there: bool| is_there.then(|| values.next()).flatten();
+        column.extend(is_there.into_iter().map(value));
+        Ok(())
     }
 
     fn column(

@@ -11,7 +11,7 @@ use crate::manifest::Manifest;
 use crate::part::{enter, mark, unmark};
 use crate::reader::MANIFEST_FILE;
 use crate::recorder::{RankRecorder, lanes_of};
-use crate::table::Telemetry;
+use crate::table::{DeviceReading, Telemetry};
 use crate::wire::{Batch, Extent};
 use laggard_types::Rank;
 use std::path::{Path, PathBuf};
@@ -198,6 +198,14 @@ impl RecordWriter {
     /// If the writer has stopped.
     pub fn push_telemetry(&self, rows: Vec<Telemetry>) -> Result<(), RecordError> {
         self.send(Command::Telemetry(rows))
+    }
+
+    /// Records what accelerators told of themselves.
+    ///
+    /// # Errors
+    /// If the writer has stopped.
+    pub fn push_devices(&self, rows: Vec<DeviceReading>) -> Result<(), RecordError> {
+        self.send(Command::Devices(rows))
     }
 
     /// Records the rows that a [`crate::RowForwarder`] sent, which must come in the order in which

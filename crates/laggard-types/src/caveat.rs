@@ -37,6 +37,16 @@ pub enum CaveatCode {
     IncompleteTrace,
     /// A figure is a bound, because computing it exactly would take too long.
     Bound,
+    /// The state of accelerators, or part of it, could not be read: it says nothing, neither good
+    /// nor bad.
+    NotVisible,
+    /// Several ranks, or other processes, compute on one accelerator.
+    SharedDevice,
+    /// Clocks or temperatures of accelerators were still changing.
+    NotSteady,
+    /// Ranks that share an accelerator were not shown to run at the same time: what they show of a
+    /// mixed cluster is no proof.
+    TimeSliced,
 }
 
 /// One doubt, with what it concerns, in a sentence a person can act on.

@@ -3,15 +3,19 @@
 
 mod caveat;
 mod clock;
+mod clock_reason;
 mod collective;
 mod data_type;
+mod device_state;
 mod human;
 mod quantity;
 
 pub use caveat::{Caveat, CaveatCode};
 pub use clock::{ClockDomain, Stamp};
+pub use clock_reason::ClockReason;
 pub use collective::{Collective, ReduceOp};
 pub use data_type::DataType;
+pub use device_state::{AdapterPath, ComputeMode, DeviceIdentity, DeviceState, Gauge};
 pub use human::{ParseSizeError, format_bytes, format_seconds, parse_bytes};
 pub use quantity::{Bytes, BytesPerSecond, Flop, FlopPerSecond, Seconds};
 

@@ -313,6 +313,8 @@ fn places_of(grid: Grid, rows: &[Row]) -> Vec<RankPlace> {
             cpu_quota: None,
             numa_node: None,
             other_load: None,
+            accelerator: None,
+            other_processes: None,
         })
         .collect();
     for row in rows {

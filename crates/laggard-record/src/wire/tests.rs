@@ -1,5 +1,5 @@
 use super::*;
-use laggard_types::Stamp;
+use laggard_types::{DeviceState, Gauge, Stamp};
 use proptest::prelude::*;
 
 const EXTENT: Extent = Extent { ranks: 4, hosts: 2 };
@@ -35,16 +35,27 @@ fn any_batch() -> impl Strategy<Value = Batch> {
             own_ns: times[3],
             steal_ns: times[4],
         });
+    let values = prop::collection::vec(any::<Option<i64>>(), Gauge::COUNT);
+    let device = (0u32..4, any::<i64>(), values).prop_map(|(rank, at_ns, values)| {
+        let values: [Option<i64>; Gauge::COUNT] = values.try_into().expect("one for each gauge");
+        DeviceReading {
+            rank,
+            at_ns,
+            state: DeviceState::from(values),
+        }
+    });
     let rows = (
         prop::collection::vec(sample, 0..20),
         prop::collection::vec(step, 0..20),
         prop::collection::vec(telemetry, 0..20),
+        prop::collection::vec(device, 0..20),
         any::<u64>(),
     );
-    rows.prop_map(|(samples, steps, telemetry, lags)| Batch {
+    rows.prop_map(|(samples, steps, telemetry, devices, lags)| Batch {
         samples,
         steps,
         telemetry,
+        devices,
         lags,
     })
 }
@@ -64,6 +75,7 @@ proptest! {
             whole.samples.extend(piece.samples);
             whole.steps.extend(piece.steps);
             whole.telemetry.extend(piece.telemetry);
+            whole.devices.extend(piece.devices);
             whole.lags += piece.lags;
         }
         if batch.longest() > 0 {
@@ -95,6 +107,7 @@ proptest! {
             prop_assert!(read.samples.iter().all(|row| row.rank < 4));
             prop_assert!(read.steps.iter().all(|row| row.rank < 4));
             prop_assert!(read.telemetry.iter().all(|row| row.host < 2));
+            prop_assert!(read.devices.iter().all(|row| row.rank < 4));
         }
     }
 
@@ -138,10 +151,11 @@ fn refusals_say_what_is_wrong_and_of_which_rank() {
         assert!(message.contains(expect), "{message}");
     };
     check(&[], "rows cannot be understood at byte 0: they are cut off");
-    check(&[9], "they have form 9, not 1");
+    check(&[9], "they have form 9, not 2");
     check(&good[..11], "at byte 9: they are cut off");
     check(&good[..25], "rows of table samples do not fit");
-    let end = good.len() - 8;
+    // Three tables without rows follow.
+    let end = good.len() - 12;
     check(&good[..end - 1], "rows of rank 2 cannot be understood");
     check(&[&good[..], &[0]].concat(), "1 bytes follow the last row");
     let stranger = batch(vec![sample(1, 0), sample(4, 0)]).encode(0, 9);
@@ -154,6 +168,21 @@ fn refusals_say_what_is_wrong_and_of_which_rank() {
     endless.extend(1u32.to_le_bytes());
     endless.extend([0xff; 20]);
     check(&endless, "a number has more than 64 bits");
+    let device = DeviceReading {
+        rank: 3,
+        at_ns: 0,
+        state: DeviceState::default(),
+    };
+    let mut twice = Batch {
+        devices: vec![device],
+        ..Batch::default()
+    };
+    let mut bytes = twice.encode(0, 9);
+    twice = Batch::decode(&bytes, EXTENT).expect("whole");
+    assert_eq!(twice.devices, [device]);
+    // Behind four counts of rows, the rank and the time: whether the first gauge is there.
+    bytes[9 + 4 * 4 + 2] = 4;
+    check(&bytes, "a value is 2 times there");
 }
 
 #[test]

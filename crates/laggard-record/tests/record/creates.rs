@@ -41,7 +41,7 @@ fn run(ranks: u32, flushes: u32, staging: bool) -> Counts {
     };
     let begin = Instant::now();
     let writers = writers(cluster, &dir, &record, staging);
-    for table in ["samples", "steps", "telemetry"] {
+    for table in ["samples", "steps", "telemetry", "device_telemetry"] {
         watch.add(&record.join(table));
     }
     let mut hosts: Vec<HostOfRanks> = (0..)

@@ -2,9 +2,10 @@
 
 use crate::{all_samples, example};
 use laggard_record::{
-    Link, Manifest, Record, RecordError, Sample, StepWork, TableRows, Telemetry, write_record,
+    Link, Manifest, Record, RecordError, Sample, StepWork, TableRows, Telemetry, write_devices,
+    write_record,
 };
-use laggard_types::{Caveat, CaveatCode, Stamp};
+use laggard_types::{Caveat, CaveatCode, Gauge, Stamp};
 use parquet::column::writer::ColumnWriterImpl;
 use parquet::data_type::{Int32Type, Int64Type};
 use parquet::file::properties::WriterProperties;
@@ -87,12 +88,12 @@ fn a_truncated_manifest_is_named_with_its_line() {
 #[test]
 fn a_later_version_asks_for_an_upgrade() {
     let message = edited(
-        "\"schema_version\": 3",
-        "\"news\": 3, \"schema_version\": 4",
+        "\"schema_version\": 4",
+        "\"news\": 3, \"schema_version\": 5",
     );
-    assert!(message.contains("has record version 4"), "{message}");
+    assert!(message.contains("has record version 5"), "{message}");
     assert!(
-        message.contains("reads versions up to 3\nhint: upgrade"),
+        message.contains("reads versions up to 4\nhint: upgrade"),
         "{message}"
     );
 }
@@ -454,4 +455,12 @@ fn impossible_rows_of_small_tables_are_dropped() {
             .message
             .contains("2 rows of table telemetry")
     );
+    let mut below = example::device(1, 0);
+    below.state.set(Gauge::Power, Some(-1));
+    let devices = [example::device(0, 3), example::device(9, 0), below];
+    write_devices(dir.path(), devices).expect("written");
+    let read = record.devices().expect("devices");
+    assert_eq!(read.rows, [example::device(0, 3)]);
+    let told = &read.caveats[0].message;
+    assert!(told.contains("2 rows of table device_telemetry"), "{told}");
 }

@@ -1,14 +1,14 @@
 //! A small record for tests: what is in it does not matter, that it comes back does.
 
 use laggard_record::{
-    Class, Clock, Closing, ClosingStatus, Host, InjectedFault, Link, Manifest, Origin, Peak,
-    PeakKind, RankPlace, Sample, SchemaVersion, StepWork, TableRows, Telemetry, TimeBasis,
-    Workload,
+    Class, Clock, Closing, ClosingStatus, DeviceReading, Host, InjectedFault, Link, Manifest,
+    Origin, Peak, PeakKind, RankPlace, Sample, SchemaVersion, StepWork, TableRows, Telemetry,
+    TimeBasis, Workload,
 };
 use laggard_schedule::{
     Axis, Operation, OperationKind, Phase, Program, Schedule, ScheduleOrigin, Stream,
 };
-use laggard_types::{Caveat, CaveatCode, ClockDomain, Collective, Stamp};
+use laggard_types::{Caveat, CaveatCode, ClockDomain, Collective, DeviceState, Gauge, Stamp};
 
 /// A job of `world` ranks on one host that computes forward and backward and reduces.
 pub(crate) fn manifest(world: u32) -> Manifest {
@@ -47,6 +47,8 @@ pub(crate) fn manifest(world: u32) -> Manifest {
                 cpu_quota: None,
                 numa_node: None,
                 other_load: None,
+                accelerator: None,
+                other_processes: None,
             })
             .collect(),
         clock: Clock {
@@ -155,6 +157,20 @@ pub(crate) fn telemetry(step: u32) -> Telemetry {
         busy_ns: 2_900_000,
         own_ns: 2_800_000,
         steal_ns: 0,
+    }
+}
+
+/// What the accelerator of a rank told at some moment: another gauge is not visible every time.
+pub(crate) fn device(rank: u32, moment: u32) -> DeviceReading {
+    let mut state = DeviceState::default();
+    for (at, gauge) in (0..).zip(Gauge::ALL) {
+        let value = i64::from(rank * 1000 + moment) << (at % 40);
+        state.set(gauge, (at % 7 != moment % 7).then_some(value));
+    }
+    DeviceReading {
+        rank,
+        at_ns: i64::from(moment) * 500_000_000,
+        state,
     }
 }
 

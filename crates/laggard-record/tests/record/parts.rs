@@ -99,8 +99,9 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-const WHOLE: [&str; 8] = [
+const WHOLE: [&str; 9] = [
     "closing.json",
+    "device_telemetry",
     "histograms-part-00001.hlog",
     "histograms-part-00002.hlog",
     "histograms.hlog",
@@ -274,6 +275,7 @@ fn only_those_who_share_the_directory_find_the_marker() {
     assert!(!is_shared(&record, &nonce));
     let expect = [
         "closing.json",
+        "device_telemetry",
         "manifest.json",
         "samples",
         "steps",
@@ -347,7 +349,7 @@ fn a_file_of_another_part_is_not_accepted() {
 fn damaged_rows_are_refused_and_not_recorded() {
     let dir = folder();
     let writer = RecordWriter::create(dir.path(), &CLUSTER.manifest()).expect("a new record");
-    let refused = writer.receive(&[1, 2, 3]).expect_err("refused");
+    let refused = writer.receive(&[2, 2, 3]).expect_err("refused");
     let expect = "rows cannot be understood at byte 1: they are cut off";
     assert_eq!(refused.to_string(), expect);
     let closing = writer.close(ClosingStatus::Finished, 0).expect("closed");
@@ -410,14 +412,18 @@ fn lags_of_forwarding_ranks_are_counted_once() {
     forwarder
         .push_telemetry(vec![example::telemetry(0)])
         .expect("telemetry");
+    let devices = vec![example::device(3, 0), example::device(3, 1)];
+    forwarder.push_devices(devices.clone()).expect("devices");
     let sent = forwarder.close().expect("closed");
-    assert_eq!((sent.samples, sent.telemetry), (u64::from(SAMPLES), 1));
+    assert_eq!((sent.samples, sent.telemetry), (u64::from(SAMPLES), 3));
     let batches: Vec<Vec<u8>> = arrived.iter().collect();
     assert!(batches.len() > 20 && batches.iter().all(|batch| batch.len() < 1 << 20));
     batches
         .iter()
         .for_each(|rows| writer.receive(rows).expect("rows"));
     let closing = writer.close(ClosingStatus::Finished, 0).expect("closed");
-    assert_eq!((closing.samples, closing.telemetry), (sent.samples, 1));
+    assert_eq!((closing.samples, closing.telemetry), (sent.samples, 3));
+    let record = Record::open(dir.path()).expect("a record");
+    assert_eq!(record.devices().expect("devices").rows, devices);
     assert_eq!(closing.writer_lags, sent.writer_lags);
 }

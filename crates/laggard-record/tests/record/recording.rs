@@ -46,13 +46,15 @@ fn a_run_is_recorded_whole() {
     writer
         .push_telemetry((0..4).map(example::telemetry).collect())
         .expect("telemetry");
+    let devices: Vec<_> = (0..9).map(|at| example::device(at % WORLD, at)).collect();
+    writer.push_devices(devices.clone()).expect("devices");
     let status = ClosingStatus::Interrupted {
         signal: "SIGTERM".into(),
     };
     let closing = writer.close(status.clone(), STEPS).expect("closed");
     assert_eq!(
         (closing.samples, closing.steps, closing.telemetry),
-        (45_000, 15_000, 4)
+        (45_000, 15_000, 4 + 9)
     );
 
     let record = Record::open(dir.path()).expect("a record");
@@ -66,6 +68,8 @@ fn a_run_is_recorded_whole() {
     steps.sort_by_key(|row| (row.step, row.rank));
     assert_eq!(steps, example::rows(WORLD, STEPS).steps);
     assert_eq!(record.telemetry().expect("telemetry").rows.len(), 4);
+    let read = record.devices().expect("devices");
+    assert_eq!((read.rows, read.caveats), (devices, Vec::new()));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use crate::several_hosts::{Cluster, HostOfRanks};
 use crate::{all_samples, example};
 use laggard_record::{Closing, ClosingStatus, Manifest, Record, RecordWriter, write_record};
+use laggard_types::Gauge;
 use schemars::{JsonSchema, schema_for};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,7 @@ fn a_record_of_version_1_stays_readable() {
         record.telemetry().expect("telemetry").rows,
         expect.telemetry
     );
+    assert!(record.devices().expect("none").rows.is_empty());
     assert_eq!(record.closing.map(|closing| closing.samples), Some(18));
     assert_eq!(record.manifest.hosts[0].machine, 0);
     assert_eq!(record.manifest.workload.model, "tiny");
@@ -123,4 +125,10 @@ fn the_columns_are_documented() {
         }
     }
     assert_eq!(columns, 7 + 4 + 7);
+    // No golden record has accelerators.
+    assert!(doc.contains("## `device_telemetry`"));
+    for column in ["at_ns"].iter().chain(&Gauge::NAMES) {
+        let row = format!("| `{column}` | int64 |");
+        assert!(doc.contains(&row), "table device_telemetry: {row}");
+    }
 }

@@ -116,6 +116,8 @@ impl Fixture {
             cpu_quota: None,
             numa_node: None,
             other_load: None,
+            accelerator: None,
+            other_processes: None,
         };
         Manifest {
             schema_version: SchemaVersion::CURRENT,

@@ -120,6 +120,8 @@ fn manifest(
             cpu_quota: None,
             numa_node: None,
             other_load: None,
+            accelerator: None,
+            other_processes: None,
         }
     };
     let ranks = world.class_of_rank.iter().map(&mut place).collect();
