@@ -5,7 +5,7 @@
 //! leaves a [`Stamp`] on the queue's own clock, fetched later by [`Device::drain`]: nothing inside
 //! the timed path allocates, locks against another rank, or reads more than the two stamps.
 
-use crate::{BackendError, Buffer, Kernel};
+use crate::{BackendError, Buffer, Kernel, Monitor};
 use laggard_types::{ClockDomain, DataType, FlopPerSecond, Stamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +88,11 @@ pub struct DeviceDescription {
 pub trait Device: Send + Sync {
     /// What this device is.
     fn description(&self) -> DeviceDescription;
+
+    /// What tells of this device's state beside its work; `None` where nothing does.
+    fn monitor(&self) -> Option<Box<dyn Monitor>> {
+        None
+    }
 
     /// A zeroed buffer of `len` elements.
     ///

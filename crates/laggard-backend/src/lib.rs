@@ -17,6 +17,7 @@ mod gate;
 mod kernel;
 mod memory;
 pub mod messenger;
+mod monitor;
 mod roll_call;
 pub mod threads;
 
@@ -35,5 +36,6 @@ pub use gate::{Abort, Abortable};
 pub use kernel::{Kernel, Matrix, Transpose};
 pub use memory::{HostMemory, ReadClaim, Scratch, WriteClaim};
 pub use messenger::Messenger;
+pub use monitor::{Extent, Monitor};
 pub use roll_call::{GroupId, RollCall};
 pub use threads::divide_sums;

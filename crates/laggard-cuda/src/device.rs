@@ -22,13 +22,13 @@ pub use engine::ProductEngine;
 pub use pace::PeakOptions;
 
 use crate::{
-    ClockReport, CubinCache, CudaError, CudaIdentity, Gpu, HalfType, Module, Share, Surroundings,
-    self_check,
+    ClockReport, CubinCache, CudaError, CudaIdentity, Gpu, GpuMonitor, HalfType, Module, Share,
+    Surroundings, Sysfs, self_check,
 };
 use cudarc::driver::CudaStream;
 use laggard_backend::{
     Abort, Abortable, BackendError, Buffer, Device, DeviceDescription, DeviceKind, Launch, Meeting,
-    QueueId, Slice, TaggedStamp, Task, Token,
+    Monitor, QueueId, Slice, TaggedStamp, Task, Token,
 };
 use laggard_types::{ClockDomain, DataType, Rank, Stamp};
 use lane::{Cargo, Lane};
@@ -88,6 +88,8 @@ impl Default for CudaOptions {
 /// from and to the host are refused while tasks use the memory.
 pub struct CudaDevice {
     shared: Arc<Shared>,
+    /// Where NVML is.
+    surroundings: Surroundings,
 }
 
 impl CudaDevice {
@@ -132,7 +134,10 @@ impl CudaDevice {
         let shared = Shared::new(Arc::new(gpu), whose, (modules, doubts), options, abort)?;
         let listener: Weak<Shared> = Arc::downgrade(&shared);
         abort.listen(listener);
-        Ok(Self { shared })
+        Ok(Self {
+            shared,
+            surroundings: surroundings.clone(),
+        })
     }
 
     /// Which GPU it is.
@@ -309,6 +314,13 @@ impl Device for CudaDevice {
             measured_peak: shared.pace.get().map(|pace| pace.peak),
             bound_cpu: None,
         }
+    }
+
+    fn monitor(&self) -> Option<Box<dyn Monitor>> {
+        let identity = self.identity();
+        let identity = identity.inspect_err(|error| tracing::warn!(%error, "nothing is watched"));
+        let monitor = GpuMonitor::of(identity.ok()?, &self.surroundings, Sysfs::default());
+        Some(Box::new(monitor))
     }
 
     fn allocate(&self, data_type: DataType, len: usize) -> Result<Buffer, BackendError> {

@@ -1,6 +1,8 @@
 //! Which GPU a rank has, as the driver says it. What takes NVIDIA's management library (clocks,
 //! power, other processes) is not here.
 
+use laggard_types::ComputeMode;
+
 /// One GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CudaIdentity {
@@ -27,17 +29,6 @@ pub struct CudaIdentity {
     pub compute_mode: ComputeMode,
     /// Whether processes share it by way of a server (MPS); `None` where the driver does not say.
     pub shared_by_mps: Option<bool>,
-}
-
-/// Who may use a GPU (`CUcomputemode` of cuda.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ComputeMode {
-    /// Any number of processes.
-    Default,
-    /// One process at a time.
-    ExclusiveProcess,
-    /// None.
-    Prohibited,
 }
 
 /// The text of an identity of 16 bytes.

@@ -2,7 +2,7 @@
 //! of them is nearest to a GPU. A file that cannot be read leaves its value out; what is left out
 //! says nothing.
 
-use laggard_types::BytesPerSecond;
+use laggard_types::{AdapterPath, BytesPerSecond};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,19 @@ pub struct InfinibandPort {
 /// Source: Linux, Documentation/ABI/stable/sysfs-class-infiniband.
 const DATA_UNIT_BYTES: u64 = 4;
 
+/// Counters of what went wrong on a link, among those of Linux, Documentation/ABI/stable/
+/// sysfs-class-infiniband. Packets that were meant for others, or discarded for want of room, are
+/// not among them.
+const ERRORS: [&str; 7] = [
+    "symbol_error",
+    "link_error_recovery",
+    "link_downed",
+    "port_rcv_errors",
+    "port_rcv_remote_physical_errors",
+    "local_link_integrity_errors",
+    "excessive_buffer_overrun_errors",
+];
+
 /// Bits of a byte, and bits per second of a Gb/s.
 const BITS: f64 = 8.0;
 const GIGA: f64 = 1e9;
@@ -48,6 +61,12 @@ impl InfinibandPort {
 
     fn data(&self, counter: &str) -> Option<u64> {
         self.counters.get(counter)?.checked_mul(DATA_UNIT_BYTES)
+    }
+
+    /// What went wrong on its link since the counters began; `None` if none of them is visible.
+    pub fn errors(&self) -> Option<u64> {
+        let counters = ERRORS.iter().filter_map(|name| self.counters.get(*name));
+        counters.copied().reduce(u64::saturating_add)
     }
 
     /// Whether it carries data; `None` if that is not visible.
@@ -78,9 +97,14 @@ impl Sysfs {
     /// Every port, in order of adapters and numbers; none where there are none or they are not
     /// visible.
     pub fn infiniband_ports(&self) -> Vec<InfinibandPort> {
+        self.ports_of(&names(&self.root.join("class/infiniband")))
+    }
+
+    /// The ports of some adapters, likewise.
+    pub fn ports_of(&self, adapters: &[String]) -> Vec<InfinibandPort> {
         let class = self.root.join("class/infiniband");
         let mut found = Vec::new();
-        for adapter in names(&class) {
+        for adapter in adapters.iter().cloned() {
             let device = class.join(&adapter);
             let pci = fs::canonicalize(device.join("device")).ok();
             let pci = pci.as_deref().and_then(Path::file_name);
@@ -101,8 +125,7 @@ impl Sysfs {
     /// The adapters that are nearest to the device of a PCI address: with which it shares most
     /// bridges on the way to a processor. Empty if nothing is known of either.
     pub fn nearest_adapters(&self, pci: &str) -> Vec<String> {
-        let devices = self.root.join("bus/pci/devices");
-        let Ok(own) = fs::canonicalize(devices.join(short_address(pci))) else {
+        let Some(own) = self.device(pci) else {
             return Vec::new();
         };
         let class = self.root.join("class/infiniband");
@@ -119,6 +142,46 @@ impl Sysfs {
             .filter(|(shared, _)| Some(*shared) == most);
         nearest.map(|(_, adapter)| adapter).collect()
     }
+
+    /// What lies between the device of a PCI address and an adapter; `None` if nothing is known of
+    /// either.
+    pub fn path_to(&self, pci: &str, adapter: &str) -> Option<AdapterPath> {
+        let own = self.device(pci)?;
+        let class = self.root.join("class/infiniband");
+        let other = fs::canonicalize(class.join(adapter).join("device")).ok()?;
+        let both = own.iter().zip(&other);
+        let shared: Vec<_> = both.take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+        // A host bridge is called `pci0000:17`, what hangs from it `0000:17:00.0`.
+        let is_host_bridge = |name: &&std::ffi::OsStr| name.to_string_lossy().starts_with("pci");
+        let below = shared.iter().rev().position(is_host_bridge);
+        Some(match below {
+            Some(0) => AdapterPath::HostBridge,
+            Some(_) => AdapterPath::PcieSwitch,
+            None if same(numa_node(&own), numa_node(&other)) => AdapterPath::NumaNode,
+            None => AdapterPath::System,
+        })
+    }
+
+    /// The memory node that the device of a PCI address hangs from.
+    pub fn numa_node(&self, pci: &str) -> Option<u32> {
+        numa_node(&self.device(pci)?)
+    }
+
+    /// The folder of the device of a PCI address.
+    fn device(&self, pci: &str) -> Option<PathBuf> {
+        let devices = self.root.join("bus/pci/devices");
+        fs::canonicalize(devices.join(short_address(pci))).ok()
+    }
+}
+
+/// -1 is a machine without nodes.
+fn numa_node(device: &Path) -> Option<u32> {
+    text(&device.join("numa_node"))?.parse().ok()
+}
+
+/// Whether both are known and one.
+fn same(a: Option<u32>, b: Option<u32>) -> bool {
+    a.is_some() && a == b
 }
 
 fn read(folder: &Path, adapter: String, port: u32, pci: Option<String>) -> InfinibandPort {
@@ -220,10 +283,22 @@ mod tests {
         }
         fs::write(at("class/infiniband/mlx5_1/ports/1/state"), "1: DOWN\n").unwrap();
         fs::remove_file(at("class/infiniband/mlx5_1/ports/1/rate")).unwrap();
-        let gpu = at("devices/pci0000:80/0000:80:01.0/0000:82:00.0");
-        fs::create_dir_all(&gpu).unwrap();
         fs::create_dir_all(at("bus/pci/devices")).unwrap();
-        symlink(gpu, at("bus/pci/devices/0000:82:00.0")).unwrap();
+        for (gpu, node) in [
+            ("pci0000:80/0000:80:01.0/0000:82:00.0", "1\n"),
+            ("pci0000:80/0000:80:03.0/0000:91:00.0", "1\n"),
+            ("pci0000:c0/0000:c0:01.0/0000:c1:00.0", "1\n"),
+            ("pci0000:e0/0000:e0:01.0/0000:e1:00.0", "-1\n"),
+        ] {
+            let folder = at("devices").join(gpu);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("numa_node"), node).unwrap();
+            let name = folder.file_name().unwrap();
+            symlink(&folder, at("bus/pci/devices").join(name)).unwrap();
+        }
+        for (_, device) in devices {
+            fs::write(at(device).join("numa_node"), "1\n").unwrap();
+        }
         root
     }
 
@@ -243,6 +318,7 @@ mod tests {
         // A counter that no port can have come to is not turned into bytes.
         assert_eq!(first.received_bytes(), None);
         assert_eq!(first.counters.get("symbol_error"), Some(&3));
+        assert_eq!(first.errors(), Some(3));
         assert_eq!(first.counters.get("packet_seq_err"), Some(&7));
         assert_eq!(first.counters.get("port_xmit_wait"), None);
         assert_eq!((second.is_active(), second.rate), (Some(false), None));
@@ -260,5 +336,20 @@ mod tests {
         }
         assert!(sysfs.nearest_adapters("0000:99:00.0").is_empty());
         assert_eq!(short_address("00010000:0B:00.0"), "10000:0b:00.0");
+    }
+
+    #[test]
+    fn the_way_to_an_adapter_is_known_by_what_both_hang_from() {
+        let root = machine();
+        let sysfs = Sysfs::at(root.path());
+        let path = |pci| sysfs.path_to(pci, "mlx5_1");
+        assert_eq!(path("0000:82:00.0"), Some(AdapterPath::PcieSwitch));
+        assert_eq!(path("0000:91:00.0"), Some(AdapterPath::HostBridge));
+        assert_eq!(path("0000:c1:00.0"), Some(AdapterPath::NumaNode));
+        assert_eq!(path("0000:e1:00.0"), Some(AdapterPath::System));
+        assert_eq!(path("0000:99:00.0"), None);
+        assert_eq!(sysfs.path_to("0000:82:00.0", "mlx5_7"), None);
+        assert_eq!(sysfs.numa_node("0000:82:00.0"), Some(1));
+        assert_eq!(sysfs.numa_node("0000:e1:00.0"), None);
     }
 }

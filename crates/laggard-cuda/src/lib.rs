@@ -22,6 +22,7 @@ mod infiniband;
 mod launch;
 mod library;
 mod module;
+mod monitor;
 mod nccl;
 mod nvml;
 mod nvrtc;
@@ -45,14 +46,16 @@ pub use error::CudaError;
 pub use gemm_launch::{DeviceMatrix, GemmArguments, Place, Product, ResultType};
 pub use gemm_tma::TmaProduct;
 pub use gpu::Gpu;
-pub use identity::{ComputeMode, CudaIdentity};
+pub use identity::CudaIdentity;
 pub use infiniband::{InfinibandPort, Sysfs};
+pub use laggard_types::{ClockReason, ComputeMode};
 pub use launch::{Argument, KernelLaunch, Launcher};
 pub use module::{ElementType, HEADERS, HalfType, Module, SourceFile};
+pub use monitor::GpuMonitor;
 pub use nccl::{Nccl, NcclVersion};
 pub use nvml::{
-    ClockReason, GpuFacts, GpuProcess, GpuReading, NotVisible, NvLink, Nvml, NvmlGpu, PcieLink,
-    RemappedRows, XidEvent, XidWatch,
+    GpuFacts, GpuProcess, GpuReading, NotVisible, NvLink, Nvml, NvmlGpu, PcieLink, RemappedRows,
+    XidEvent, XidWatch,
 };
 pub use nvrtc::{Nvrtc, Source};
 pub use places::{CudaLibrary, PATH_VARIABLE, Surroundings};

@@ -7,11 +7,10 @@
 mod events;
 mod gpu;
 mod reading;
+mod state;
 
 pub use events::{XidEvent, XidWatch};
-pub use reading::{
-    ClockReason, GpuFacts, GpuProcess, GpuReading, NotVisible, NvLink, PcieLink, RemappedRows,
-};
+pub use reading::{GpuFacts, GpuProcess, GpuReading, NotVisible, NvLink, PcieLink, RemappedRows};
 
 use crate::library::{self, Loaded, SUCCESS, text_at};
 use crate::{CudaError, CudaLibrary, Surroundings};

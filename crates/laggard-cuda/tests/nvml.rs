@@ -4,23 +4,31 @@
 #[path = "fakes/cc.rs"]
 mod cc;
 
+use laggard_backend::{Extent, Monitor};
 use laggard_cuda::{
-    ClockReason, ComputeMode, GpuProcess, NotVisible, Nvml, NvmlGpu, PcieLink, RemappedRows,
-    Surroundings, XidEvent, XidWatch,
+    ClockReason, ComputeMode, CudaIdentity, GpuMonitor, GpuProcess, NotVisible, Nvml, NvmlGpu,
+    PcieLink, RemappedRows, Surroundings, Sysfs, XidEvent, XidWatch,
 };
-use std::path::Path;
+use laggard_types::{AdapterPath, DeviceState, Gauge};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The stand-in, built with these options; it lives as long as the test.
 fn nvml(name: &str, options: &[&str]) -> Arc<Nvml> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes/nvml.c");
-    cc::shared_library(&source, &folder.join("libnvidia-ml.so.1"), options);
+    let folder = built(name, options);
     let nvml =
         Nvml::load(&Surroundings::only(std::slice::from_ref(&folder))).expect("the stand-in");
     assert!(nvml.path().starts_with(folder));
     nvml
+}
+
+/// The folder that the stand-in is in.
+fn built(name: &str, options: &[&str]) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fakes/nvml.c");
+    cc::shared_library(&source, &folder.join("libnvidia-ml.so.1"), options);
+    folder
 }
 
 fn gpus(nvml: &Arc<Nvml>) -> [NvmlGpu; 2] {
@@ -153,4 +161,170 @@ fn xid_events_come_once_and_in_order() {
     let event = |xid| XidEvent { gpu: 0, xid };
     assert_eq!(watch.take(), Ok(vec![event(63), event(94)]));
     assert_eq!(watch.take(), Ok(vec![]));
+}
+
+/// What the driver says of a GPU at this address.
+fn identity(pci: &str) -> CudaIdentity {
+    CudaIdentity {
+        ordinal: 0,
+        name: "Fake GPU".to_owned(),
+        pci_bus_id: pci.to_owned(),
+        uuid: "GPU-7".to_owned(),
+        capability: (9, 0),
+        multiprocessors: 132,
+        memory_bytes: 1 << 37,
+        memory_free_bytes: 1 << 36,
+        driver: "13.0".to_owned(),
+        compute_mode: ComputeMode::Default,
+        shared_by_mps: Some(false),
+    }
+}
+
+/// A machine with an adapter of two ports, one of them down, below one bridge with a GPU.
+fn machine() -> tempfile::TempDir {
+    let root = tempfile::tempdir().expect("a folder");
+    let at = |path: &str| root.path().join(path);
+    let bridge = "devices/pci0000:10/0000:10:01.0";
+    let put = |path: String, value: &str| {
+        let path = at(&path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, value).expect("written");
+    };
+    put(format!("{bridge}/0000:1b:00.0/numa_node"), "1\n");
+    put(format!("{bridge}/0000:1c:00.0/numa_node"), "1\n");
+    for (port, state) in [(1, "4: ACTIVE\n"), (2, "1: DOWN\n")] {
+        let port = format!("class/infiniband/mlx5_3/ports/{port}");
+        put(format!("{port}/state"), state);
+        put(format!("{port}/rate"), "400 Gb/sec (4X NDR)\n");
+        put(format!("{port}/counters/port_xmit_data"), "1000\n");
+        put(format!("{port}/counters/symbol_error"), "3\n");
+        put(format!("{port}/counters/link_downed"), "2\n");
+        put(format!("{port}/counters/port_xmit_discards"), "99\n");
+    }
+    let link = |to: String, from: &str| {
+        let from = at(from);
+        std::fs::create_dir_all(from.parent().expect("a folder")).expect("a folder");
+        std::os::unix::fs::symlink(at(&to), from).expect("a link");
+    };
+    link(
+        format!("{bridge}/0000:1b:00.0"),
+        "bus/pci/devices/0000:1b:00.0",
+    );
+    link(
+        format!("{bridge}/0000:1c:00.0"),
+        "class/infiniband/mlx5_3/device",
+    );
+    root
+}
+
+fn shown(state: &DeviceState, gauges: &[Gauge]) -> Vec<Option<i64>> {
+    gauges.iter().map(|gauge| state.get(*gauge)).collect()
+}
+
+#[test]
+fn a_monitor_reads_a_gpu_and_the_ports_beside_it() {
+    let surroundings = Surroundings::only(&[built("monitor", &[])]);
+    let machine = machine();
+    let sysfs = Sysfs::at(machine.path());
+    let mut monitor = GpuMonitor::of(identity("0000:1b:00.0"), &surroundings, sysfs);
+    let told = monitor.identity();
+    assert_eq!(told.pci.as_deref(), Some("0000:1b:00.0"));
+    assert_eq!(told.uuid.as_deref(), Some("GPU-7"));
+    assert_eq!(told.serial.as_deref(), Some("1650"));
+    assert_eq!(told.numa_node, Some(1));
+    assert_eq!(told.nearest_adapters, ["mlx5_3"]);
+    assert_eq!(told.adapter_path, Some(AdapterPath::PcieSwitch));
+    assert_eq!((told.is_mig, told.shared_by_mps), (Some(true), Some(false)));
+    assert_eq!(told.processes, Some(70));
+    let most = (told.most_pcie_generation, told.most_pcie_width);
+    assert_eq!(
+        (told.most_sm_clock_mhz, most),
+        (Some(1980), (Some(5), Some(16)))
+    );
+    assert_eq!(told.not_visible, [""; 0]);
+
+    use Gauge::*;
+    let moving = [
+        SmClock,
+        MemoryClock,
+        Power,
+        PowerLimit,
+        Temperature,
+        ClockReasons,
+    ];
+    let expect = [1380, 3201, 599_000, 600_000, 71, 0x24].map(Some);
+    let now = monitor.read(Extent::Moving);
+    assert_eq!(shown(&now, &moving), expect);
+    // Both Xids have come by now; the last is told.
+    assert_eq!(shown(&now, &[XidEvents, Xid]), [Some(2), Some(94)]);
+    assert_eq!(
+        shown(&now, &[EccCorrected, PcieWidth, Nvlinks, Ports]),
+        [None; 4]
+    );
+
+    let all = monitor.read(Extent::Whole);
+    assert_eq!(shown(&all, &moving), expect);
+    let memory = [
+        EccCorrected,
+        EccUncorrected,
+        RemappedCorrected,
+        RemappedUncorrected,
+    ];
+    assert_eq!(shown(&all, &memory), [42, 1, 2, 1].map(Some));
+    let remaps = [
+        RemapPending,
+        RemapFailed,
+        PcieGeneration,
+        PcieWidth,
+        PcieReplays,
+    ];
+    assert_eq!(shown(&all, &remaps), [1, 0, 5, 8, 12].map(Some));
+    let links = [
+        Nvlinks,
+        NvlinksUp,
+        NvlinkReplays,
+        NvlinkRecoveries,
+        NvlinkCrcErrors,
+    ];
+    // Recoveries are not visible, and neither is what went over links.
+    assert_eq!(
+        shown(&all, &links),
+        [Some(3), Some(2), Some(30), None, Some(36)]
+    );
+    assert_eq!(shown(&all, &[NvlinkSent, NvlinkReceived]), [None; 2]);
+    let ports = [
+        Ports,
+        PortsActive,
+        PortsRate,
+        PortsSent,
+        PortsReceived,
+        PortsErrors,
+    ];
+    let rate = Some(50_000_000_000);
+    let expect = [Some(2), Some(1), rate, Some(8000), None, Some(10)];
+    assert_eq!(shown(&all, &ports), expect);
+}
+
+#[test]
+fn without_nvml_a_monitor_says_so_and_still_reads_ports() {
+    let machine = machine();
+    let nothing = Surroundings::only(&[machine.path().to_owned()]);
+    let sysfs = Sysfs::at(machine.path());
+    let mut monitor = GpuMonitor::of(identity("0000:1b:00.0"), &nothing, sysfs.clone());
+    let told = monitor.identity();
+    assert_eq!(told.uuid.as_deref(), Some("GPU-7"));
+    assert_eq!((told.is_mig, told.processes), (None, None));
+    assert_eq!(told.not_visible.len(), 1);
+    assert!(told.not_visible[0].starts_with("its state ("), "{told:?}");
+    assert!(monitor.read(Extent::Moving).is_empty());
+    assert_eq!(monitor.read(Extent::Whole).get(Gauge::Ports), Some(2));
+    // One that NVML does not know.
+    let surroundings = Surroundings::only(&[built("monitor_stranger", &[])]);
+    let mut monitor = GpuMonitor::of(identity("0000:99:00.0"), &surroundings, sysfs);
+    let told = monitor.identity();
+    assert_eq!(
+        told.not_visible,
+        ["its state (NVML knows no GPU at 0000:99:00.0)"]
+    );
+    assert!(monitor.read(Extent::Whole).is_empty());
 }

@@ -2,10 +2,11 @@
 //! the processors and answers signals. Knows nothing of kernels.
 
 use crate::MeasureError;
+use crate::devices::{DeviceWatch, Trends};
 use crate::input::Embedding;
 use crate::job::Job;
 use crate::last_step::LastStep;
-use crate::rank::RankRunner;
+use crate::rank::{Outlook, RankRunner};
 use crate::rows::Rows;
 use crate::run::{Hooks, Signal};
 use crate::team::Team;
@@ -75,6 +76,11 @@ impl Crew {
             .unwrap_or(0)
     }
 
+    /// Whether somebody of this process wants the run to end.
+    pub(crate) fn is_asked_to_end(&self) -> bool {
+        self.last_step.is_asked()
+    }
+
     /// Ends the run after the step at hand, because of a signal to this process or another.
     fn end_by(&self, signal: Signal) {
         let mut first = self.signal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,8 +134,11 @@ pub(crate) fn execute(
 ) -> Result<(), MeasureError> {
     let embedding = Embedding::new(job.settings.seed, job.shape.vocabulary, job.shape.hidden);
     let (alive, ended) = channel();
-    let mut outcome = Ok(());
+    let mut outcome: Result<(), MeasureError> = Ok(());
     let device = worlds.first().map(|world| Arc::clone(&world.device));
+    let ranks = (watch.crew.first..).zip(&worlds);
+    let monitors = ranks.filter_map(|(rank, world)| Some((rank, world.device.monitor()?)));
+    let mut devices = DeviceWatch::start(monitors.collect());
     thread::scope(|scope| {
         let mut threads: Vec<ScopedJoinHandle<'_, ()>> = Vec::new();
         for (rank, world) in (watch.crew.first..).zip(worlds) {
@@ -138,6 +147,7 @@ pub(crate) fn execute(
                 job,
                 rank,
                 crew: watch.crew,
+                trends: &devices.trends,
                 embedding: embedding.clone(),
                 peak,
                 _alive: alive.clone(),
@@ -165,8 +175,10 @@ pub(crate) fn execute(
             }
         }
         drop(alive);
-        outcome = watch.until(&ended, job, device.as_deref());
+        outcome = watch.until(&ended, job, (device.as_deref(), &devices));
     });
+    let last = watch.rows.push_devices(devices.finish());
+    let outcome = outcome.and_then(|()| Ok(last?));
     watch.crew.failure().map_or(outcome, Err)
 }
 
@@ -175,6 +187,7 @@ struct HostThread<'a> {
     job: &'a Job,
     rank: Rank,
     crew: &'a Crew,
+    trends: &'a Trends,
     embedding: Embedding,
     peak: FlopPerSecond,
     /// Never sent to: all ranks have ended when all of these are gone.
@@ -204,6 +217,13 @@ impl HostThread<'_> {
         let (rank, crew) = (self.rank, self.crew);
         let embedding = self.embedding.clone();
         let mut runner = RankRunner::start(self.job, rank, world, embedding, self.peak)?;
+        if let Some(limit) = self.job.settings.soak {
+            runner.soak(limit, &|| match crew.is_asked_to_end() {
+                true => Outlook::EndOfRun,
+                false if self.trends.is_steady(rank) => Outlook::Steady,
+                false => Outlook::NotSteady,
+            })?;
+        }
         let team = crew.team.as_deref();
         for step in 0.. {
             let patience = team.map(|team| (team, self.job.settings.timeout));
@@ -240,7 +260,7 @@ impl Watch<'_> {
         &self,
         ended: &Receiver<()>,
         job: &Job,
-        device: Option<&dyn Device>,
+        (device, devices): (Option<&dyn Device>, &DeviceWatch),
     ) -> Result<(), MeasureError> {
         let mut sampler = Sampler::new(job, self.crew.only_rank());
         let mut outcome = Ok(());
@@ -248,7 +268,7 @@ impl Watch<'_> {
         loop {
             let is_over = ended.recv_timeout(WATCH_EVERY) == Err(RecvTimeoutError::Disconnected);
             if outcome.is_ok() {
-                outcome = self.look(&mut sampler);
+                outcome = self.look(&mut sampler, devices);
             }
             if let (Some(team), Some(device)) = (&self.crew.team, device) {
                 team.is_at(device);
@@ -265,8 +285,8 @@ impl Watch<'_> {
     }
 
     /// One look. A record that cannot be written ends the run at the next step, on all ranks.
-    fn look(&self, sampler: &mut Sampler) -> Result<(), MeasureError> {
-        let written = self.record(sampler);
+    fn look(&self, sampler: &mut Sampler, devices: &DeviceWatch) -> Result<(), MeasureError> {
+        let written = self.record(sampler, devices);
         if let Err(error) = &written {
             self.crew.last_step.ask();
             if let Some(team) = &self.crew.team {
@@ -288,10 +308,14 @@ impl Watch<'_> {
         Ok(written?)
     }
 
-    fn record(&self, sampler: &mut Sampler) -> Result<(), RecordError> {
+    fn record(&self, sampler: &mut Sampler, devices: &DeviceWatch) -> Result<(), RecordError> {
         let rows = sampler.sample();
         if !rows.is_empty() {
             self.rows.push_telemetry(rows)?;
+        }
+        let readings = devices.take();
+        if !readings.is_empty() {
+            self.rows.push_devices(readings)?;
         }
         if (self.hooks.flush)() {
             self.rows.flush()?;

@@ -8,13 +8,14 @@ use crate::place::{Neighbours, Places, Report};
 use crate::portion::Portion;
 use crate::processors;
 use crate::shape::{Experts, Shape};
+use crate::sharing;
 use crate::stream::MOST_FAULTS;
 use crate::{MeasureError, Settings};
 use laggard_backend::DeviceDescription;
 use laggard_record::TimeBasis;
 use laggard_schedule::{ModelWork, Schedule, generate};
 use laggard_specs::{Model, model_work};
-use laggard_types::{DataType, Rank, format_bytes};
+use laggard_types::{DataType, DeviceIdentity, Rank, format_bytes};
 use std::collections::BTreeMap;
 
 /// A job that can be run.
@@ -63,11 +64,12 @@ impl Job {
     pub(crate) fn on(
         settings: &Settings,
         devices: &[DeviceDescription],
+        identities: &[Option<DeviceIdentity>],
     ) -> Result<Self, MeasureError> {
         settings.check()?;
         let host_of_rank = hosts(settings.ranks(), settings.emulate_hosts);
         let places = settings.own_places(&host_of_rank, Neighbours::default())?;
-        Self::at(settings, places.on(devices.iter()))
+        Self::at(settings, places.on(devices.iter()).identified(identities))
     }
 
     /// Checks settings and prepares what follows from them, for ranks at these places.
@@ -81,6 +83,10 @@ impl Job {
             cpu_of_rank,
         } = places;
         let on_accelerators = check_devices(&reports, settings.data_type)?;
+        if !settings.allow_shared_gpu {
+            sharing::refuse(&reports)?;
+        }
+        settings.check_soak(on_accelerators)?;
         let shape = shape_of(&settings.model, settings.data_type)?;
         let size = (settings.micro_batch_sequences, settings.sequence_length);
         let work = model_work(
@@ -401,12 +407,12 @@ mod tests {
             testing::gpu("NVIDIA H200"),
             testing::gpu("NVIDIA H100 80GB HBM3"),
         );
-        let job = Job::on(&settings, &[h200.clone(), h100.clone()]).unwrap();
+        let job = Job::on(&settings, &[h200.clone(), h100.clone()], &[]).unwrap();
         assert_eq!(job.device_names(), ["NVIDIA H200", "NVIDIA H100 80GB HBM3"]);
         assert_eq!(job.class_of_rank, [0, 1]);
         assert_eq!(job.basis, TimeBasis::Wall);
         let check = |settings: &Settings, devices: [&DeviceDescription; 2], expect: &str| {
-            let error = Job::on(settings, &devices.map(Clone::clone)).expect_err(expect);
+            let error = Job::on(settings, &devices.map(Clone::clone), &[]).expect_err(expect);
             assert!(error.to_string().contains(expect), "{error}");
         };
         check(&settings, [&h200, &cpu], "has no GPU");

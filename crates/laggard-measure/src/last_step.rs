@@ -40,6 +40,11 @@ impl LastStep {
         self.asked.store(true, Ordering::Release);
     }
 
+    /// Whether somebody of this process wants the run to end.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
     /// What rank 0 of another process has said.
     pub(crate) fn set(&self, end: u32) {
         self.end.fetch_min(end, Ordering::AcqRel);

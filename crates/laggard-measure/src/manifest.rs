@@ -4,6 +4,7 @@ use crate::MeasureError;
 use crate::classes::distinct;
 use crate::job::Job;
 use crate::processors;
+use crate::sharing;
 use laggard_record::{
     Class, Clock, Communication, Host, Link, Manifest, Origin, Peak, PeakKind, RankPlace,
     SchemaVersion, TimeBasis, Workload,
@@ -70,7 +71,7 @@ pub(crate) fn manifest(job: &Job, findings: &Findings) -> Result<Manifest, Measu
         seed: settings.seed,
         communication: Some(findings.communication.clone()),
         links: findings.links.clone(),
-        caveats: caveats(),
+        caveats: caveats(job),
         truth: job.injector.truth(),
     })
 }
@@ -86,8 +87,8 @@ fn place(job: &Job, rank: Rank) -> RankPlace {
         cpu_quota: report.cpu_quota,
         numa_node: report.numa_node,
         other_load: report.other_load,
-        accelerator: None,
-        other_processes: None,
+        accelerator: report.identity.clone(),
+        other_processes: sharing::other_processes(&job.reports, rank as usize),
     }
 }
 
@@ -234,10 +235,12 @@ fn datasheet_peak(tables: &Tables, name: &str, data_type: DataType) -> Option<Pe
 }
 
 /// What only the writer can know; what follows from the rest of the manifest, analyses say.
-fn caveats() -> Vec<Caveat> {
+fn caveats(job: &Job) -> Vec<Caveat> {
     let message = "the synthetic layers are linear: no softmax, activation function or norm; \
                    attention computes the full square, and the embedding is not trained";
-    vec![Caveat::new(CaveatCode::SyntheticJob, message)]
+    let mut list = vec![Caveat::new(CaveatCode::SyntheticJob, message)];
+    list.extend(sharing::caveats(&job.reports));
+    list
 }
 
 /// Readings that the clock's resolution is looked for in.
@@ -280,7 +283,7 @@ mod tests {
         let mut settings = testing::settings(3, 5);
         settings.data_type = DataType::Bf16;
         let devices = ["NVIDIA H200", "NVIDIA A100-SXM4-80GB", "Nobody's"].map(testing::gpu);
-        let job = Job::on(&settings, &devices).unwrap();
+        let job = Job::on(&settings, &devices, &[]).unwrap();
         let findings = Findings::of_process(3, FlopPerSecond(1e9), by_threads());
         let manifest = manifest(&job, &findings).unwrap();
         let class = |at: usize| &manifest.classes[at];

@@ -8,7 +8,7 @@ use crate::job::Job;
 use crate::links::{HostPlaces, LinkOptions, probe_links};
 use crate::manifest::{Findings, manifest, monotonic_ns};
 use crate::place::Places;
-use crate::run::{Hooks, Summary};
+use crate::run::{Hooks, Summary, identity};
 use crate::team::Team;
 use crate::{MeasureError, Settings};
 use laggard_backend::control::ControlPlane;
@@ -54,6 +54,10 @@ pub fn run_member(
         &*member.world.messenger,
         deadline,
     );
+    let identity = identity(&*member.world.device);
+    let messenger = &*member.world.messenger;
+    let places =
+        places.and_then(|it| it.exchange_identities(identity.as_ref(), messenger, deadline));
     let outcome = places.and_then(|places| {
         let job = Job::at(settings, places)?;
         team.describe(&job.schedule);

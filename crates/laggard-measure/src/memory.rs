@@ -318,7 +318,7 @@ mod tests {
             if zero {
                 settings.layout.zero = laggard_schedule::Zero::Gradients;
             }
-            let job = Job::on(&settings, &[device.clone(), device.clone()]).unwrap();
+            let job = Job::on(&settings, &[device.clone(), device.clone()], &[]).unwrap();
             let portion = job.portion(1).unwrap();
             // Processors hold any type, though they do not compute in it.
             let world = laggard_backend::threads::worlds(1, &Default::default()).unwrap();

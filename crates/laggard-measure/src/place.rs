@@ -3,7 +3,7 @@
 use crate::{MeasureError, Settings};
 use crate::{cpu_quota, processors, telemetry};
 use laggard_backend::{DeviceDescription, DeviceKind, Messenger, messenger};
-use laggard_types::{DataType, Rank};
+use laggard_types::{DataType, DeviceIdentity, Rank};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -33,6 +33,10 @@ pub(crate) struct Report {
     pub other_load: Option<f64>,
     /// What the rank computes on, where that is no processor of the host.
     pub accelerator: Option<Accelerator>,
+    /// Which one that is, where it tells.
+    pub identity: Option<DeviceIdentity>,
+    /// The rank's process.
+    pub process: u32,
 }
 
 /// An accelerator, as its rank reports it.
@@ -77,6 +81,26 @@ impl Report {
             other_load,
             allowed_cpus,
             accelerator: None,
+            identity: None,
+            process: std::process::id(),
+        }
+    }
+
+    /// A place of this name, of which nothing else is known.
+    #[cfg(test)]
+    pub(crate) fn named(machine: &str) -> Self {
+        Self {
+            host: machine.to_owned(),
+            machine: machine.to_owned(),
+            architecture: "x86_64".to_owned(),
+            processor: "p".to_owned(),
+            allowed_cpus: Vec::new(),
+            cpu_quota: None,
+            numa_node: None,
+            other_load: None,
+            accelerator: None,
+            identity: None,
+            process: 1,
         }
     }
 
@@ -166,6 +190,34 @@ impl Places {
                 serde_json::from_slice(bytes).map_err(|error| unreadable(&error))?;
         }
         Ok(self)
+    }
+
+    /// The same ranks, knowing which devices they have. Collective.
+    ///
+    /// # Errors
+    /// As [`Places::exchange`].
+    pub(crate) fn exchange_identities(
+        mut self,
+        own: Option<&DeviceIdentity>,
+        messenger: &dyn Messenger,
+        deadline: Instant,
+    ) -> Result<Self, MeasureError> {
+        let rank = messenger.rank();
+        let own = serde_json::to_vec(&own).map_err(|error| unreadable(&error))?;
+        let all = messenger::all_gather(messenger, &own, deadline)
+            .map_err(|source| MeasureError::Start { rank, source })?;
+        for (report, bytes) in self.reports.iter_mut().zip(&all) {
+            report.identity = serde_json::from_slice(bytes).map_err(|error| unreadable(&error))?;
+        }
+        Ok(self)
+    }
+
+    /// The ranks of this process, knowing which devices they have.
+    pub(crate) fn identified(mut self, identities: &[Option<DeviceIdentity>]) -> Self {
+        for (report, identity) in self.reports.iter_mut().zip(identities) {
+            report.identity.clone_from(identity);
+        }
+        self
     }
 
     /// The ranks of this process on devices that they have.
@@ -286,15 +338,8 @@ mod tests {
 
     fn report(machine: &str, allowed: &[u32]) -> Report {
         Report {
-            host: machine.to_owned(),
-            machine: machine.to_owned(),
-            architecture: "x86_64".to_owned(),
-            processor: "p".to_owned(),
             allowed_cpus: allowed.to_vec(),
-            cpu_quota: None,
-            numa_node: None,
-            other_load: None,
-            accelerator: None,
+            ..Report::named(machine)
         }
     }
 

@@ -1,6 +1,10 @@
 //! One rank: its host thread, which prepares input, issues every operation of the step in the
 //! schedule's order, waits for the last and hands the stamps to the recorder.
 
+mod soak;
+
+pub(crate) use soak::Outlook;
+
 use crate::MeasureError;
 use crate::batches::Batches;
 use crate::groups::Groups;
@@ -44,6 +48,8 @@ pub(crate) struct RankRunner<'a> {
     tokens: Vec<Option<Token>>,
     after: Vec<Token>,
     stamps: Vec<TaggedStamp>,
+    /// Those of the host's own work.
+    host_stamps: Vec<TaggedStamp>,
     input: Vec<f32>,
 }
 
@@ -86,6 +92,7 @@ impl<'a> RankRunner<'a> {
             tokens: Vec::with_capacity(program.items.len()),
             after: Vec::new(),
             stamps: Vec::with_capacity(program.items.len()),
+            host_stamps: Vec::new(),
             input: Vec::new(),
             program,
             world,
@@ -103,19 +110,8 @@ impl<'a> RankRunner<'a> {
         step: u32,
         recorder: &mut RankRecorder,
     ) -> Result<(), MeasureError> {
-        let slowness = self.job.injector.slowness(self.rank, step);
-        if self.job.injector.is_ragged() {
-            self.batch = self.batches.of_step(&self.job.injector, step);
-        }
-        self.tokens.clear();
-        for position in 0..self.program.items.len() {
-            let token = self
-                .issue(position, step, slowness, recorder)
-                .map_err(|source| self.failed(position, step, source))?;
-            self.tokens.push(token);
-        }
-        self.finish(step)?;
-        for stamped in &self.stamps {
+        self.execute(step)?;
+        for stamped in self.host_stamps.iter().chain(&self.stamps) {
             let operation = stamped.tag as u32;
             recorder.push(Sample {
                 rank: self.rank,
@@ -135,6 +131,23 @@ impl<'a> RankRunner<'a> {
         Ok(())
     }
 
+    /// Runs one step, which leaves its stamps.
+    fn execute(&mut self, step: u32) -> Result<(), MeasureError> {
+        let slowness = self.job.injector.slowness(self.rank, step);
+        if self.job.injector.is_ragged() {
+            self.batch = self.batches.of_step(&self.job.injector, step);
+        }
+        self.tokens.clear();
+        self.host_stamps.clear();
+        for position in 0..self.program.items.len() {
+            let token = self
+                .issue(position, step, slowness)
+                .map_err(|source| self.failed(position, step, source))?;
+            self.tokens.push(token);
+        }
+        self.finish(step)
+    }
+
     /// The rank's model.
     #[cfg(test)]
     pub(crate) fn network(&self) -> &Network {
@@ -147,7 +160,6 @@ impl<'a> RankRunner<'a> {
         position: usize,
         step: u32,
         slowness: Slowness,
-        recorder: &mut RankRecorder,
     ) -> Result<Option<Token>, BackendError> {
         self.after.clear();
         let item = &self.program.items[position];
@@ -157,14 +169,9 @@ impl<'a> RankRunner<'a> {
         let changed = is_ragged.then_some(item.micro_batch).flatten();
         match &item.action {
             Action::Input => {
-                let operation = item.operation;
+                let tag = u64::from(item.operation);
                 let stamp = self.prepare(step, slowness)?;
-                recorder.push(Sample {
-                    rank: self.rank,
-                    step,
-                    operation,
-                    stamp,
-                });
+                self.host_stamps.push(TaggedStamp { tag, stamp });
                 Ok(None)
             }
             Action::Compute {

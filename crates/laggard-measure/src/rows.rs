@@ -1,6 +1,8 @@
 //! Where the rows of this process's ranks go: into the record, or to the process that writes it.
 
-use laggard_record::{RankRecorder, RecordError, RecordWriter, RowForwarder, Telemetry};
+use laggard_record::{
+    DeviceReading, RankRecorder, RecordError, RecordWriter, RowForwarder, Telemetry,
+};
 use laggard_types::Rank;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +25,13 @@ impl Rows {
         match self {
             Self::Writer(writer) => writer.push_telemetry(rows),
             Self::Forwarder(forwarder) => forwarder.push_telemetry(rows),
+        }
+    }
+
+    pub(crate) fn push_devices(&self, rows: Vec<DeviceReading>) -> Result<(), RecordError> {
+        match self {
+            Self::Writer(writer) => writer.push_devices(rows),
+            Self::Forwarder(forwarder) => forwarder.push_devices(rows),
         }
     }
 

@@ -5,10 +5,10 @@ use crate::job::Job;
 use crate::manifest::{Findings, manifest};
 use crate::rows::{Rows, sole};
 use crate::{MeasureError, Settings};
-use laggard_backend::World;
 use laggard_backend::threads::{ThreadOptions, worlds};
+use laggard_backend::{Device, World};
 use laggard_record::{Closing, Communication, RecordWriter, TimeBasis};
-use laggard_types::{FlopPerSecond, Seconds};
+use laggard_types::{DeviceIdentity, FlopPerSecond, Seconds};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,7 +82,8 @@ pub fn run_on(
         });
     }
     let devices: Vec<_> = worlds.iter().map(|it| it.device.description()).collect();
-    let job = Job::on(settings, &devices)?;
+    let identities: Vec<_> = worlds.iter().map(|it| identity(&*it.device)).collect();
+    let job = Job::on(settings, &devices, &identities)?;
     run_in(&job, worlds, communication, hooks)
 }
 
@@ -135,6 +136,11 @@ pub(crate) fn run_in(
         elapsed: Seconds(begin.elapsed().as_secs_f64()),
         measured_peak: (!job.is_on_accelerators()).then_some(peak),
     })
+}
+
+/// Which device it is, where something tells.
+pub(crate) fn identity(device: &dyn Device) -> Option<DeviceIdentity> {
+    Some(device.monitor()?.identity())
 }
 
 /// Collectives of ranks that are threads of one process.

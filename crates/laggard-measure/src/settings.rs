@@ -36,6 +36,11 @@ pub struct Settings {
     pub classes: Vec<ClassShare>,
     /// Hosts that the ranks are grouped into, in contiguous blocks; 1 for the machine as it is.
     pub emulate_hosts: u32,
+    /// Longest time for which steps are run before the first one that counts, until clocks and
+    /// temperatures of all devices are steady; absent to begin at once. For accelerators alone.
+    pub soak: Option<Duration>,
+    /// Whether ranks may share an accelerator.
+    pub allow_shared_gpu: bool,
     /// Faults to put in.
     pub faults: Vec<Fault>,
     /// Directory of the record; must be new or empty.
@@ -72,6 +77,8 @@ impl Settings {
             scratch: None,
             classes: Vec::new(),
             emulate_hosts: 1,
+            soak: None,
+            allow_shared_gpu: false,
             faults: Vec::new(),
             record,
             command_line: Vec::new(),
@@ -126,6 +133,20 @@ impl Settings {
             });
         }
         Ok(())
+    }
+
+    /// Refuses to wait for processors to be steady: nothing tells whether they are.
+    pub(crate) fn check_soak(&self, on_accelerators: bool) -> Result<(), MeasureError> {
+        match self.soak {
+            Some(limit) if !on_accelerators => Err(MeasureError::Setting {
+                what: "the time to soak",
+                value: format!("{} s", limit.as_secs()),
+                why: "ranks compute on processors, of which nobody tells clock and temperature"
+                    .to_owned(),
+                hint: "leave --soak out, or run on GPUs".to_owned(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn check_number(

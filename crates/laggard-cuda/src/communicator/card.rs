@@ -116,8 +116,8 @@ fn hindrance(a: &Card, b: &Card) -> Option<String> {
         let is_allowed = a.shares && b.shares;
         return (!is_allowed).then(|| {
             format!(
-                "give each rank its own GPU{seen}, or set NCCL_MULTI_RANK_GPU_ENABLE=1 on all \
-                 ranks"
+                "give each rank its own GPU{seen}, or run with --allow-shared-gpu and set \
+                 NCCL_MULTI_RANK_GPU_ENABLE=1 on all ranks"
             )
         });
     }

@@ -2,10 +2,10 @@
 //! read hides no other.
 
 use super::reading::{
-    ClockReason, GpuFacts, GpuProcess, GpuReading, NotVisible, NvLink, PcieLink, RemappedRows,
+    GpuFacts, GpuProcess, GpuReading, NotVisible, NvLink, PcieLink, RemappedRows,
 };
 use super::{NvmlGpu, RawDevice, code};
-use crate::ComputeMode;
+use laggard_types::{ClockReason, ComputeMode};
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong};
 
 /// Room for the longest text: `NVML_DEVICE_NAME_V2_BUFFER_SIZE`, as `NVML_DEVICE_UUID_V2_...`.
@@ -15,8 +15,11 @@ const TEXT_BYTES: usize = 96;
 const MOST_LINKS: c_uint = 18;
 
 /// `nvmlClockType_t`.
-const SM_CLOCK: c_uint = 1;
-const MEMORY_CLOCK: c_uint = 2;
+pub(super) const SM_CLOCK: c_uint = 1;
+pub(super) const MEMORY_CLOCK: c_uint = 2;
+
+/// `NVML_TEMPERATURE_GPU` of `nvmlTemperatureSensors_t`.
+pub(super) const CHIP: c_uint = 0;
 
 /// `nvmlMemoryErrorType_t`, and the counters since the driver was loaded (`NVML_VOLATILE_ECC`).
 const CORRECTED: c_uint = 0;
@@ -49,7 +52,7 @@ struct RawProcess {
 /// Processes for which there is room; more are asked for again.
 const USUAL_PROCESSES: usize = 64;
 
-type Visible<T> = Result<T, NotVisible>;
+pub(super) type Visible<T> = Result<T, NotVisible>;
 
 impl NvmlGpu {
     /// What of the GPU does not change.
@@ -77,11 +80,10 @@ impl NvmlGpu {
         GpuReading {
             sm_clock_mhz: self.number_of("nvmlDeviceGetClockInfo", SM_CLOCK),
             memory_clock_mhz: self.number_of("nvmlDeviceGetClockInfo", MEMORY_CLOCK),
-            clock_reasons: self.clock_reasons(),
+            clock_reasons: self.clock_reason_mask().map(ClockReason::of_mask),
             power_mw: self.number("nvmlDeviceGetPowerUsage"),
             power_limit_mw: self.number("nvmlDeviceGetEnforcedPowerLimit"),
-            // `NVML_TEMPERATURE_GPU` is 0.
-            temperature_c: self.number_of("nvmlDeviceGetTemperature", 0),
+            temperature_c: self.number_of("nvmlDeviceGetTemperature", CHIP),
             ecc_corrected: ecc(CORRECTED),
             ecc_uncorrected: ecc(UNCORRECTED),
             remapped_rows: self.remapped_rows(),
@@ -102,7 +104,7 @@ impl NvmlGpu {
     ///
     /// # Safety
     /// `T` must be the function's type.
-    unsafe fn function<T: Copy>(&self, name: &'static str) -> Visible<T> {
+    pub(super) unsafe fn function<T: Copy>(&self, name: &'static str) -> Visible<T> {
         // SAFETY: the caller says so.
         let function = unsafe { self.nvml.loaded.function(name) };
         function.map_err(|_| NotVisible::NoFunction)
@@ -120,7 +122,7 @@ impl NvmlGpu {
         Ok(text_in(&text))
     }
 
-    fn number(&self, name: &'static str) -> Visible<u32> {
+    pub(super) fn number(&self, name: &'static str) -> Visible<u32> {
         type Call = unsafe extern "C" fn(RawDevice, *mut c_uint) -> c_int;
         let mut number: c_uint = 0;
         // SAFETY: nvml.h declares such functions so; the address is that of an integer.
@@ -132,7 +134,7 @@ impl NvmlGpu {
         Ok(number)
     }
 
-    fn number_of(&self, name: &'static str, kind: c_uint) -> Visible<u32> {
+    pub(super) fn number_of(&self, name: &'static str, kind: c_uint) -> Visible<u32> {
         type Call = unsafe extern "C" fn(RawDevice, c_uint, *mut c_uint) -> c_int;
         let mut number: c_uint = 0;
         // SAFETY: as in `number`.
@@ -192,7 +194,7 @@ impl NvmlGpu {
     }
 
     /// The function was renamed with driver 535, when throttling became an event.
-    fn clock_reasons(&self) -> Visible<Vec<ClockReason>> {
+    pub(super) fn clock_reason_mask(&self) -> Visible<u64> {
         type Call = unsafe extern "C" fn(RawDevice, *mut c_ulonglong) -> c_int;
         let mut mask: c_ulonglong = 0;
         // SAFETY: nvml.h declares both so; the address is that of an integer.
@@ -203,7 +205,7 @@ impl NvmlGpu {
             call(self.raw, &raw mut mask)
         };
         self.nvml.judge(code)?;
-        Ok(ClockReason::of_mask(mask))
+        Ok(mask)
     }
 
     fn ecc_errors(&self, kind: c_uint) -> Visible<u64> {

@@ -1,6 +1,6 @@
 //! What is known of a GPU's state. Plain values: knows nothing of NVML's functions.
 
-use crate::ComputeMode;
+use laggard_types::{ClockReason, ComputeMode};
 use std::fmt;
 
 /// Why something cannot be read. It then says nothing, neither good nor bad.
@@ -21,16 +21,22 @@ pub enum NotVisible {
     },
 }
 
-impl fmt::Display for NotVisible {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match self {
+impl NotVisible {
+    /// The reason alone.
+    pub fn why(&self) -> &str {
+        match self {
             Self::NotSupported => "this GPU does not have it",
             Self::NoPermission => "no permission",
             Self::NoFunction => "the driver is too old",
             Self::Lost => "the GPU is lost",
             Self::Failed { why } => why,
-        };
-        write!(f, "not visible: {why}")
+        }
+    }
+}
+
+impl fmt::Display for NotVisible {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not visible: {}", self.why())
     }
 }
 
@@ -68,80 +74,6 @@ pub struct GpuFacts {
     pub most_pcie: Result<PcieLink, NotVisible>,
     /// The fastest clock of its multiprocessors, MHz.
     pub most_sm_clock_mhz: Result<u32, NotVisible>,
-}
-
-/// Why clocks are not as fast as they could be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ClockReason {
-    /// Nothing runs.
-    Idle,
-    /// Somebody has set application clocks.
-    ApplicationClocks,
-    /// The power limit.
-    PowerCap,
-    /// Hardware slows it to half or less: heat, or the supply of power.
-    HardwareSlowdown,
-    /// Boost clocks are kept in step with other GPUs'.
-    SyncBoost,
-    /// Software slows it because of heat.
-    SoftwareThermal,
-    /// Hardware slows it because of heat.
-    HardwareThermal,
-    /// The supply of power asks for less.
-    PowerBrake,
-    /// The display.
-    DisplayClocks,
-    /// A reason that is not known here, by its bit in NVML's mask.
-    Other(u32),
-}
-
-impl ClockReason {
-    /// Every reason of nvml.h (`nvmlClocksEventReason...`), by bit.
-    const BITS: [Self; 9] = [
-        Self::Idle,
-        Self::ApplicationClocks,
-        Self::PowerCap,
-        Self::HardwareSlowdown,
-        Self::SyncBoost,
-        Self::SoftwareThermal,
-        Self::HardwareThermal,
-        Self::PowerBrake,
-        Self::DisplayClocks,
-    ];
-
-    /// The reasons in a mask of NVML's.
-    pub(super) fn of_mask(mask: u64) -> Vec<Self> {
-        let bits = (0..u64::BITS).filter(|bit| mask >> bit & 1 == 1);
-        bits.map(|bit| {
-            Self::BITS
-                .get(bit as usize)
-                .copied()
-                .unwrap_or(Self::Other(bit))
-        })
-        .collect()
-    }
-
-    /// Whether it makes a busy GPU slower than its neighbours.
-    pub fn slows(self) -> bool {
-        !matches!(self, Self::Idle | Self::DisplayClocks)
-    }
-}
-
-impl fmt::Display for ClockReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Idle => "idle",
-            Self::ApplicationClocks => "application clocks set",
-            Self::PowerCap => "power-capped",
-            Self::HardwareSlowdown => "hardware slowdown",
-            Self::SyncBoost => "sync boost",
-            Self::SoftwareThermal => "software thermal slowdown",
-            Self::HardwareThermal => "hardware thermal slowdown",
-            Self::PowerBrake => "power brake",
-            Self::DisplayClocks => "display clocks",
-            Self::Other(bit) => return write!(f, "reason {bit}"),
-        })
-    }
 }
 
 /// Rows of memory that were replaced by spare ones.
@@ -228,26 +160,23 @@ impl GpuReading {
         let slow = reasons.iter().filter(|reason| reason.slows());
         slow.map(words).collect()
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn masks_become_reasons_by_name() {
-        assert_eq!(ClockReason::of_mask(0), []);
-        let reasons = ClockReason::of_mask(1 | 1 << 2 | 1 << 6 | 1 << 8 | 1 << 40);
-        let words: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-        let expect = [
-            "idle",
-            "power-capped",
-            "hardware thermal slowdown",
-            "display clocks",
-            "reason 40",
+    /// What cannot be read, and why: `temperature (no permission)`.
+    pub fn not_visible(&self) -> Vec<String> {
+        let all = [
+            ("clock", self.sm_clock_mhz.as_ref().err()),
+            ("what slows it", self.clock_reasons.as_ref().err()),
+            ("power", self.power_mw.as_ref().err()),
+            ("temperature", self.temperature_c.as_ref().err()),
+            ("errors of memory", self.ecc_uncorrected.as_ref().err()),
+            ("replaced rows of memory", self.remapped_rows.as_ref().err()),
+            ("PCIe", self.pcie.as_ref().err()),
+            ("processes", self.processes.as_ref().err()),
         ];
-        assert_eq!(words, expect);
-        let slow: Vec<bool> = reasons.iter().map(|reason| reason.slows()).collect();
-        assert_eq!(slow, [false, true, true, false, true]);
+        let named = all.into_iter().filter_map(|(what, error)| {
+            let error: &NotVisible = error?;
+            Some(format!("{what} ({})", error.why()))
+        });
+        named.collect()
     }
 }

@@ -86,24 +86,9 @@ fn troubles(facts: &GpuFacts, now: &GpuReading) -> Vec<String> {
 
 /// What was asked for and not told, with the reason.
 fn not_visible(facts: &GpuFacts, now: &GpuReading) -> Vec<String> {
-    let reason = |error: &NotVisible| {
-        let text = error.to_string();
-        text.trim_start_matches("not visible: ").to_owned()
-    };
-    let all = [
-        ("clock", now.sm_clock_mhz.as_ref().err()),
-        ("what slows it", now.clock_reasons.as_ref().err()),
-        ("power", now.power_mw.as_ref().err()),
-        ("temperature", now.temperature_c.as_ref().err()),
-        ("errors of memory", now.ecc_uncorrected.as_ref().err()),
-        ("replaced rows of memory", now.remapped_rows.as_ref().err()),
-        ("PCIe", now.pcie.as_ref().err()),
-        ("processes", now.processes.as_ref().err()),
-        ("compute mode", facts.compute_mode.as_ref().err()),
-    ];
-    all.into_iter()
-        .filter_map(|(what, error)| Some(format!("{what} ({})", reason(error?))))
-        .collect()
+    let mode = facts.compute_mode.as_ref().err();
+    let mode = mode.map(|error| format!("compute mode ({})", error.why()));
+    now.not_visible().into_iter().chain(mode).collect()
 }
 
 fn port_line(port: &InfinibandPort) -> String {
