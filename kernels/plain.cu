@@ -81,29 +81,22 @@ DEVICE float operand(const void* matrix, u32 stride, bool is_transposed, u32 row
 }
 
 // c = scale * op(a) * op(b), or c += ...; sums are made in f32, one after the other. Each block of
-// 16 x 16 threads computes a tile of as many elements. Where there are several times as many blocks
-// as tiles, each has a part of the depth and adds its sums, to a result of f32 that is there
-// before.
+// 16 x 16 threads computes a tile of as many elements.
 extern "C" __global__ void __launch_bounds__(kTile * kTile) gemm_plain(GemmArguments p) {
     __shared__ float left[kTile][kTile + 1];
     __shared__ float right[kTile][kTile + 1];
     const u32 across = (p.columns + kTile - 1) / kTile;
-    const u32 tiles = across * ((p.rows + kTile - 1) / kTile);
-    const u32 parts = gridDim.x / tiles;
-    const u32 tile = blockIdx.x % tiles;
-    const u32 part = blockIdx.x / tiles;
+    const u32 tile = blockIdx.x;
     const u32 x = threadIdx.x % kTile;
     const u32 y = threadIdx.x / kTile;
     const u32 row = tile / across * kTile + y;
     const u32 column = tile % across * kTile + x;
-    const u64 slices = (static_cast<u64>(p.depth) + kTile - 1) / kTile;
-    const u32 begin = static_cast<u32>(slices * part / parts);
-    const u32 end = static_cast<u32>(slices * (part + 1) / parts);
+    const u32 slices = p.depth / kTile + (p.depth % kTile != 0);
     const bool a_transposed = p.flags & 4;
     const bool b_transposed = p.flags & 8;
 
     float sum = 0;
-    for (u32 slice = begin; slice < end; slice++) {
+    for (u32 slice = 0; slice < slices; slice++) {
         const u32 k = slice * kTile;
         left[y][x] = operand(p.a, p.stride_a, a_transposed, row, k + x,
                              row < p.rows && k + x < p.depth);
@@ -120,9 +113,7 @@ extern "C" __global__ void __launch_bounds__(kTile * kTile) gemm_plain(GemmArgum
     }
     const float product = p.scale * sum;
     const u64 at = static_cast<u64>(row) * p.stride_c + column;
-    if (parts > 1) {
-        atomicAdd(static_cast<float*>(p.c) + at, product);
-    } else if (p.flags & 2) {
+    if (p.flags & 2) {
         float* c = static_cast<float*>(p.c) + at;
         *c = p.flags & 1 ? *c + product : product;
     } else {

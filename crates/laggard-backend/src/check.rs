@@ -67,7 +67,12 @@ fn check_types(kernel: &Kernel, computes_in: &[DataType]) -> Result<(), String> 
             is_one_of(&c.slice, &[a.slice.data_type(), DataType::F32])
         }
         Kernel::Add { from, to } => is_one_of(from, &[to.data_type()]),
+        Kernel::Triad { a, b, to, .. } => {
+            is_one_of(a, &[to.data_type()])?;
+            is_one_of(b, &[to.data_type()])
+        }
         Kernel::Copy { .. } | Kernel::Fill { .. } => Ok(()),
+        Kernel::SquaredNorm { to, .. } => is_one_of(to, &[DataType::F32]),
         Kernel::Adam {
             parameters,
             first_moments,
@@ -110,7 +115,19 @@ fn check_kernel(kernel: &Kernel) -> Result<(), String> {
             same_length(to, &[from])?;
             apart(to, &[from])
         }
+        Kernel::Triad { a, b, to, .. } => {
+            same_length(to, &[a, b])?;
+            apart(to, &[a, b])
+        }
         Kernel::Fill { to, .. } => check_slice(to),
+        Kernel::SquaredNorm { from, to, .. } => {
+            check_slice(from)?;
+            check_slice(to)?;
+            match to.len {
+                1 => apart(to, &[from]),
+                len => Err(format!("a norm is one element, not {len}")),
+            }
+        }
         Kernel::Adam {
             parameters,
             gradients,

@@ -59,12 +59,33 @@ pub enum Kernel {
         /// Destination.
         to: Slice,
     },
+    /// `to = a + scale * b`, all of one type (the triad of McCalpin's STREAM, 1995).
+    Triad {
+        /// First addend.
+        a: Slice,
+        /// Second addend, before it is scaled.
+        b: Slice,
+        /// Factor of the second.
+        scale: f32,
+        /// Sum.
+        to: Slice,
+    },
     /// Every element becomes `value`.
     Fill {
         /// Destination.
         to: Slice,
         /// The value.
         value: f32,
+    },
+    /// `to = |from|^2`, or `to += ...` if `accumulate`: the squared Euclidean norm, added up in the
+    /// order of [`crate::squares`] and rounded to `f32` once.
+    SquaredNorm {
+        /// The elements.
+        from: Slice,
+        /// One element of `f32`.
+        to: Slice,
+        /// Adds to `to` instead of replacing it.
+        accumulate: bool,
     },
     /// One fused Adam update (Kingma and Ba 2015, section 2, with that paper's decay rates) over a
     /// flat range: reads gradient, updates both moments and the parameters. All are `f32`, but for
@@ -91,7 +112,9 @@ impl Kernel {
             Self::Gemm { .. } => "gemm",
             Self::Add { .. } => "add",
             Self::Copy { .. } => "copy",
+            Self::Triad { .. } => "triad",
             Self::Fill { .. } => "fill",
+            Self::SquaredNorm { .. } => "squared norm",
             Self::Adam { .. } => "adam",
         }
     }
@@ -100,9 +123,11 @@ impl Kernel {
     pub fn writes(&self) -> impl Iterator<Item = &Slice> {
         let slices = match self {
             Self::Gemm { c, .. } => [Some(&c.slice), None, None],
-            Self::Add { to, .. } | Self::Copy { to, .. } | Self::Fill { to, .. } => {
-                [Some(to), None, None]
-            }
+            Self::Add { to, .. }
+            | Self::Copy { to, .. }
+            | Self::Triad { to, .. }
+            | Self::Fill { to, .. }
+            | Self::SquaredNorm { to, .. } => [Some(to), None, None],
             Self::Adam {
                 parameters,
                 first_moments,
@@ -117,7 +142,10 @@ impl Kernel {
     pub fn reads(&self) -> impl Iterator<Item = &Slice> {
         let slices = match self {
             Self::Gemm { a, b, .. } => [Some(&a.slice), Some(&b.slice)],
-            Self::Add { from, .. } | Self::Copy { from, .. } => [Some(from), None],
+            Self::Add { from, .. } | Self::Copy { from, .. } | Self::SquaredNorm { from, .. } => {
+                [Some(from), None]
+            }
+            Self::Triad { a, b, .. } => [Some(a), Some(b)],
             Self::Fill { .. } => [None, None],
             Self::Adam { gradients, .. } => [Some(gradients), None],
         };

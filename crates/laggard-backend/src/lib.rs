@@ -19,6 +19,7 @@ mod memory;
 pub mod messenger;
 mod monitor;
 mod roll_call;
+pub mod squares;
 pub mod threads;
 
 pub use buffer::{Buffer, Element, Slice};

@@ -4,6 +4,7 @@
 use crate::faults::settings;
 use crate::{clock, memory};
 use half::{bf16, f16};
+use laggard_backend::squares::segment_len;
 use laggard_backend::{Element, Transpose};
 use laggard_cuda::GemmArguments;
 use laggard_cuda::twin::{self, AdamState, Factor, Operand};
@@ -41,6 +42,8 @@ const SIGNATURES: &[(&str, &str)] = &[
     ("fill_exact", "pqqq"),
     ("verify_exact", "pqqqip"),
     ("layer_norm", "ppppif"),
+    ("square_sums", "ppiq"),
+    ("sum_squares", "ppqi"),
     ("adam", "ppppfq"),
     ("stamp", "p"),
     ("spin", "qp"),
@@ -201,6 +204,17 @@ impl Launch {
             }
             "meet_others" => self.meet()?,
             "layer_norm" => self.layer_norm::<T>()?,
+            "square_sums" => {
+                let (skip, count) = (self.number(2), self.number(3));
+                let from = &self.slice::<T>(1, skip + count)?[skip as usize..];
+                let segments = count.div_ceil(segment_len::<T>() as u64);
+                twin::square_sums(self.slice::<f64>(0, segments)?, from);
+            }
+            "sum_squares" => {
+                let sums = self.slice::<f64>(1, self.number(2))?;
+                let to = &mut self.slice::<f32>(0, 1)?[0];
+                twin::sum_squares(to, sums, self.number(3) != 0);
+            }
             "fill_exact" => {
                 let to = self.slice::<T>(0, self.number(1))?;
                 twin::fill_exact(to, self.number(2), self.number(3));

@@ -76,6 +76,8 @@ pub enum Module {
     Exact(ElementType),
     /// `layer_norm`.
     Norm(ElementType),
+    /// `square_sums`, `sum_squares`.
+    Squares(ElementType),
     /// What the others do not take, any address and any mix of one type with f32: `copy_plain`,
     /// `widen`, `narrow`, `add_plain`, `fill_plain`, `adam_plain`, `gemm_plain`.
     Plain(ElementType),
@@ -132,6 +134,7 @@ impl Module {
                     Self::Stream(element),
                     Self::Exact(element),
                     Self::Norm(element),
+                    Self::Squares(element),
                     Self::Plain(element),
                 ]);
             }
@@ -147,6 +150,7 @@ impl Module {
             Self::Exact(_) => &["fill_exact", "verify_exact"],
             Self::GemmFp8 => &["gemm_nt"],
             Self::Norm(_) => &["layer_norm"],
+            Self::Squares(_) => &["square_sums", "sum_squares"],
             Self::Plain(_) => &[
                 "copy_plain",
                 "widen",
@@ -175,6 +179,7 @@ impl Module {
             Self::Stream(_) => source_file!("stream.cu"),
             Self::Exact(_) => source_file!("exact.cu"),
             Self::Norm(_) => source_file!("norm.cu"),
+            Self::Squares(_) => source_file!("squares.cu"),
             Self::Plain(_) => source_file!("plain.cu"),
             Self::Adam => source_file!("adam.cu"),
             Self::Clock => source_file!("clock.cu"),
@@ -242,6 +247,7 @@ impl Module {
             Self::Stream(element)
             | Self::Exact(element)
             | Self::Norm(element)
+            | Self::Squares(element)
             | Self::Plain(element) => {
                 options.push(element.option().to_owned());
             }
@@ -263,6 +269,7 @@ impl fmt::Display for Module {
             Self::Stream(element) => ("stream", Some(*element)),
             Self::Exact(element) => ("exact", Some(*element)),
             Self::Norm(element) => ("norm", Some(*element)),
+            Self::Squares(element) => ("squares", Some(*element)),
             Self::Plain(element) => ("plain", Some(*element)),
             Self::Adam => ("adam", None),
             Self::Clock => ("clock", None),

@@ -4,6 +4,7 @@
 
 mod plain;
 mod products;
+mod squares;
 mod streams;
 
 use crate::{Argument, CudaError, ElementType, HalfType, KernelLaunch, Launcher, Module};
@@ -33,6 +34,9 @@ pub fn self_check(launcher: &dyn Launcher, module: Module) -> Result<(), CudaErr
         Module::Norm(ElementType::F32) => streams::check_norm::<f32>(&bench, 2f64.powi(-23)),
         Module::Norm(ElementType::F16) => streams::check_norm::<f16>(&bench, 2f64.powi(-10)),
         Module::Norm(ElementType::Bf16) => streams::check_norm::<bf16>(&bench, 2f64.powi(-7)),
+        Module::Squares(ElementType::F32) => squares::check::<f32>(&bench),
+        Module::Squares(ElementType::F16) => squares::check::<f16>(&bench),
+        Module::Squares(ElementType::Bf16) => squares::check::<bf16>(&bench),
         Module::Plain(ElementType::F32) => plain::check::<f32>(&bench),
         Module::Plain(ElementType::F16) => plain::check::<f16>(&bench),
         Module::Plain(ElementType::Bf16) => plain::check::<bf16>(&bench),

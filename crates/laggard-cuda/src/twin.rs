@@ -6,6 +6,7 @@ mod e4m3;
 mod exact;
 mod gemm;
 mod norm;
+mod squares;
 mod stream;
 
 pub use e4m3::E4m3;
@@ -13,4 +14,5 @@ pub(crate) use exact::mixed;
 pub use exact::{Mismatches, fill_exact, integer_at, most_members, verify_exact};
 pub use gemm::{Factor, Operand, gemm};
 pub use norm::layer_norm;
+pub use squares::{square_sums, sum_squares};
 pub use stream::{AdamState, adam, add, triad};

@@ -180,25 +180,15 @@ impl Network {
 
     /// The squared norm of the gradients that this rank updates with.
     pub(crate) fn norm(&self) -> Kernels {
-        let norm = self.matrix(Region::Norm, (0, 0), 1, 1)?;
+        let norm = self.flat(Region::Norm, 0..1)?;
         let mut kernels = Vec::new();
         for (index, bucket) in self.portion.buckets.iter().enumerate() {
             let (_, gradients, range) = updated(bucket);
-            let slice = self.flat(gradients, range)?;
-            let (rows, columns) = (slice.len, 1);
-            let gradients = Matrix {
-                slice,
-                rows,
-                columns,
-                row_stride: columns,
-            };
-            kernels.push(gemm(Gemm {
-                a: (gradients.clone(), Yes),
-                b: (gradients, No),
-                c: norm.clone(),
-                scale: 1.0,
+            kernels.push(Kernel::SquaredNorm {
+                from: self.flat(gradients, range)?,
+                to: norm.clone(),
                 accumulate: index > 0,
-            }));
+            });
         }
         Ok(kernels)
     }

@@ -33,6 +33,14 @@ pub const DEVICE_CHECKS: &[DeviceCheck] = &[
         body: elementwise,
     },
     DeviceCheck {
+        name: "triads",
+        body: triads,
+    },
+    DeviceCheck {
+        name: "squared norms",
+        body: squared_norms,
+    },
+    DeviceCheck {
         name: "conversions",
         body: conversions,
     },
@@ -276,6 +284,51 @@ fn elementwise(b: &Bench<'_>) -> Result<(), Violation> {
             };
             b.run(case("fill"), vec![fill])?;
             b.holds(case("fill"), &to, &vec![-4.0; len])?;
+        }
+    }
+    Ok(())
+}
+
+/// Of memory that is aligned, for which alone GPUs have a kernel.
+fn triads(b: &Bench<'_>) -> Result<(), Violation> {
+    for (data_type, len) in b.types().into_iter().flat_map(|it| [(it, 1), (it, 1027)]) {
+        let case = format!("triad of {len} {data_type:?}");
+        let slice = |seed| b.between(WIDE_GUARD, data_type, &elements(seed, len));
+        let (first, second, to) = (slice(1)?, slice(2)?, slice(3)?);
+        let triad = Kernel::Triad {
+            a: first.clone(),
+            b: second.clone(),
+            scale: -2.0,
+            to: to.clone(),
+        };
+        b.run(&case, vec![triad])?;
+        let sum = |i| element(1, i) - 2.0 * element(2, i);
+        b.holds(&case, &to, &(0..len).map(sum).collect::<Vec<f64>>())?;
+        b.holds(&case, &first, &elements(1, len))?;
+        b.holds(&case, &second, &elements(2, len))?;
+    }
+    Ok(())
+}
+
+/// Of memory that begins anywhere, and of no memory.
+fn squared_norms(b: &Bench<'_>) -> Result<(), Violation> {
+    for data_type in b.types() {
+        for (len, guard) in [(0, GUARD), (1, GUARD), (1027, WIDE_GUARD), (40_001, GUARD)] {
+            for accumulate in [false, true] {
+                let case = format!("squared norm of {len} {data_type:?}, {accumulate}");
+                let from = b.between(guard, data_type, &elements(1, len))?;
+                let to = b.between(GUARD, DataType::F32, &elements(2, 1))?;
+                let norm = Kernel::SquaredNorm {
+                    from: from.clone(),
+                    to: to.clone(),
+                    accumulate,
+                };
+                b.run(&case, vec![norm])?;
+                let squares = (0..len).map(|i| element(1, i).powi(2));
+                let before = if accumulate { element(2, 0) } else { 0.0 };
+                b.holds(&case, &to, &[before + squares.sum::<f64>()])?;
+                b.holds(&case, &from, &elements(1, len))?;
+            }
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Kernels that go through memory once. Plain loops, compiled for every vector instruction set and
 //! chosen at run time.
 
+use crate::squares;
 use pulp::Arch;
 
 /// Decay of the first moment; default of Kingma and Ba 2015, section 2.
@@ -23,6 +24,24 @@ pub(super) fn add(from: &[f32], to: &mut [f32]) {
             }
         },
     );
+}
+
+pub(super) fn triad(a: &[f32], b: &[f32], scale: f32, to: &mut [f32]) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for ((to, a), b) in to.iter_mut().zip(a).zip(b) {
+                *to = *a + scale * *b;
+            }
+        },
+    );
+}
+
+pub(super) fn squared_norm(of: &[f32]) -> f64 {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || squares::squared_norm(of),
+    )
 }
 
 /// What an Adam update changes.

@@ -2,7 +2,7 @@
 //! and the arithmetic of `extra_flop`, all under one stamp.
 
 use super::clock::Reading;
-use super::elementwise::{Moments, adam, add};
+use super::elementwise::{Moments, adam, add, squared_norm, triad};
 use super::gemm::{Factor, Product, Shape, multiply, span};
 use super::peak::burn;
 use super::queue::Work;
@@ -80,7 +80,11 @@ impl Repeats {
 fn scratch_elements(kernel: &Kernel) -> usize {
     match kernel {
         Kernel::Gemm { c, .. } => span(c.rows, c.columns, c.row_stride).unwrap_or(0),
-        Kernel::Add { to, .. } | Kernel::Copy { to, .. } | Kernel::Fill { to, .. } => to.len,
+        Kernel::Add { to, .. }
+        | Kernel::Copy { to, .. }
+        | Kernel::Triad { to, .. }
+        | Kernel::Fill { to, .. }
+        | Kernel::SquaredNorm { to, .. } => to.len,
         Kernel::Adam { parameters, .. } => parameters.len * 3,
     }
 }
@@ -98,6 +102,31 @@ fn run_kernel(
             on_pair(from, to, repeats, scratch, |from, to| {
                 to.copy_from_slice(from)
             })?;
+        }
+        Kernel::Triad { a, b, scale, to } => {
+            let (a, b) = (a.claim_read()?, b.claim_read()?);
+            triad(a.slice(), b.slice(), *scale, to.claim_write()?.slice_mut());
+            for part in repeats.parts(to.len) {
+                let (a, b) = (&a.slice()[..part], &b.slice()[..part]);
+                triad(a, b, *scale, scratch.typed(part));
+            }
+        }
+        Kernel::SquaredNorm {
+            from,
+            to,
+            accumulate,
+        } => {
+            let from = from.claim_read()?;
+            let norm = |part: usize, to: &mut [f32]| {
+                let before = to.first().copied().filter(|_| *accumulate);
+                let sum = f64::from(before.unwrap_or(0.0)) + squared_norm(&from.slice()[..part]);
+                to.fill(sum as f32);
+            };
+            let whole = from.slice::<f32>().len();
+            norm(whole, to.claim_write()?.slice_mut());
+            for part in repeats.parts(whole) {
+                norm(part, scratch.typed(1));
+            }
         }
         Kernel::Fill { to, value } => {
             to.claim_write()?.slice_mut().fill(*value);

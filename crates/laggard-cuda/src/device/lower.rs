@@ -6,6 +6,8 @@ use crate::{
     Argument, DeviceMatrix, ElementType, GemmArguments, KernelLaunch, Module, Place, Product,
     ResultType,
 };
+use half::{bf16, f16};
+use laggard_backend::squares::segment_len;
 use laggard_backend::{BackendError, Kernel, Matrix, Repeats, Slice, Task, Transpose};
 use laggard_types::DataType;
 
@@ -28,8 +30,8 @@ const BLOCKS_PER_MULTIPROCESSOR: u32 = 8;
 const PLAIN_TILE: u32 = 16;
 /// Blocks of a launch, along x (CUDA C++ Programming Guide, "Compute Capabilities").
 const MOST_BLOCKS: u32 = i32::MAX.unsigned_abs();
-/// The least depth that is worth a block of its own where a result is small.
-const PLAIN_DEPTH: u32 = 4096;
+/// Where the sums of a norm's segments begin in the scratch memory, behind what a repetition writes.
+const SUMS_AT: usize = ALIGNMENT as usize;
 /// Bits of `flags`, as `kernels/plain.cu` reads them.
 const ACCUMULATE: u32 = 1;
 const RESULT_IS_F32: u32 = 2;
@@ -44,12 +46,15 @@ pub(crate) fn element_type(data_type: DataType) -> Option<ElementType> {
     all.find(|element| element.data_type() == data_type)
 }
 
-/// Bytes that the repetitions of a task write to.
+/// Bytes that a task writes to beside its results: what its repetitions write, and sums on the way
+/// to a norm.
 pub(crate) fn scratch_bytes(task: &Task) -> usize {
-    if !Repeats::of(task.work_scale).any() {
-        return 0;
-    }
+    let has_repeats = Repeats::of(task.work_scale).any();
     let of_kernel = |kernel: &Kernel| match kernel {
+        Kernel::SquaredNorm { from, .. } => {
+            SUMS_AT + segments(from).unwrap_or(0) * size_of::<f64>()
+        }
+        _ if !has_repeats => 0,
         Kernel::Adam { parameters, .. } => 3 * padded(parameters.len) * size_of::<f32>(),
         kernel => {
             let bytes = |slice: &Slice| slice.len * slice.data_type().size_bytes();
@@ -57,6 +62,16 @@ pub(crate) fn scratch_bytes(task: &Task) -> usize {
         }
     };
     task.kernels.iter().map(of_kernel).max().unwrap_or(0)
+}
+
+/// Segments whose squares a norm adds up; `None` for a type that no kernel takes.
+fn segments(from: &Slice) -> Option<usize> {
+    let len = match element_type(from.data_type())? {
+        ElementType::F32 => segment_len::<f32>(),
+        ElementType::F16 => segment_len::<f16>(),
+        ElementType::Bf16 => segment_len::<bf16>(),
+    };
+    Some(from.len.div_ceil(len))
 }
 
 /// So many elements of f32 that what follows is aligned.
@@ -96,6 +111,7 @@ impl Lowering<'_> {
         match kernel {
             Kernel::Gemm { .. } => self.gemm(kernel, repeats),
             Kernel::Adam { .. } => self.adam(kernel, repeats),
+            Kernel::SquaredNorm { .. } => self.squared_norm(kernel, repeats),
             Kernel::Fill { to, value } => {
                 let at = (self.address)(to)?;
                 let targets = [(at, to.len)];
@@ -104,6 +120,7 @@ impl Lowering<'_> {
                 }
                 Ok(())
             }
+            Kernel::Triad { .. } => self.triad(kernel, repeats),
             Kernel::Add { from, to } | Kernel::Copy { from, to } => {
                 let (source, target) = ((self.address)(from)?, (self.address)(to)?);
                 let entries = entries(kernel, (from, to))?;
@@ -141,6 +158,78 @@ impl Lowering<'_> {
             Argument::U64(len as u64),
         ];
         self.push(kernel, len, arguments);
+    }
+
+    fn triad(&mut self, kernel: &Kernel, repeats: Repeats) -> Result<(), Refusal> {
+        let Kernel::Triad { a, b, scale, to } = kernel else {
+            return Ok(());
+        };
+        let [a, b] = [(self.address)(a)?, (self.address)(b)?];
+        let module = Module::Stream(element(to)?);
+        for (at, len) in self.with_repeats(((self.address)(to)?, to.len), repeats) {
+            if !self.is_fast(module, &[at, a, b]) {
+                let why = format!("no kernel adds slices that begin beside {ALIGNMENT} bytes");
+                return Err(Refusal::Invalid(why));
+            }
+            let addresses = [at, a, b].map(Argument::U64);
+            let rest = [Argument::F32(*scale), Argument::U64(len as u64)];
+            let arguments = addresses.into_iter().chain(rest).collect();
+            self.push((module, "triad"), len, arguments);
+        }
+        Ok(())
+    }
+
+    /// Sums of segments, and then their sum.
+    fn squared_norm(&mut self, kernel: &Kernel, repeats: Repeats) -> Result<(), Refusal> {
+        let Kernel::SquaredNorm {
+            from,
+            to,
+            accumulate,
+        } = kernel
+        else {
+            return Ok(());
+        };
+        let element = element(from)?;
+        let (source, target) = ((self.address)(from)?, (self.address)(to)?);
+        let first = source - source % ALIGNMENT;
+        let skip = (source - first) / from.data_type().size_bytes() as u64;
+        let sums = self.scratch + SUMS_AT as u64;
+        let most = self.place.multiprocessors.max(1) * BLOCKS_PER_MULTIPROCESSOR;
+        for (at, len) in self.with_repeats((target, from.len), repeats) {
+            let part = Slice {
+                len,
+                ..from.clone()
+            };
+            let count = segments(&part).unwrap_or(0);
+            let mut launch = |entry, blocks, arguments| {
+                self.steps.push(Step::Launch(KernelLaunch {
+                    module: Module::Squares(element),
+                    entry,
+                    blocks,
+                    threads: THREADS,
+                    shared_bytes: 0,
+                    arguments,
+                }));
+            };
+            if count > 0 {
+                let blocks = u32::try_from(count).unwrap_or(u32::MAX).min(most);
+                let arguments = vec![
+                    Argument::U64(sums),
+                    Argument::U64(first),
+                    Argument::U32(skip as u32),
+                    Argument::U64(len as u64),
+                ];
+                launch("square_sums", blocks, arguments);
+            }
+            let arguments = vec![
+                Argument::U64(at),
+                Argument::U64(sums),
+                Argument::U64(count as u64),
+                Argument::U32((*accumulate).into()),
+            ];
+            launch("sum_squares", 1, arguments);
+        }
+        Ok(())
     }
 
     /// A kernel of addresses and a length.
@@ -272,20 +361,7 @@ impl Lowering<'_> {
             Transpose::No => a.columns,
             Transpose::Yes => a.rows,
         };
-        let tiles = plain_tiles(&product);
-        // Parts of the depth are added up by atomic operations, on a result that is zero before.
-        let is_dense = c.rows == 1 || c.row_stride == c.columns;
-        let can_split = is_f32 && (product.accumulate || is_dense);
-        let room = u64::from(self.place.multiprocessors) / tiles.max(1);
-        let parts = match can_split {
-            true => room.min(u64::from(depth / PLAIN_DEPTH)).max(1),
-            false => 1,
-        };
-        if parts > 1 && !product.accumulate {
-            let len = c.rows as usize * c.columns as usize;
-            self.fill(ElementType::F32, c.address, (0.0, len));
-        }
-        let flags = flag(product.accumulate || parts > 1, ACCUMULATE)
+        let flags = flag(product.accumulate, ACCUMULATE)
             | flag(is_f32, RESULT_IS_F32)
             | flag(product.transpose_a == Transpose::Yes, TRANSPOSE_A)
             | flag(product.transpose_b == Transpose::Yes, TRANSPOSE_B);
@@ -305,7 +381,7 @@ impl Lowering<'_> {
         self.steps.push(Step::Launch(KernelLaunch {
             module: Module::Plain(element),
             entry: "gemm_plain",
-            blocks: u32::try_from(tiles * parts).unwrap_or(MOST_BLOCKS),
+            blocks: u32::try_from(plain_tiles(&product)).unwrap_or(MOST_BLOCKS),
             threads: PLAIN_TILE * PLAIN_TILE,
             shared_bytes: 0,
             arguments: vec![Argument::Product(arguments)],

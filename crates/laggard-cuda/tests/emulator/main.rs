@@ -239,6 +239,39 @@ fn mistakes_of_tcgen05_kernels_are_found() {
     check_that_defects_are_found(module, Architecture::Sm100, &defects);
 }
 
+/// Every step of the order in which squares are added, and every wait between threads.
+#[test]
+fn mistakes_of_sums_of_squares_are_found() {
+    use Defect::{Expression, Statement};
+    let defects = [
+        Statement(
+            "// The last sum may still be read.\n    __syncthreads();",
+            "",
+        ),
+        Statement("// All parts are there.\n    __syncthreads();", ""),
+        Expression("threadIdx.x % 32 == 0", "threadIdx.x % 32 == 1 && false"),
+        // Of a chunk.
+        Expression("number_of(element[i])", "number_of(element[count - 1 - i])"),
+        Expression("i < count", "true"),
+        // Of a lane.
+        Expression(
+            "turn * kThreads + threadIdx.x",
+            "threadIdx.x * kTurns + turn",
+        ),
+        Expression("squares_of(lot.element, kPerChunk)", "sum - sum"),
+        // Ends.
+        Expression("begin + kSegment <= count", "begin <= count"),
+        Expression("left - at < kPerChunk", "false"),
+        Expression("from + skip + begin", "from + begin"),
+        // Of segments.
+        Expression("static_cast<double>(*to)", "0.0"),
+        Expression("before + sum", "before + static_cast<float>(sum)"),
+        Expression("sums[i]", "sums[count - 1 - i]"),
+    ];
+    let module = Module::Squares(ElementType::Bf16);
+    check_that_defects_are_found(module, Architecture::Sm80, &defects);
+}
+
 #[test]
 fn everything_else_of_every_type() {
     let typed = ElementType::ALL.into_iter().flat_map(|element| {
@@ -246,6 +279,7 @@ fn everything_else_of_every_type() {
             Module::Stream(element),
             Module::Exact(element),
             Module::Norm(element),
+            Module::Squares(element),
             Module::Plain(element),
         ]
     });

@@ -218,6 +218,9 @@ DEVICE void wmma_store(float* to, const float (&c)[8], u32 pitch) {
 DEVICE float __shfl_xor_sync(u32, float value, u32 distance) {
     return show(value).lane[lane_id() ^ distance];
 }
+DEVICE double __shfl_xor_sync(u32, double value, u32 distance) {
+    return show(value).lane[lane_id() ^ distance];
+}
 DEVICE u64 atomicAdd(u64* to, u64 value) {
     const u64 before = *to;
     *to += value;

@@ -33,7 +33,7 @@ pub(super) fn products(b: &Bench<'_>) -> Result<(), Violation> {
             }
         }
     }
-    // A norm: one number of many, in parts that are added up.
+    // One number of many.
     let case = Product {
         types: (b.types().pop().unwrap_or(DataType::F32), DataType::F32),
         shape: (1, 1, 20_000),

@@ -171,14 +171,63 @@ fn products_of_aligned_halves_are_for_tensor_cores() {
 }
 
 #[test]
-fn a_long_sum_of_one_number_is_shared_among_blocks() {
-    let norm = gemm(DataType::F32, (1, 1, 1 << 20), 0);
-    let steps = lowered(&norm, 1.0, &all());
-    let fill = (Module::Stream(F32), "fill", 1);
-    assert_eq!(
-        launches(&steps),
-        [fill, (Module::Plain(F32), "gemm_plain", 132)]
-    );
+fn a_norm_is_the_sum_of_the_sums_of_segments() {
+    let norm = |len| Kernel::SquaredNorm {
+        from: slice(DataType::Bf16, len),
+        to: slice(DataType::F32, 1),
+        accumulate: true,
+    };
+    let module = Module::Squares(BF16);
+    let sum = (module, "sum_squares", 1);
+    // One block for each segment, as far as they are resident at a time.
+    for (len, blocks) in [(1, 1), (32_768, 1), (32_769, 2), (1 << 26, 132 * 8)] {
+        let steps = lowered(&norm(len), 1.0, &all());
+        let segments = (module, "square_sums", blocks);
+        assert_eq!(launches(&steps), [segments, sum], "{len}");
+    }
+    // Nothing adds nothing, and says so.
+    assert_eq!(launches(&lowered(&norm(0), 1.0, &all())), [sum]);
+    let steps = lowered(&norm(65_536), 1.5, &all());
+    let segments = |count| (module, "square_sums", count);
+    assert_eq!(launches(&steps), [segments(2), sum, segments(1), sum]);
+    let (Step::Launch(whole), Step::Launch(part)) = (&steps[1], &steps[3]) else {
+        panic!("{steps:?}")
+    };
+    // Of the repetition, the result goes elsewhere, and not onto sums on the way.
+    assert_eq!(part.arguments[0], Argument::U64(SCRATCH));
+    assert_eq!(part.arguments[1], Argument::U64(SCRATCH + 16));
+    assert_eq!(whole.arguments[1..2], part.arguments[1..2]);
+    assert_eq!(whole.arguments[3], Argument::U32(1));
+    // Between two multiples of 16 bytes.
+    let odd = Kernel::SquaredNorm {
+        from: slice(DataType::Bf16, 64).part(11..64).expect("a part"),
+        to: slice(DataType::F32, 1),
+        accumulate: false,
+    };
+    let steps = lowered(&odd, 1.0, &all());
+    let Step::Launch(first) = &steps[0] else {
+        panic!("{steps:?}")
+    };
+    let [_, from, skip, count] = first.arguments[..] else {
+        panic!("{first:?}")
+    };
+    assert_eq!(from, Argument::U64(64 * 4096 + 16));
+    assert_eq!((skip, count), (Argument::U32(3), Argument::U64(53)));
+}
+
+#[test]
+fn scratch_has_room_for_the_sums_of_segments() {
+    let task = |work_scale| Task {
+        kernels: std::sync::Arc::from([Kernel::SquaredNorm {
+            from: slice(DataType::F32, 16_385),
+            to: slice(DataType::F32, 1),
+            accumulate: false,
+        }]),
+        work_scale,
+        extra_flop: 0,
+    };
+    assert_eq!(scratch_bytes(&task(1.0)), 16 + 2 * 8);
+    assert_eq!(scratch_bytes(&task(1.5)), 16 + 2 * 8);
 }
 
 #[test]
