@@ -50,16 +50,68 @@ impl std::fmt::Display for NotStarted {
 
 impl std::error::Error for NotStarted {}
 
-/// Whether all ranks of a run know of an error: ranks that are gone, or the failure of another.
+/// What all ranks of a launch find by themselves, of what they have told each other.
+#[derive(Debug)]
+pub(crate) struct Together(pub(crate) String);
+
+impl std::fmt::Display for Together {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Together {}
+
+/// Whether all ranks of a run know of an error: ranks that are gone, the failure of another, or
+/// what they found when they compared what they have.
 pub(crate) fn is_shared(error: &anyhow::Error) -> bool {
+    is_echo(error)
+        || error.is::<Together>()
+        || error.chain().any(|cause| {
+            let measured = cause.downcast_ref::<MeasureError>();
+            measured.is_some_and(MeasureError::is_of_others)
+                || matches!(
+                    cause.downcast_ref::<CudaError>(),
+                    Some(CudaError::NcclVersions { .. } | CudaError::SharedGpu { .. })
+                )
+        })
+}
+
+/// Whether an error is only the echo of another rank's.
+pub(crate) fn is_echo(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        let error = cause.downcast_ref::<MeasureError>();
-        error.is_some_and(MeasureError::is_of_others)
+        let inner = match (
+            cause.downcast_ref::<CudaError>(),
+            cause.downcast_ref::<MpiError>(),
+        ) {
+            (Some(CudaError::World(error)), _) | (_, Some(MpiError::World(error))) => Some(error),
+            _ => cause.downcast_ref::<BackendError>(),
+        };
+        matches!(inner, Some(BackendError::Aborted { .. }))
     })
+}
+
+/// What went wrong, for the other ranks: the chain of causes on one line, without hints.
+pub(crate) fn cause(error: &anyhow::Error) -> String {
+    causes(error).0.join(": ")
 }
 
 /// The message: the chain of causes on one line, hints on lines of their own.
 pub(crate) fn message(error: &anyhow::Error) -> String {
+    let (text, mut hints) = causes(error);
+    let mut message = format!("error: {}", text.join(": "));
+    if !hints.iter().any(|hint| hint.starts_with("hint:")) {
+        hints.push(last_hint(error).to_owned());
+    }
+    for hint in hints {
+        message.push('\n');
+        message.push_str(&hint);
+    }
+    message
+}
+
+/// The causes, and the lines that come after each.
+fn causes(error: &anyhow::Error) -> (Vec<String>, Vec<String>) {
     let mut text: Vec<String> = Vec::new();
     let mut hints: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -76,21 +128,13 @@ pub(crate) fn message(error: &anyhow::Error) -> String {
             }
         }
     }
-    let mut message = format!("error: {}", text.join(": "));
-    if !hints.iter().any(|hint| hint.starts_with("hint:")) {
-        hints.push(last_hint(error).to_owned());
-    }
-    for hint in hints {
-        message.push('\n');
-        message.push_str(&hint);
-    }
-    message
+    (text, hints)
 }
 
 /// The exit code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> u8 {
     // A context is no cause of its own.
-    if error.is::<NotStarted>() {
+    if error.is::<NotStarted>() || error.is::<Together>() {
         return exit_code::BACKEND;
     }
     for cause in error.chain() {

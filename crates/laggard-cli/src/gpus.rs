@@ -1,11 +1,12 @@
 //! The GPUs of this machine as devices of a run's ranks, connected by NCCL.
 
 use crate::args::OnDevice;
+use crate::failure::is_echo;
 use crate::output::talk;
 use anyhow::{Context, Result, anyhow};
 use laggard_backend::control::{ControlOptions, ControlPlane};
 use laggard_backend::threads::{ThreadOptions, worlds};
-use laggard_backend::{Abort, BackendError, Messenger, World};
+use laggard_backend::{Abort, Messenger, World};
 use laggard_cuda::{
     CubinCache, CublasLt, CudaDevice, CudaError, CudaLibrary, CudaOptions, Gpu, Nccl, NcclOptions,
     NcclWorld, Outcome, ProductEngine, Surround, Surroundings, probe,
@@ -169,15 +170,6 @@ impl Gpus {
 /// Why ranks failed together: an error that is not the echo of another's, if there is one.
 fn first_cause(mut errors: impl Iterator<Item = anyhow::Error>) -> Option<anyhow::Error> {
     let first = errors.next()?;
-    let is_echo = |error: &anyhow::Error| {
-        error.chain().any(|cause| {
-            let inner = match cause.downcast_ref::<CudaError>() {
-                Some(CudaError::World(error)) => Some(error),
-                _ => cause.downcast_ref::<BackendError>(),
-            };
-            matches!(inner, Some(BackendError::Aborted { .. }))
-        })
-    };
     if !is_echo(&first) {
         return Some(first);
     }
@@ -187,6 +179,7 @@ fn first_cause(mut errors: impl Iterator<Item = anyhow::Error>) -> Option<anyhow
 #[cfg(test)]
 mod tests {
     use super::*;
+    use laggard_backend::BackendError;
 
     #[test]
     fn a_cause_is_told_before_its_echoes() {

@@ -9,6 +9,7 @@ mod input;
 mod launcher;
 mod output;
 mod page;
+mod process;
 mod progress;
 mod settings;
 mod signals;

@@ -1,47 +1,12 @@
 //! `laggard run` on GPUs, over stand-ins for the driver and NCCL: ranks are threads of one process,
 //! and so are the streams of their GPUs. What a GPU makes of it cannot be seen here.
 
-#[path = "../../laggard-cuda/tests/fakes/cc.rs"]
-mod cc;
+mod stand_ins;
 
 use laggard_record::{PeakKind, Record};
-use std::path::{Path, PathBuf};
+use stand_ins::stand_ins;
+use std::path::Path;
 use std::process::{Command, Output};
-
-/// A folder with the stand-ins, under the names of what they stand in for.
-fn stand_ins() -> Option<&'static Path> {
-    static FOLDER: std::sync::OnceLock<Option<PathBuf>> = std::sync::OnceLock::new();
-    FOLDER.get_or_init(make_stand_ins).as_deref()
-}
-
-#[expect(clippy::print_stderr, reason = "a test that skips says so")]
-fn make_stand_ins() -> Option<PathBuf> {
-    let profile = Path::new(env!("CARGO_BIN_EXE_laggard"))
-        .parent()
-        .expect("a folder");
-    let driver = profile.join("examples/libfake_driver.so");
-    if !driver.is_file() {
-        let required = std::env::var("LAGGARD_REQUIRE").unwrap_or_default();
-        assert!(
-            !required.split(',').any(|it| it == "cuda"),
-            "{}",
-            driver.display()
-        );
-        eprintln!("SKIPPED: no {}", driver.display());
-        eprintln!("hint: `cargo build -p laggard-cuda --examples` makes it");
-        return None;
-    }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stand_ins");
-    // A driver of an earlier build may be there.
-    _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).expect("a folder");
-    for name in ["libcuda.so.1", "libnvrtc.so.12"] {
-        std::os::unix::fs::symlink(&driver, folder.join(name)).expect("a link");
-    }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../laggard-cuda/tests/fakes/nccl.c");
-    cc::shared_library(&source, &folder.join("libnccl.so.2"), &[]);
-    Some(folder)
-}
 
 fn laggard(folder: &Path, gpus: &str, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_laggard"))

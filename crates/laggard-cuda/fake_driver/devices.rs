@@ -90,7 +90,7 @@ unsafe fn put_text(to: *mut c_char, room: c_int, text: &str) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDeviceGetName(to: *mut c_char, room: c_int, device: c_int) -> c_int {
-    let numbered = || format!("Fake GPU {device}");
+    let numbered = || format!("Fake GPU {}", faults::physical(device));
     let name = settings().name.clone().unwrap_or_else(numbered);
     // SAFETY: cuda.h's contract.
     unsafe { put_text(to, room, &name) }
@@ -99,13 +99,19 @@ unsafe extern "C" fn cuDeviceGetName(to: *mut c_char, room: c_int, device: c_int
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDeviceGetPCIBusId(to: *mut c_char, room: c_int, device: c_int) -> c_int {
     // SAFETY: cuda.h's contract.
-    unsafe { put_text(to, room, &format!("0000:{:02x}:00.0", device + 1)) }
+    unsafe {
+        put_text(
+            to,
+            room,
+            &format!("0000:{:02x}:00.0", faults::physical(device) + 1),
+        )
+    }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuDeviceGetUuid_v2(to: *mut [u8; 16], device: c_int) -> c_int {
     // SAFETY: cuda.h's contract.
-    unsafe { put(to, [device as u8 + 0xa0; 16]) }
+    unsafe { put(to, [faults::physical(device) as u8 + 0xa0; 16]) }
 }
 
 #[unsafe(no_mangle)]

@@ -100,6 +100,15 @@ pub(crate) fn visible_devices() -> i32 {
     visible.split(',').take_while(exists).count() as i32
 }
 
+/// The device that is visible as this one.
+pub(crate) fn physical(device: i32) -> i32 {
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+    let entry = visible.split(',').nth(device.unsigned_abs() as usize);
+    entry
+        .and_then(|it| it.trim().parse().ok())
+        .unwrap_or(device)
+}
+
 static IS_LET_GO: Mutex<bool> = Mutex::new(false);
 static BELL: Condvar = Condvar::new();
 

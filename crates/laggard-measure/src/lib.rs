@@ -54,6 +54,7 @@ pub use error::MeasureError;
 pub use inject::Fault;
 pub use member::{Member, run_member};
 pub use place::Places;
+pub use processors::host_name;
 pub use run::{Hooks, Signal, Summary, run, run_on};
 pub use settings::Settings;
 pub use together::run_together;

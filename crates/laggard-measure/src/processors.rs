@@ -47,7 +47,7 @@ pub(crate) fn count() -> u32 {
 }
 
 /// Name of this host.
-pub(crate) fn host_name() -> String {
+pub fn host_name() -> String {
     let name = nix::unistd::gethostname().ok();
     name.and_then(|name| name.into_string().ok())
         .unwrap_or_else(|| "localhost".to_owned())

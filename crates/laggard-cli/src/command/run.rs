@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Instant;
 
 pub(crate) fn run(args: &RunArgs, quiet: bool) -> Result<u8> {
-    if let Some(launch) = Launch::detect() {
+    if let Some(launch) = Launch::detect()? {
         return cluster::run(args, &launch, quiet);
     }
     if let Some(plan) = &args.rehearsal.plan {
