@@ -4,6 +4,7 @@
 
 mod analysis;
 mod answer;
+mod bench;
 mod bins;
 mod causes;
 mod cells;
@@ -39,6 +40,10 @@ pub use analysis::analyze;
 pub use answer::{ANALYSIS_VERSION, Options};
 pub use causes::Thresholds;
 pub use compare::{COMPARISON_VERSION, compare};
+pub use bench::{
+    BENCH_VERSION, Bench, BenchOptions, CollectiveFigures, ComputeFigures, Distribution,
+    KernelKind, LateRank, PairFigures, RankCalls, RankKernel, SlowDevice, SlowRankLinks, bench,
+};
 pub use error::AnalyzeError;
 pub use links::{SlowLinkHost, slow_hosts};
 pub use operation_times::{
@@ -55,3 +60,4 @@ pub use fleet::{
     DeviceRun, FLEET_VERSION, Fleet, FleetClass, FleetDevice, FleetHost, FleetOptions, FleetRun,
     FleetRunLine, FleetStock, Named, SpeedChange, fleet,
 };
+pub use sign::{Sign, SignKind};

@@ -37,9 +37,11 @@
 //! - Worlds too large to keep every sample: [`write_sketch`], [`Record::sketch_steps`],
 //!   [`Record::sketch_ranks`].
 //! - Align the clocks of a record: [`append_alignment`].
+//! - Every sample of a benchmark of single calls: [`BenchSamples`].
 
 mod alignment;
 mod batch;
+mod bench;
 mod bulk;
 mod check;
 mod closing;
@@ -64,14 +66,17 @@ mod writer;
 
 pub use alignment::{Alignment, append_alignment};
 pub use batch::{SampleBatch, Tally};
+pub use bench::{
+    BenchRank, BenchSamples, CollectiveSamples, ComputeSamples, ComputeWork, PairSamples, Placement,
+};
 pub use bulk::{TableRows, write_devices, write_record};
 pub use closing::{Closing, ClosingStatus, PartClosing};
 pub use error::RecordError;
 pub use failure::{Failure, append_failure};
 pub use forwarder::{Forwarded, RowForwarder, SendRows};
 pub use manifest::{
-    Class, Clock, Communication, Host, InjectedFault, Link, Manifest, Origin, Peak, PeakKind,
-    RankPlace, TimeBasis, Workload,
+    Class, Clock, Communication, Emulation, Host, InjectedFault, Link, Manifest, Origin, Peak,
+    PeakKind, RankPlace, TimeBasis, Workload,
 };
 pub use part::{accept_file, is_shared, part_files, remove_part};
 pub use reader::{MANIFEST_FILE, Record, Rows, SampleReading};

@@ -1,6 +1,7 @@
 //! JSON, pretty and stable, and its published schemas.
 
-use laggard_analyze::{Analysis, Comparison};
+use laggard_analyze::{Analysis, Bench, Comparison};
+use laggard_record::BenchSamples;
 use schemars::{JsonSchema, schema_for};
 
 /// The analysis as JSON.
@@ -13,6 +14,11 @@ pub fn comparison(comparison: &Comparison) -> String {
     pretty(comparison)
 }
 
+/// The benchmark as JSON.
+pub fn bench(bench: &Bench) -> String {
+    pretty(bench)
+}
+
 /// The JSON Schema of [`analysis`], as in `docs/schema/analysis.schema.json`.
 pub fn analysis_schema() -> String {
     schema::<Analysis>()
@@ -21,6 +27,16 @@ pub fn analysis_schema() -> String {
 /// The JSON Schema of [`comparison`], as in `docs/schema/comparison.schema.json`.
 pub fn comparison_schema() -> String {
     schema::<Comparison>()
+}
+
+/// The JSON Schema of [`bench`], as in `docs/schema/bench.schema.json`.
+pub fn bench_schema() -> String {
+    schema::<Bench>()
+}
+
+/// The JSON Schema of a benchmark's samples, as in `docs/schema/bench-samples.schema.json`.
+pub fn bench_samples_schema() -> String {
+    schema::<BenchSamples>()
 }
 
 fn schema<T: JsonSchema>() -> String {
@@ -59,6 +75,8 @@ mod tests {
     fn published_schemas_are_up_to_date() {
         check_schema("analysis.schema.json", &analysis_schema());
         check_schema("comparison.schema.json", &comparison_schema());
+        check_schema("bench.schema.json", &bench_schema());
+        check_schema("bench-samples.schema.json", &bench_samples_schema());
     }
 
     #[test]

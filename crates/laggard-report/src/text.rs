@@ -1,12 +1,13 @@
 //! Plain text for a terminal: the answer first, then its figures, then what they rest on.
 
+mod bench;
 mod columns;
 mod layout;
 mod tables;
 mod waterfall;
 
 use crate::{figure, subject};
-use laggard_analyze::{Analysis, Comparison, Finding};
+use laggard_analyze::{Analysis, Bench, Comparison, Finding};
 use layout::{Page, Tone};
 
 /// Characters for bars and marks.
@@ -73,6 +74,11 @@ pub fn comparison(comparison: &Comparison, style: Style) -> String {
     tables::comparison(&mut page, comparison);
     caveats(&mut page, &subject::caveats(&comparison.caveats));
     page.finish()
+}
+
+/// The benchmark: the answer, a table for each collective, kernels, pairs.
+pub fn bench(bench: &Bench, style: Style) -> String {
+    bench::print(bench, style)
 }
 
 fn key_figures(page: &mut Page, analysis: &Analysis) {

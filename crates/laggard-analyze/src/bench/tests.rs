@@ -1,0 +1,222 @@
+//! Samples whose answer is known.
+
+use super::*;
+use laggard_record::{PairSamples, PeakKind};
+use laggard_stats::Rng;
+
+fn rank(device: &str) -> BenchRank {
+    BenchRank {
+        host: "here".to_owned(),
+        device: device.to_owned(),
+        peak: Some(Peak {
+            flop_per_s: 1e12,
+            kind: PeakKind::Datasheet,
+            source: "known".to_owned(),
+        }),
+        clock_bound_ns: 100,
+    }
+}
+
+fn samples(devices: &[&str]) -> BenchSamples {
+    BenchSamples {
+        schema_version: BenchSamples::VERSION,
+        communication: Communication {
+            backend: "threads".to_owned(),
+            progress: String::new(),
+        },
+        ranks: devices.iter().map(|it| rank(it)).collect(),
+        collectives: Vec::new(),
+        compute: Vec::new(),
+        pairs: Vec::new(),
+        caveats: Vec::new(),
+    }
+}
+
+/// An all-reduce of 4000 bytes whose calls all begin and end so, rank by rank.
+fn all_reduce(count: usize, of_rank: &[[i64; 2]]) -> CollectiveSamples {
+    let calls = |interval: &[i64; 2]| {
+        let at = |call: usize| interval.map(|ns| ns + 1_000_000 * call as i64);
+        (0..count).map(at).collect()
+    };
+    CollectiveSamples {
+        collective: Collective::AllReduce,
+        op: Some(ReduceOp::Sum),
+        placement: Placement::OutOfPlace,
+        data_type: DataType::F32,
+        bytes: 4000,
+        calls: of_rank.iter().map(calls).collect(),
+        back_to_back_ns: vec![40_000.0; of_rank.len()],
+        wrong: vec![0; of_rank.len()],
+    }
+}
+
+fn close(found: f64, expect: f64) {
+    assert!((found / expect - 1.0).abs() < 1e-9, "{found}, not {expect}");
+}
+
+#[test]
+fn the_late_rank_is_told_apart_from_the_network() {
+    let mut samples = samples(&["gpu"; 4]);
+    // Rank 2 comes 200 us late; the call itself takes 20 us, and rank 2 sees no more than that.
+    let [early, late] = [[0, 220_000], [200_000, 220_000]];
+    samples.collectives = vec![all_reduce(60, &[early, early, late, early])];
+    let found = bench(&samples, &BenchOptions::default());
+    let figures = &found.collectives[0];
+    close(figures.transfer.median.value, 20e-6);
+    close(figures.skew.median.value, 200e-6);
+    close(figures.algbw_bytes_per_s, 4000.0 / 20e-6);
+    close(figures.busbw_bytes_per_s, 1.5 * 4000.0 / 20e-6);
+    close(figures.back_to_back_busbw_bytes_per_s, 1.5 * 4000.0 / 40e-6);
+    close(figures.ranks[2].call_s, 20e-6);
+    close(figures.ranks[0].call_s, 220e-6);
+    close(figures.ranks[2].lag_s, 200e-6);
+    let [late] = &found.late_ranks[..] else {
+        panic!("{:?}", found.late_ranks)
+    };
+    assert_eq!(late.rank, 2);
+    close(late.late_s, 200e-6);
+    close(late.cost_share, 200.0 / 220.0);
+    assert!(
+        found.verdict.contains("rank 2 of here comes last"),
+        "{}",
+        found.verdict
+    );
+}
+
+#[test]
+fn who_comes_last_in_turn_or_within_the_bound_is_not_late() {
+    let check = |of_call: &dyn Fn(usize) -> usize, late_ns: i64| {
+        let mut samples = samples(&["gpu"; 3]);
+        let mut point = all_reduce(90, &[[0, 220_000]; 3]);
+        for call in 0..90 {
+            point.calls[of_call(call)][call][0] += late_ns;
+        }
+        samples.collectives = vec![point];
+        bench(&samples, &BenchOptions::default()).late_ranks.len()
+    };
+    assert_eq!(check(&|call| call % 3, 100_000), 0);
+    // Less than the clocks can tell.
+    assert_eq!(check(&|_| 1, 250), 0);
+    // Seen, but of no weight.
+    assert_eq!(check(&|_| 1, 5_000), 0);
+    assert_eq!(check(&|_| 1, 100_000), 1);
+}
+
+/// Ranks of one class whose times vary together by 10 % and alone by 1 %, one of them slower.
+fn products(devices: &[&str], slow: Option<(usize, f64)>) -> BenchSamples {
+    let mut samples = samples(devices);
+    let mut rng = Rng::new(7);
+    for k in [64, 128] {
+        let mut seconds = vec![Vec::new(); devices.len()];
+        for _ in 0..20 {
+            let together = (0.1 * rng.normal()).exp();
+            for (at, seconds) in seconds.iter_mut().enumerate() {
+                let factor = slow.filter(|slow| slow.0 == at).map_or(1.0, |slow| slow.1);
+                seconds.push(1e-6 * together * factor * (0.01 * rng.normal()).exp());
+            }
+        }
+        samples.compute.push(ComputeSamples {
+            name: format!("depth {k}"),
+            work: ComputeWork::Product { m: 64, n: 64, k },
+            data_type: DataType::F32,
+            seconds,
+        });
+    }
+    samples
+}
+
+#[test]
+fn a_device_below_its_peers_is_named_with_an_interval() {
+    let devices = ["a", "b", "a", "a", "a"];
+    let found = bench(
+        &products(&devices, Some((2, 1.0 / 0.92))),
+        &BenchOptions::default(),
+    );
+    let [slow] = &found.slow_devices[..] else {
+        panic!("{:?}", found.slow_devices)
+    };
+    assert_eq!((slow.rank, slow.peers), (2, 3));
+    assert!(slow.below.low < 0.08 && 0.08 < slow.below.high, "{slow:?}");
+    // All of them vary by 10 %, which the comparison within rounds leaves out.
+    assert!(slow.below.high - slow.below.low < 0.03, "{slow:?}");
+    let share = found.compute[0].ranks[0].share_of_peak;
+    assert!(
+        share.is_some_and(|share| (0.4..0.65).contains(&share)),
+        "{share:?}"
+    );
+}
+
+#[test]
+fn nobody_is_named_without_a_peer_or_a_reason() {
+    let check = |devices: &[&str], slow| {
+        let found = bench(&products(devices, slow), &BenchOptions::default());
+        assert_eq!(found.slow_devices, [], "{devices:?}");
+        found.verdict
+    };
+    check(&["a"; 8], None);
+    // A class is never slow.
+    let alone = check(&["a", "b"], Some((1, 2.0)));
+    assert_eq!(alone, "no device has a peer to be compared with");
+    check(&["a"; 4], Some((1, 1.03)));
+}
+
+#[test]
+fn percentiles_are_given_where_samples_suffice() {
+    let of = |n: usize| {
+        let samples: Vec<f64> = (1..=n).map(|it| it as f64).collect();
+        Distribution::of(&samples).expect("samples")
+    };
+    assert_eq!(Distribution::of(&[]), None);
+    assert_eq!((of(58).p95, of(298).p99), (None, None));
+    assert!(of(59).p95.is_some() && of(299).p99.is_some());
+    // Conover's interval for n = 100: order statistics 40 and 61.
+    let median = of(100).median;
+    assert_eq!((median.value, median.low, median.high), (50.5, 40.0, 61.0));
+    let few = of(3).median;
+    assert_eq!((few.value, few.low, few.high), (2.0, 1.0, 3.0));
+}
+
+#[test]
+fn wrong_results_come_first() {
+    let mut samples = samples(&["gpu"; 2]);
+    let mut point = all_reduce(9, &[[0, 10_000]; 2]);
+    point.wrong[1] = 3;
+    samples.collectives = vec![point];
+    let found = bench(&samples, &BenchOptions::default());
+    assert!(found.is_wrong());
+    assert_eq!(
+        (
+            found.collectives[0].wrong,
+            &found.collectives[0].wrong_ranks[..]
+        ),
+        (3, &[1][..])
+    );
+    assert!(
+        found.verdict.starts_with("WRONG RESULTS: all_reduce"),
+        "{}",
+        found.verdict
+    );
+}
+
+#[test]
+fn the_rank_with_slow_links_is_named() {
+    let mut samples = samples(&["gpu"; 4]);
+    for (from, to) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+        for (from, to) in [(from, to), (to, from)] {
+            let slow = from == 3 || to == 3;
+            samples.pairs.push(PairSamples {
+                from,
+                to,
+                bytes: 1_000_000,
+                seconds: vec![if slow { 1e-2 } else { 1e-3 }; 7],
+            });
+        }
+    }
+    let found = bench(&samples, &BenchOptions::default());
+    let [slow] = &found.slow_links[..] else {
+        panic!("{:?}", found.slow_links)
+    };
+    assert_eq!(slow.rank, 3);
+    close(slow.bandwidth_bytes_per_s, 1e8);
+    close(slow.others_bandwidth_bytes_per_s, 1e9);
+}
