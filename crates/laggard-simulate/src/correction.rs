@@ -2,6 +2,7 @@
 //! of the same job. [`Corrections`] come of it, with which [`crate::Machine::corrected`] predicts
 //! other jobs. Knows records and the cost model, and nothing of files or of whose classes they are.
 
+mod calls;
 mod parts;
 mod ratio;
 
@@ -17,6 +18,7 @@ use crate::error::SimulateError;
 use crate::forecast::ForecastClass;
 use crate::graph::predict_step;
 use crate::job::{Corrections, Degrees, Job, Precision, Shape, Software};
+pub use calls::{CallWork, MeasuredCall, compare_calls};
 use parts::{ClassParts, Work};
 use ratio::{RankTimes, Series, ratios};
 

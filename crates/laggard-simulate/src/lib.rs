@@ -23,8 +23,8 @@ pub use calibration::{
 };
 pub use compute::{Constant, ConstantEntry, Constants};
 pub use correction::{
-    ClassCorrection, Correction, Expectation, MeasuredRun, OwnStep, Ratio, RunComparison,
-    compare_run,
+    CallWork, ClassCorrection, Correction, Expectation, MeasuredCall, MeasuredRun, OwnStep, Ratio,
+    RunComparison, compare_calls, compare_run,
 };
 pub use error::SimulateError;
 pub use forecast::{ClassForecast, Forecast, ForecastClass, RARELY, Spares, forecast, mix_alone};
