@@ -7,6 +7,7 @@
 mod clock;
 mod devices;
 mod faults;
+mod graphs;
 mod kernels;
 mod memory;
 mod nvrtc;
@@ -105,6 +106,7 @@ extern "C" fn cuStreamDestroy_v2(stream: usize) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamSynchronize(handle: usize) -> c_int {
     code(stream(handle).and_then(|stream| {
+        graphs::refuse_if_captured(&stream)?;
         stream.synchronize();
         state()
     }))
@@ -114,8 +116,12 @@ extern "C" fn cuStreamSynchronize(handle: usize) -> c_int {
 extern "C" fn cuStreamWaitEvent(handle: usize, waited: usize, _flags: c_uint) -> c_int {
     code(state().and_then(|()| {
         let event = event(waited)?;
+        let stream = stream(handle)?;
+        if graphs::wait(&stream, &event)? {
+            return Ok(());
+        }
         let generation = event.latest();
-        stream(handle)?.push(Box::new(move || {
+        stream.push(Box::new(move || {
             event.wait(generation);
             0
         }));
@@ -136,8 +142,12 @@ unsafe extern "C" fn cuEventCreate(event: *mut usize, _flags: c_uint) -> c_int {
 extern "C" fn cuEventRecord(recorded: usize, handle: usize) -> c_int {
     code(state().and_then(|()| {
         let event = event(recorded)?;
+        let stream = stream(handle)?;
+        if graphs::record(&stream, &event) {
+            return Ok(());
+        }
         let generation = event.record();
-        stream(handle)?.push(Box::new(move || {
+        stream.push(Box::new(move || {
             event.complete(generation);
             0
         }));
@@ -149,6 +159,7 @@ extern "C" fn cuEventRecord(recorded: usize, handle: usize) -> c_int {
 extern "C" fn cuEventQuery(queried: usize) -> c_int {
     code(state().and_then(|()| {
         let event = event(queried)?;
+        graphs::query(&event)?;
         match event.is_complete(event.latest()) {
             true => Ok(()),
             false => Err(NOT_READY),
@@ -185,7 +196,7 @@ unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> c_i
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> c_int {
     static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-    if let Err(code) = state() {
+    if let Err(code) = state().and_then(|()| graphs::refuse_in_capture()) {
         return code;
     }
     let number = ALLOCATIONS.fetch_add(1, Ordering::SeqCst) + 1;

@@ -1,12 +1,13 @@
 //! Streams of the fake device: each is a thread that executes in order what it is given.
 
+use crate::graphs::Captured;
 use crate::shares::Pool;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What a stream executes; a code that is not zero loses the device.
-pub(crate) type Operation = Box<dyn FnOnce() -> i32 + Send>;
+/// What a stream executes, or a graph again and again; a code that is not zero loses the device.
+pub(crate) type Operation = Box<dyn Fn() -> i32 + Send + Sync>;
 
 /// The code of a device that is lost, which every call then gives.
 static LOST: AtomicI32 = AtomicI32::new(0);
@@ -36,6 +37,8 @@ pub(crate) struct Stream {
     pub(crate) number: u64,
     /// The multiprocessors that it is confined to, if it is.
     pub(crate) pool: Option<Arc<Pool>>,
+    /// Its part in a capture, if it is being captured.
+    pub(crate) captured: Mutex<Option<Captured>>,
     inbox: Mutex<Inbox>,
     bell: Condvar,
 }
@@ -45,6 +48,7 @@ impl Stream {
         let stream = Arc::new(Self {
             number,
             pool,
+            captured: Mutex::default(),
             inbox: Mutex::default(),
             bell: Condvar::new(),
         });
@@ -54,6 +58,10 @@ impl Stream {
     }
 
     pub(crate) fn push(&self, operation: Operation) {
+        if let Some(captured) = &mut *locked(&self.captured) {
+            captured.add(self.number, operation);
+            return;
+        }
         locked(&self.inbox).operations.push_back(operation);
         self.bell.notify_all();
     }
@@ -97,6 +105,8 @@ impl Stream {
 /// An event: how often it was recorded, and which of these the streams have passed.
 #[derive(Default)]
 pub(crate) struct Event {
+    /// Where in a capture it was recorded, if it was.
+    pub(crate) captured: Mutex<Option<Captured>>,
     recorded: AtomicU64,
     completed: Mutex<u64>,
     bell: Condvar,

@@ -7,6 +7,7 @@
 
 mod engine;
 mod events;
+mod graph;
 mod issue;
 mod lane;
 mod lower;
@@ -19,6 +20,7 @@ mod transfers;
 pub(crate) mod trouble;
 
 pub use engine::ProductEngine;
+pub use graph::{GraphOperation, StepGraph};
 pub use pace::PeakOptions;
 
 use crate::{

@@ -41,7 +41,7 @@ pub use clock::{ClockMap, ClockReport, ClockSample, HostTime};
 pub use communicator::{NcclCommunicator, NcclOptions, NcclWorld, RegisteredBuffer, Surround};
 pub use compiler::Compiler;
 pub use cublaslt::CublasLt;
-pub use device::{CudaDevice, CudaOptions, PeakOptions, ProductEngine};
+pub use device::{CudaDevice, CudaOptions, GraphOperation, PeakOptions, ProductEngine, StepGraph};
 pub use error::CudaError;
 pub use gemm_launch::{DeviceMatrix, GemmArguments, Place, Product, ResultType};
 pub use gemm_tma::TmaProduct;

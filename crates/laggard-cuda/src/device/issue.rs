@@ -32,7 +32,7 @@ impl Shared {
         let cargo = Cargo {
             task: Some(task.clone()),
             scratch,
-            meeting: None,
+            ..Cargo::default()
         };
         self.put(launch, None, cargo, &mut |lane, slot| {
             for step in &steps {
@@ -44,6 +44,20 @@ impl Shared {
             let spun = self.spin_on(&lane.stream, cycles, spent);
             spun.map_err(|error| self.refusal("launching a kernel", &error))
         })
+    }
+
+    /// Puts the kernels of a task, which was checked and is not repeated, onto a stream that is
+    /// being captured.
+    pub(super) fn launch_all(
+        self: &Arc<Self>,
+        task: &Task,
+        stream: &CudaStream,
+    ) -> Result<(), BackendError> {
+        for step in self.steps(task, 0)? {
+            let issued = self.step(&step, stream);
+            issued.map_err(|error| self.refusal("capturing a kernel", &error))?;
+        }
+        Ok(())
     }
 
     /// Launches of all kernels of a task.

@@ -2,6 +2,7 @@
 //! failure, at which the queue stops. Nothing here waits for the device.
 
 use super::events::Mark;
+use super::graph::Captured;
 use super::memory::RawMemory;
 use super::slots::Slot;
 use cudarc::driver::{CudaStream, DriverError};
@@ -16,6 +17,9 @@ pub(crate) struct Cargo {
     /// Where results go that nobody reads.
     #[expect(dead_code, reason = "held and not looked at")]
     pub scratch: Option<Arc<RawMemory>>,
+    /// The step that it replays, if it does.
+    #[expect(dead_code, reason = "held and not looked at")]
+    pub graph: Option<Arc<Captured>>,
     /// Where it meets other ranks, if it does.
     pub meeting: Option<Arc<dyn Meeting>>,
 }

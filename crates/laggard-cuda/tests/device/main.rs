@@ -3,6 +3,7 @@
 
 mod child;
 mod clocks;
+mod graphs;
 mod speed;
 mod troubles;
 
