@@ -28,6 +28,7 @@ pub(crate) fn manifest(placement: &Placement<'_>, schedule: Schedule, seed: u64)
     let class = |rate: &f64| Class {
         name: format!("class-{rate:.2}"),
         emulated: false,
+        emulated_by: None,
         relative_rate: *rate,
         rate_source: "stated".to_owned(),
         peak: Some(Peak {

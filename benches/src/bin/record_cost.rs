@@ -239,6 +239,7 @@ fn manifest(ranks: u32) -> Manifest {
         classes: vec![Class {
             name: "bench".to_owned(),
             emulated: true,
+            emulated_by: None,
             relative_rate: 1.0,
             rate_source: "the only class".to_owned(),
             peak: None,

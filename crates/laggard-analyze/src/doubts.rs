@@ -5,7 +5,7 @@ use crate::intake::Measurements;
 use crate::per_step::Alone;
 use crate::subject::came_about;
 use crate::{Cause, Confidence, Culprit, Finding, Level};
-use laggard_record::{Manifest, TimeBasis};
+use laggard_record::{Emulation, Manifest, TimeBasis};
 use laggard_types::{Caveat, CaveatCode};
 
 /// Steps that intervals and tests need.
@@ -146,14 +146,15 @@ pub(crate) fn of_manifest(manifest: &Manifest) -> Vec<Caveat> {
         ));
     }
     for class in manifest.classes.iter().filter(|class| class.emulated) {
-        list.push(Caveat::new(
-            CaveatCode::EmulatedClass,
-            format!(
-                "class {} is emulated: each of its ranks does {:.2} times the arithmetic",
-                class.name,
-                1.0 / class.relative_rate
-            ),
-        ));
+        let how = match class.emulated_by {
+            None | Some(Emulation::ExtraArithmetic) => {
+                let times = 1.0 / class.relative_rate;
+                format!("each of its ranks does {times:.2} times the arithmetic")
+            }
+            Some(confined) => format!("each of its ranks is confined to a {confined}"),
+        };
+        let message = format!("class {} is emulated: {how}", class.name);
+        list.push(Caveat::new(CaveatCode::EmulatedClass, message));
     }
     list
 }

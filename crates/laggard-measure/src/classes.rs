@@ -1,6 +1,7 @@
 //! Emulated classes of accelerators: which ranks are how fast.
 
 use crate::MeasureError;
+use laggard_record::Emulation;
 use laggard_specs::{RateBasis, Tables};
 
 /// Some consecutive ranks of one class. A class may have several such blocks of ranks.
@@ -14,6 +15,8 @@ pub struct ClassShare {
     pub relative_rate: f64,
     /// Where the rate came from.
     pub source: String,
+    /// How its ranks come to have it.
+    pub emulation: Emulation,
 }
 
 impl ClassShare {
@@ -57,8 +60,18 @@ impl ClassShare {
             ranks,
             relative_rate: rate.relative,
             source: rate.source,
+            emulation: Emulation::ExtraArithmetic,
         };
         Ok(shares.into_iter().zip(rates).map(share).collect())
+    }
+
+    /// How much arithmetic a rank does for what the fastest class does once. Ranks that are confined
+    /// to a part of their device do no more than their own.
+    pub(crate) fn work_scale(&self) -> f64 {
+        match self.emulation {
+            Emulation::ExtraArithmetic => 1.0 / self.relative_rate,
+            Emulation::GreenContext { .. } => 1.0,
+        }
     }
 
     /// Blocks of consecutive ranks, by the class of each rank. `rate` gives the relative rate of a
@@ -71,9 +84,58 @@ impl ClassShare {
                 ranks: ranks.len() as u32,
                 relative_rate,
                 source,
+                emulation: Emulation::ExtraArithmetic,
             })
         };
         classes.chunk_by(|a, b| a == b).filter_map(block).collect()
+    }
+}
+
+impl ClassShare {
+    /// The same blocks with ranks that were confined to parts of a device: `ranks` has the rate that
+    /// was measured of each rank and its part, in order. Of the ranks of a class the median counts.
+    ///
+    /// # Errors
+    /// [`MeasureError::Classes`] if there are other ranks, or a rate is none.
+    pub fn confined(
+        blocks: &[Self],
+        ranks: &[(f64, Emulation)],
+        source: &str,
+    ) -> Result<Vec<Self>, MeasureError> {
+        let total = u32::try_from(ranks.len()).unwrap_or(u32::MAX);
+        let class_of_rank = class_of_rank(blocks, total)?;
+        let rate_of = |class: u32| -> Result<f64, MeasureError> {
+            let own = ranks
+                .iter()
+                .zip(&class_of_rank)
+                .filter(|(_, its)| **its == class);
+            let own: Vec<f64> = own.map(|((rate, _), _)| *rate).collect();
+            let rate = laggard_stats::median(&own).ok().filter(|rate| *rate > 0.0);
+            rate.ok_or_else(|| MeasureError::Classes {
+                text: blocks[0].name.clone(),
+                why: format!("no rates were measured: {own:?}"),
+                hint: "run again without other work on the device".to_owned(),
+            })
+        };
+        let classes = distinct(blocks);
+        let measured: Vec<f64> = (0..)
+            .zip(&classes)
+            .map(|(at, _)| rate_of(at))
+            .collect::<Result<_, _>>()?;
+        let fastest = measured.iter().copied().fold(0.0, f64::max);
+        let mut first = 0;
+        let block = |block: &Self| {
+            let class = class_of_rank[first] as usize;
+            let emulation = ranks[first].1;
+            first += block.ranks as usize;
+            Self {
+                relative_rate: measured[class] / fastest,
+                source: source.to_owned(),
+                emulation,
+                ..block.clone()
+            }
+        };
+        Ok(blocks.iter().map(block).collect())
     }
 }
 
@@ -165,6 +227,7 @@ mod tests {
             ranks,
             relative_rate,
             source: "a test".to_owned(),
+            emulation: Emulation::ExtraArithmetic,
         };
         let blocks = [block("a", 1, 1.0), block("b", 2, 0.5), block("a", 1, 1.0)];
         let rate = |name: &str| {
@@ -178,6 +241,49 @@ mod tests {
         let contradicting = [block("a", 1, 1.0), block("a", 1, 0.5)];
         let error = class_of_rank(&contradicting, 2).unwrap_err().to_string();
         assert!(error.contains("`a` has two relative rates"), "{error}");
+    }
+
+    #[test]
+    fn confined_classes_are_as_fast_as_they_were_measured() {
+        let block = |name: &str, ranks, relative_rate| ClassShare {
+            name: name.to_owned(),
+            ranks,
+            relative_rate,
+            source: "tables".to_owned(),
+            emulation: Emulation::ExtraArithmetic,
+        };
+        let part = |multiprocessors| Emulation::GreenContext {
+            multiprocessors,
+            of: 132,
+        };
+        let blocks = [block("a", 1, 0.5), block("b", 2, 1.0), block("a", 2, 0.5)];
+        let ranks = [
+            (30.0, part(16)),
+            (50.0, part(32)),
+            (54.0, part(32)),
+            (31.0, part(16)),
+            (90.0, part(16)),
+        ];
+        let found = ClassShare::confined(&blocks, &ranks, "measured").unwrap();
+        let rates: Vec<f64> = found.iter().map(|it| it.relative_rate).collect();
+        assert_eq!(rates, [31.0 / 52.0, 1.0, 31.0 / 52.0]);
+        assert_eq!(found[1].emulation, part(32));
+        assert!(
+            found
+                .iter()
+                .all(|it| it.source == "measured" && it.work_scale() < 1.0 + 1e-9)
+        );
+        assert!(class_of_rank(&found, 5).is_ok());
+        // Their rates are of the ranks that there are.
+        assert!(ClassShare::confined(&blocks, &ranks[..4], "measured").is_err());
+        let none = [(0.0, part(16)); 5];
+        let error = ClassShare::confined(&blocks, &none, "measured")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("no rates were measured: [0.0, 0.0, 0.0]"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Job {
         let class = self.class_of_rank[rank as usize] as usize;
         distinct(&self.settings.classes)
             .get(class)
-            .map_or(1.0, |class| 1.0 / class.relative_rate)
+            .map_or(1.0, |class| class.work_scale())
     }
 
     /// The processor that a rank is bound to: each has one of its own, or none is bound.
@@ -274,7 +274,7 @@ fn check_devices(reports: &[Report], data_type: DataType) -> Result<bool, Measur
     Ok(on_accelerators)
 }
 
-fn order_of_appearance<'a>(items: impl Iterator<Item = &'a str>) -> Vec<u32> {
+pub(crate) fn order_of_appearance<'a>(items: impl Iterator<Item = &'a str>) -> Vec<u32> {
     let mut numbers = BTreeMap::new();
     let number = |item| {
         let next = numbers.len() as u32;

@@ -1,13 +1,14 @@
 //! What the record says about a run beside its samples.
 
+use crate::ClassShare;
 use crate::MeasureError;
 use crate::classes::distinct;
 use crate::job::Job;
 use crate::processors;
 use crate::sharing;
 use laggard_record::{
-    Class, Clock, Communication, Host, Link, Manifest, Origin, Peak, PeakKind, RankPlace,
-    SchemaVersion, TimeBasis, Workload,
+    Class, Clock, Communication, Emulation, Host, Link, Manifest, Origin, Peak, PeakKind,
+    RankPlace, SchemaVersion, TimeBasis, Workload,
 };
 use laggard_specs::{
     Attention, Recompute, Tables, recompute_flop_per_token, training_flop_per_token,
@@ -167,13 +168,10 @@ fn classes(job: &Job, peaks: &[f64]) -> Result<Vec<Class>, MeasureError> {
     let emulated = emulated.into_iter().map(|class| Class {
         name: class.name.clone(),
         emulated: true,
+        emulated_by: Some(class.emulation),
         relative_rate: class.relative_rate,
         rate_source: class.source.clone(),
-        peak: best.clone().map(|best| Peak {
-            flop_per_s: best.flop_per_s * class.relative_rate,
-            source: format!("{}, times the relative rate", best.source),
-            ..best
-        }),
+        peak: best.clone().map(|best| emulated_peak(best, class)),
     });
     let found = job
         .device_names()
@@ -185,6 +183,7 @@ fn classes(job: &Job, peaks: &[f64]) -> Result<Vec<Class>, MeasureError> {
             Class {
                 name: name.to_owned(),
                 emulated: false,
+                emulated_by: None,
                 relative_rate: rate.unwrap_or(1.0),
                 rate_source: match (rate, &peak) {
                     (Some(_), Some(peak)) if peak.kind == PeakKind::Datasheet => "datasheet peaks",
@@ -199,6 +198,19 @@ fn classes(job: &Job, peaks: &[f64]) -> Result<Vec<Class>, MeasureError> {
         true => found.collect(),
         false => emulated.collect(),
     })
+}
+
+/// What ranks of an emulated class can do at most, where one that is not emulated can do so much.
+fn emulated_peak(whole: Peak, class: &ClassShare) -> Peak {
+    let (part, what) = match class.emulation {
+        Emulation::ExtraArithmetic => (class.relative_rate, "the relative rate".to_owned()),
+        confined => (confined.part(), format!("its part: {confined}")),
+    };
+    Peak {
+        flop_per_s: whole.flop_per_s * part,
+        source: format!("{}, times {what}", whole.source),
+        ..whole
+    }
 }
 
 /// The highest peak of some ranks: of accelerators their datasheets', of processors what was
@@ -220,7 +232,7 @@ fn fastest(job: &Job, peaks: &[f64], ranks: &[usize], tables: &Tables) -> Option
 
 /// A device's dense peak in a type, where the tables know the device by the name that its driver
 /// gives it.
-fn datasheet_peak(tables: &Tables, name: &str, data_type: DataType) -> Option<Peak> {
+pub(crate) fn datasheet_peak(tables: &Tables, name: &str, data_type: DataType) -> Option<Peak> {
     let accelerator = tables.accelerator(name).ok()?;
     let peak = match data_type {
         DataType::Bf16 => accelerator.dense_bf16_flop_per_s,
@@ -240,6 +252,7 @@ fn caveats(job: &Job) -> Vec<Caveat> {
                    attention computes the full square, and the embedding is not trained";
     let mut list = vec![Caveat::new(CaveatCode::SyntheticJob, message)];
     list.extend(sharing::caveats(&job.reports));
+    list.extend(job.settings.doubts.iter().cloned());
     list
 }
 

@@ -3,7 +3,7 @@
 use crate::{ClassShare, Fault, MeasureError};
 use laggard_schedule::Layout;
 use laggard_specs::Model;
-use laggard_types::DataType;
+use laggard_types::{Caveat, DataType};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub struct Settings {
     pub soak: Option<Duration>,
     /// Whether ranks may share an accelerator.
     pub allow_shared_gpu: bool,
+    /// What the caller doubts of the devices that the ranks have, for the record.
+    pub doubts: Vec<Caveat>,
     /// Faults to put in.
     pub faults: Vec<Fault>,
     /// Directory of the record; must be new or empty.
@@ -79,6 +81,7 @@ impl Settings {
             emulate_hosts: 1,
             soak: None,
             allow_shared_gpu: false,
+            doubts: Vec::new(),
             faults: Vec::new(),
             record,
             command_line: Vec::new(),

@@ -6,6 +6,7 @@ use laggard_schedule::Schedule;
 use laggard_types::{Caveat, ClockDomain, DeviceIdentity};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Everything about a run except its samples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -97,12 +98,56 @@ pub struct Class {
     pub name: String,
     /// Whether ranks of this class are slowed down to be as slow as the class.
     pub emulated: bool,
+    /// How they are; `None` where nobody said, which was by extra arithmetic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emulated_by: Option<Emulation>,
     /// Training rate relative to the fastest class of the run, 0 to 1.
     pub relative_rate: f64,
     /// Where the relative rate came from.
     pub rate_source: String,
     /// Arithmetic peak of one rank of the class.
     pub peak: Option<Peak>,
+}
+
+/// How ranks of an emulated class come to be as slow as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Emulation {
+    /// They do extra arithmetic beside their own.
+    ExtraArithmetic,
+    /// They do their own alone, confined to some of the multiprocessors of a device that they have
+    /// in common.
+    GreenContext {
+        /// Multiprocessors of one rank.
+        multiprocessors: u32,
+        /// Multiprocessors of the device.
+        of: u32,
+    },
+}
+
+impl Emulation {
+    /// The part of its device that a rank has, 0 to 1.
+    pub fn part(self) -> f64 {
+        match self {
+            Self::ExtraArithmetic => 1.0,
+            Self::GreenContext {
+                multiprocessors,
+                of,
+            } => f64::from(multiprocessors) / f64::from(of.max(1)),
+        }
+    }
+}
+
+impl fmt::Display for Emulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ExtraArithmetic => f.write_str("extra arithmetic"),
+            Self::GreenContext {
+                multiprocessors,
+                of,
+            } => write!(f, "green context of {multiprocessors} of {of} SMs"),
+        }
+    }
 }
 
 /// The denominator of MFU.

@@ -267,6 +267,7 @@ fn manifest_of(trace: &Trace<'_>, schedule: Schedule) -> Manifest {
         classes: vec![Class {
             name: "unknown".to_owned(),
             emulated: false,
+            emulated_by: None,
             relative_rate: 1.0,
             rate_source: "the trace does not tell classes apart".to_owned(),
             peak: None,

@@ -29,6 +29,7 @@ pub(crate) fn manifest(world: u32) -> Manifest {
         classes: vec![Class {
             name: "cpu".into(),
             emulated: false,
+            emulated_by: None,
             relative_rate: 1.0,
             rate_source: "the only class".into(),
             peak: Some(Peak {
@@ -37,20 +38,7 @@ pub(crate) fn manifest(world: u32) -> Manifest {
                 source: "matrix product".into(),
             }),
         }],
-        ranks: (0..world)
-            .map(|rank| RankPlace {
-                host: 0,
-                class: 0,
-                device: "core".into(),
-                cpus: vec![rank],
-                allowed_cpus: Vec::new(),
-                cpu_quota: None,
-                numa_node: None,
-                other_load: None,
-                accelerator: None,
-                other_processes: None,
-            })
-            .collect(),
+        ranks: (0..world).map(place).collect(),
         clock: Clock {
             domain: ClockDomain::HostMonotonic,
             resolution_ns: 1,
@@ -81,6 +69,22 @@ pub(crate) fn manifest(world: u32) -> Manifest {
             size: 0.5,
             from_step: 0,
         }],
+    }
+}
+
+/// A rank of the one host, on a processor of its own.
+fn place(rank: u32) -> RankPlace {
+    RankPlace {
+        host: 0,
+        class: 0,
+        device: "core".into(),
+        cpus: vec![rank],
+        allowed_cpus: Vec::new(),
+        cpu_quota: None,
+        numa_node: None,
+        other_load: None,
+        accelerator: None,
+        other_processes: None,
     }
 }
 

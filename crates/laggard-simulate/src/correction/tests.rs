@@ -103,6 +103,7 @@ impl Fixture {
         let class = |(class, _): &(&ForecastClass, u64)| Class {
             name: class.name.clone(),
             emulated: false,
+            emulated_by: None,
             relative_rate: 1.0,
             rate_source: "drawn".to_owned(),
             peak: None,

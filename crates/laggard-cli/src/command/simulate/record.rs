@@ -168,6 +168,7 @@ fn recorded_classes(used: &[(&ForecastClass, u64)]) -> Vec<Class> {
     let class = |(class, _): &(&ForecastClass, u64)| Class {
         name: class.name.clone(),
         emulated: false,
+        emulated_by: None,
         relative_rate: class.machine.half_peak / highest,
         rate_source: "ratio of peaks".to_owned(),
         peak: Some(Peak {

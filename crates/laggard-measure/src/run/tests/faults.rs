@@ -4,7 +4,8 @@
 use super::*;
 use crate::ClassShare;
 use laggard_backend::{Buffer, Device, DeviceDescription, QueueId, TaggedStamp};
-use laggard_types::DataType;
+use laggard_record::Emulation;
+use laggard_types::{Caveat, CaveatCode, DataType};
 use std::sync::Mutex;
 
 /// A device that remembers what it was given.
@@ -103,6 +104,7 @@ fn a_class_of_half_the_rate_does_twice_the_arithmetic() {
         ranks: 1,
         relative_rate,
         source: "a test".to_owned(),
+        emulation: Emulation::ExtraArithmetic,
     };
     let settings = Settings {
         classes: vec![class("fast", 1.0), class("slow", 0.5)],
@@ -119,6 +121,40 @@ fn a_class_of_half_the_rate_does_twice_the_arithmetic() {
     assert!((peaks[0] / peaks[1] - 2.0).abs() < 1e-9);
     assert!(manifest.classes.iter().all(|class| class.emulated));
     assert_eq!(manifest.ranks[1].class, 1);
+    let means = manifest.classes.iter().map(|class| class.emulated_by);
+    assert!(means.eq([Some(Emulation::ExtraArithmetic); 2]));
+}
+
+#[test]
+fn a_class_that_is_confined_does_its_own_work_alone() {
+    let class = |name: &str, relative_rate, multiprocessors| ClassShare {
+        name: name.to_owned(),
+        ranks: 1,
+        relative_rate,
+        source: "measured".to_owned(),
+        emulation: Emulation::GreenContext {
+            multiprocessors,
+            of: 132,
+        },
+    };
+    let doubt = Caveat::new(CaveatCode::TimeSliced, "time-sliced, not a proof");
+    let settings = Settings {
+        classes: vec![class("fast", 1.0, 88), class("slow", 0.6, 44)],
+        doubts: vec![doubt.clone()],
+        ..testing::settings(2, 4)
+    };
+    let record = check(&settings, |_, _, _| 1.0);
+    let classes = &record.manifest.classes;
+    let peak = |at: usize| classes[at].peak.as_ref().unwrap();
+    // Of what it has, not of what it came to.
+    assert!((peak(0).flop_per_s / peak(1).flop_per_s - 2.0).abs() < 1e-9);
+    assert!(
+        peak(1)
+            .source
+            .ends_with("times its part: green context of 44 of 132 SMs")
+    );
+    assert_eq!((classes[1].relative_rate, classes[1].emulated), (0.6, true));
+    assert!(record.manifest.caveats.contains(&doubt));
 }
 
 #[test]
