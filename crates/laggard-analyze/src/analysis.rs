@@ -2,10 +2,11 @@
 
 use crate::answer::{ANALYSIS_VERSION, Analyzed, Options, verdict};
 use crate::bins::{Sums, sums};
-use crate::causes::{Evidence, findings};
+use crate::causes::{Evidence, device, findings};
 use crate::cells::{Cells, Slot};
 use crate::chunk::replay_steps;
 use crate::contention::Contention;
+use crate::devices::Devices;
 use crate::draw::{Draw, Settings};
 use crate::intake::{Intake, Measurements};
 use crate::interval::noise_block;
@@ -50,6 +51,8 @@ pub(crate) fn analyze_with_series(
     let (measured, warm_up) = read_steps(record, &replay, &mut caveats)?;
     let telemetry = record.telemetry()?;
     caveats.extend(telemetry.caveats);
+    let devices = record.devices()?;
+    caveats.extend(devices.caveats);
     let typical = Typical::new(&measured, &cells);
     let split = stage_split::expected(manifest, &replay, &measured, &cells, &typical);
     if let Some(expected) = split {
@@ -69,7 +72,10 @@ pub(crate) fn analyze_with_series(
     let sums = sums(&inputs);
     let noise = Noise::of(&sums, &cells);
     inputs.healthy = healthy(&noise, &sums, &cells);
-    let contention = Contention::new(manifest, &telemetry.rows);
+    let beside = Beside {
+        contention: Contention::new(manifest, &telemetry.rows),
+        devices: Devices::new(cells.ranks, &devices.rows),
+    };
     let (lengths, blame) = replay_steps(&inputs);
     let step_times = match manifest.clock.basis {
         TimeBasis::Wall => measured.step_time.clone(),
@@ -82,7 +88,7 @@ pub(crate) fn analyze_with_series(
         sums: &sums,
         noise: &noise,
     };
-    let mut result = assess(manifest, &inputs, &replayed, contention.as_ref(), options);
+    let mut result = assess(manifest, &inputs, &replayed, &beside, options);
     result.subject.steps_recorded = (measured.steps() + warm_up) as u32;
     result.subject.steps_warm_up = warm_up as u32;
     doubts::add_of_data(&measured, &mut caveats);
@@ -113,6 +119,12 @@ pub(crate) fn read_steps(
     let mut measured = intake.finish()?;
     let warm_up = drop_warm_up(&mut measured, caveats);
     Ok((measured, warm_up))
+}
+
+/// What was seen beside the steps.
+struct Beside {
+    contention: Option<Contention>,
+    devices: Devices,
 }
 
 /// What the replays of all steps gave.
@@ -147,7 +159,7 @@ fn assess(
     manifest: &Manifest,
     inputs: &Inputs<'_>,
     replayed: &Replayed<'_>,
-    contention: Option<&Contention>,
+    beside: &Beside,
     options: &Options,
 ) -> Analysis {
     let &Replayed {
@@ -178,7 +190,8 @@ fn assess(
         blame,
         traits: &traits,
         chance: chance.as_ref(),
-        contention,
+        contention: beside.contention.as_ref(),
+        devices: &beside.devices,
         thresholds: options.thresholds,
         seed: options.seed,
     };
@@ -188,6 +201,7 @@ fn assess(
         // CPU time, which drives the virtual clock, does not count what others use.
         doubts::withhold(&mut found, &caveats, &evidence);
     }
+    caveats.extend(device::explain(&evidence, &mut found));
     caveats.extend(doubts::of_basis(&evidence));
     let work = inputs.work.total();
     let value = evidence.loss(Level::Utilisation);

@@ -2,12 +2,15 @@
 //! without its hardware (pauses, unequal work, other processes, stages) is asked first, and only
 //! what is left is charged to the rank.
 
+pub(crate) mod device;
 mod outside;
 pub(crate) mod persistent;
+mod placement;
 pub(crate) mod shared;
 pub(crate) mod words;
 
 use crate::contention::Contention;
+use crate::devices::Devices;
 use crate::interval::estimate;
 use crate::levels::Waterfall;
 use crate::per_step::{Inputs, Lengths, RankBlame};
@@ -49,6 +52,7 @@ pub(crate) struct Evidence<'a> {
     pub(crate) traits: &'a Traits,
     pub(crate) chance: Option<&'a Chance>,
     pub(crate) contention: Option<&'a Contention>,
+    pub(crate) devices: &'a Devices,
     pub(crate) thresholds: Thresholds,
     pub(crate) seed: u64,
 }

@@ -1,6 +1,7 @@
 //! What an analysis says: figures with intervals, a waterfall, blame, and findings in plain words.
 //! These types are the published JSON.
 
+use crate::Sign;
 use laggard_types::Caveat;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -424,6 +425,9 @@ pub struct Finding {
     /// Since when, if not from the beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub onset: Option<Onset>,
+    /// What the accelerators of slow ranks told of themselves, and those of their peers did not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signs: Vec<Sign>,
     /// One sentence: what, who, how much.
     pub summary: String,
     /// What speaks for it.

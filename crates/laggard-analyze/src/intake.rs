@@ -53,6 +53,8 @@ pub(crate) struct Measurements {
     pub(crate) delay: Vec<f32>,
     /// Length of each step in seconds.
     pub(crate) step_time: Vec<f64>,
+    /// When each step began, on the samples' clock, nanoseconds.
+    pub(crate) begin_ns: Vec<i64>,
     /// Share of a rank's compute time in which its thread did not run, `[step][rank]`; empty where
     /// threads have no CPU clock.
     pub(crate) descheduled: Vec<f32>,
@@ -95,6 +97,7 @@ impl Measurements {
         self.own.drain(..count * self.nodes);
         self.delay.drain(..count * self.nodes);
         self.step_time.drain(..count);
+        self.begin_ns.drain(..count);
         if !self.descheduled.is_empty() {
             self.descheduled.drain(..count * self.ranks);
         }
@@ -240,6 +243,7 @@ impl<'a> Intake<'a> {
             own: vec![0.0; used.len() * nodes],
             delay: vec![0.0; used.len() * nodes],
             step_time: vec![0.0; used.len()],
+            begin_ns: vec![0; used.len()],
             descheduled: vec![0.0; used.len() * clocks],
             work: Vec::new(),
             incomplete,
@@ -260,15 +264,19 @@ impl<'a> Intake<'a> {
             .par_chunks_mut(nodes)
             .zip(table.delay.par_chunks_mut(nodes))
             .zip(table.step_time.par_iter_mut())
+            .zip(table.begin_ns.par_iter_mut())
             .zip(descheduled.par_iter_mut())
             .zip(used.par_iter())
-            .for_each(|((((own, delay), step_time), descheduled), &step)| {
-                let view = self.view(step);
-                *step_time = view.step_time();
-                view.own_times(own);
-                view.delays(delay);
-                view.descheduled(descheduled);
-            });
+            .for_each(
+                |(((((own, delay), step_time), begin_ns), descheduled), &step)| {
+                    let view = self.view(step);
+                    *step_time = view.step_time();
+                    *begin_ns = view.begin();
+                    view.own_times(own);
+                    view.delays(delay);
+                    view.descheduled(descheduled);
+                },
+            );
         if self.manifest.clock.basis == TimeBasis::Virtual {
             table.delay.fill(0.0);
         }

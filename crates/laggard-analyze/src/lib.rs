@@ -12,6 +12,7 @@ mod chunk;
 mod compare;
 mod comparison;
 mod contention;
+mod devices;
 mod doubts;
 mod draw;
 mod error;
@@ -27,6 +28,7 @@ mod own_time;
 mod per_step;
 mod scenarios;
 mod shrinkage;
+mod sign;
 mod sketch;
 mod stage_split;
 mod subject;
@@ -38,12 +40,12 @@ mod work;
 
 pub use analysis::analyze;
 pub use answer::{ANALYSIS_VERSION, Options};
-pub use causes::Thresholds;
-pub use compare::{COMPARISON_VERSION, compare};
 pub use bench::{
     BENCH_VERSION, Bench, BenchOptions, CollectiveFigures, ComputeFigures, Distribution,
     KernelKind, LateRank, PairFigures, RankCalls, RankKernel, SlowDevice, SlowRankLinks, bench,
 };
+pub use causes::Thresholds;
+pub use compare::{COMPARISON_VERSION, compare};
 pub use error::AnalyzeError;
 pub use links::{SlowLinkHost, slow_hosts};
 pub use operation_times::{

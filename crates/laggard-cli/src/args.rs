@@ -143,6 +143,15 @@ pub(crate) struct RunArgs {
     /// Which ratio between classes is emulated.
     #[arg(long, value_enum, default_value_t = Rates::Measured)]
     pub(crate) rates: Rates,
+    /// Let ranks of this process share one GPU where there are more ranks than GPUs: each is
+    /// confined to a part of it, in proportion to the rate of its class.
+    #[arg(long)]
+    pub(crate) allow_shared_gpu: bool,
+    /// On GPUs, run steps that do not count until clocks and temperatures are steady, for at most
+    /// so many seconds [without a number: 120].
+    #[arg(long, value_name = "S", num_args = 0..=1, default_missing_value = "120")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) soak: Option<u64>,
     #[command(flatten)]
     pub(crate) rehearsal: RehearsalArgs,
     /// Put ranks on this many emulated hosts, in blocks.

@@ -93,6 +93,8 @@ fn around(
     settings.timeout = Duration::from_secs(args.timeout);
     settings.init_timeout = init_timeout(args, launch);
     settings.scratch.clone_from(&args.scratch);
+    settings.soak = args.soak.map(Duration::from_secs);
+    settings.allow_shared_gpu = args.allow_shared_gpu;
     settings.command_line = std::env::args().collect();
     for fault in &args.inject {
         settings.faults.push(fault.parse()?);

@@ -104,8 +104,8 @@ impl Sysfs {
     pub fn ports_of(&self, adapters: &[String]) -> Vec<InfinibandPort> {
         let class = self.root.join("class/infiniband");
         let mut found = Vec::new();
-        for adapter in adapters.iter().cloned() {
-            let device = class.join(&adapter);
+        for adapter in adapters {
+            let device = class.join(adapter);
             let pci = fs::canonicalize(device.join("device")).ok();
             let pci = pci.as_deref().and_then(Path::file_name);
             let pci = pci.map(|name| name.to_string_lossy().into_owned());

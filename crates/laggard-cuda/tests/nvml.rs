@@ -217,13 +217,9 @@ fn machine() -> tempfile::TempDir {
     root
 }
 
-fn shown(state: &DeviceState, gauges: &[Gauge]) -> Vec<Option<i64>> {
-    gauges.iter().map(|gauge| state.get(*gauge)).collect()
-}
-
 #[test]
-fn a_monitor_reads_a_gpu_and_the_ports_beside_it() {
-    let surroundings = Surroundings::only(&[built("monitor", &[])]);
+fn a_monitor_knows_which_gpu_it_is_and_how_it_is_connected() {
+    let surroundings = Surroundings::only(&[built("monitor_identity", &[])]);
     let machine = machine();
     let sysfs = Sysfs::at(machine.path());
     let mut monitor = GpuMonitor::of(identity("0000:1b:00.0"), &surroundings, sysfs);
@@ -235,74 +231,58 @@ fn a_monitor_reads_a_gpu_and_the_ports_beside_it() {
     assert_eq!(told.nearest_adapters, ["mlx5_3"]);
     assert_eq!(told.adapter_path, Some(AdapterPath::PcieSwitch));
     assert_eq!((told.is_mig, told.shared_by_mps), (Some(true), Some(false)));
+    assert_eq!(told.compute_mode, Some(ComputeMode::Default));
     assert_eq!(told.processes, Some(70));
     let most = (told.most_pcie_generation, told.most_pcie_width);
-    assert_eq!(
-        (told.most_sm_clock_mhz, most),
-        (Some(1980), (Some(5), Some(16)))
-    );
+    assert_eq!(most, (Some(5), Some(16)));
+    assert_eq!(told.most_sm_clock_mhz, Some(1980));
     assert_eq!(told.not_visible, [""; 0]);
+}
 
+#[test]
+fn a_monitor_reads_a_gpu_and_the_ports_beside_it() {
     use Gauge::*;
-    let moving = [
-        SmClock,
-        MemoryClock,
-        Power,
-        PowerLimit,
-        Temperature,
-        ClockReasons,
-    ];
-    let expect = [1380, 3201, 599_000, 600_000, 71, 0x24].map(Some);
+    let surroundings = Surroundings::only(&[built("monitor", &[])]);
+    let machine = machine();
+    let sysfs = Sysfs::at(machine.path());
+    let mut monitor = GpuMonitor::of(identity("0000:1b:00.0"), &surroundings, sysfs);
     let now = monitor.read(Extent::Moving);
-    assert_eq!(shown(&now, &moving), expect);
-    // Both Xids have come by now; the last is told.
-    assert_eq!(shown(&now, &[XidEvents, Xid]), [Some(2), Some(94)]);
-    assert_eq!(
-        shown(&now, &[EccCorrected, PcieWidth, Nvlinks, Ports]),
-        [None; 4]
-    );
-
     let all = monitor.read(Extent::Whole);
-    assert_eq!(shown(&all, &moving), expect);
+    let check = |state: &DeviceState, gauges: &[Gauge], expect: &[Option<i64>]| {
+        let shown: Vec<_> = gauges.iter().map(|gauge| state.get(*gauge)).collect();
+        assert_eq!(shown, expect, "{gauges:?}");
+    };
+    let clocks = [SmClock, MemoryClock, ClockReasons];
+    let power = [Power, PowerLimit, Temperature];
+    for state in [&now, &all] {
+        check(state, &clocks, &[1380, 3201, 0x24].map(Some));
+        check(state, &power, &[599_000, 600_000, 71].map(Some));
+        // Both have come by the first reading; the last is told.
+        check(state, &[XidEvents, Xid], &[Some(2), Some(94)]);
+    }
+    check(&now, &[EccCorrected, PcieWidth, Nvlinks, Ports], &[None; 4]);
     let memory = [
         EccCorrected,
         EccUncorrected,
         RemappedCorrected,
         RemappedUncorrected,
     ];
-    assert_eq!(shown(&all, &memory), [42, 1, 2, 1].map(Some));
-    let remaps = [
-        RemapPending,
-        RemapFailed,
-        PcieGeneration,
-        PcieWidth,
-        PcieReplays,
-    ];
-    assert_eq!(shown(&all, &remaps), [1, 0, 5, 8, 12].map(Some));
-    let links = [
-        Nvlinks,
-        NvlinksUp,
-        NvlinkReplays,
-        NvlinkRecoveries,
-        NvlinkCrcErrors,
-    ];
+    check(&all, &memory, &[42, 1, 2, 1].map(Some));
+    check(&all, &[RemapPending, RemapFailed], &[1, 0].map(Some));
+    let pcie = [PcieGeneration, PcieWidth, PcieReplays];
+    check(&all, &pcie, &[5, 8, 12].map(Some));
+    check(&all, &[Nvlinks, NvlinksUp], &[3, 2].map(Some));
     // Recoveries are not visible, and neither is what went over links.
-    assert_eq!(
-        shown(&all, &links),
-        [Some(3), Some(2), Some(30), None, Some(36)]
+    let errors = [NvlinkReplays, NvlinkRecoveries, NvlinkCrcErrors];
+    check(&all, &errors, &[Some(30), None, Some(36)]);
+    check(&all, &[NvlinkSent, NvlinkReceived], &[None; 2]);
+    check(
+        &all,
+        &[Ports, PortsActive, PortsErrors],
+        &[2, 1, 10].map(Some),
     );
-    assert_eq!(shown(&all, &[NvlinkSent, NvlinkReceived]), [None; 2]);
-    let ports = [
-        Ports,
-        PortsActive,
-        PortsRate,
-        PortsSent,
-        PortsReceived,
-        PortsErrors,
-    ];
-    let rate = Some(50_000_000_000);
-    let expect = [Some(2), Some(1), rate, Some(8000), None, Some(10)];
-    assert_eq!(shown(&all, &ports), expect);
+    let data = [PortsRate, PortsSent, PortsReceived];
+    check(&all, &data, &[Some(50_000_000_000), Some(8000), None]);
 }
 
 #[test]

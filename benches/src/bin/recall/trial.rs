@@ -330,6 +330,7 @@ mod tests {
             },
             excess: None,
             onset: None,
+            signs: Vec::new(),
             summary: String::new(),
             evidence: Vec::new(),
             advice: String::new(),

@@ -1,5 +1,6 @@
 //! Causes outside of the job: other processes, limits on the processor, slow links.
 
+use super::placement::odd_accelerator;
 use super::words::{host_name, percent, percent_interval, rank_name};
 use super::{Evidence, median_of_others};
 use crate::links::slow_hosts;
@@ -63,6 +64,7 @@ pub(super) fn contention(
             loss,
             excess: None,
             onset: None,
+            signs: Vec::new(),
             evidence: vec![
                 format!(
                     "its threads were off the processor for {} of their compute time, others' {}",
@@ -135,6 +137,7 @@ pub(super) fn limits(evidence: &Evidence<'_>, found: &mut Vec<Finding>) -> Vec<u
             loss,
             excess: None,
             onset: None,
+            signs: Vec::new(),
             evidence: seen,
             advice: advice.to_owned(),
         });
@@ -161,6 +164,14 @@ fn limit_of(evidence: &Evidence<'_>, rank: usize) -> Option<(Cause, String, &'st
             format!("its control group grants it the time of {quota:.2} processors"),
             "raise the limit (`cpu.max`, a container's CPU limit), or give the rank whole \
              processors by a cpuset instead",
+        ));
+    }
+    if let Some(how) = odd_accelerator(ranks, rank) {
+        return Some((
+            Cause::Binding,
+            how,
+            "start ranks alike (`srun --gpu-bind=closest --gpus-per-task=1`, a rankfile), and set \
+             up all GPUs of the class alike (`nvidia-smi -q`, `nvidia-smi topo -m`)",
         ));
     }
     let allowed = place.allowed_cpus.len();
@@ -197,6 +208,7 @@ pub(super) fn slow_links(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
             loss,
             excess: None,
             onset: None,
+            signs: Vec::new(),
             evidence: vec![format!(
                 "median of its {} links {:.3} GB/s, of the {} others {:.3} GB/s; latency {:.0} us \
                  against {:.0} us",

@@ -272,6 +272,7 @@ fn slow_alike(
         loss,
         excess: Some(excess),
         onset,
+        signs: Vec::new(),
         evidence: lines,
         advice: unit.advice,
     }
@@ -315,6 +316,7 @@ fn rank_finding(evidence: &Evidence<'_>, (excess, onset): Lasting, rank: usize) 
         loss,
         excess: Some(excess),
         onset,
+        signs: Vec::new(),
         evidence: lines,
         advice: advice(cause).to_owned(),
     }

@@ -71,6 +71,7 @@ pub(super) fn pauses(evidence: &Evidence<'_>, contended: &[usize], found: &mut V
         loss,
         excess: None,
         onset: None,
+        signs: Vec::new(),
         evidence: vec![
             format!(
                 "{count} pauses in {steps} steps, {:.1} ms each on average",
@@ -119,6 +120,7 @@ pub(super) fn uneven_work(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
         loss,
         excess: None,
         onset: None,
+        signs: Vec::new(),
         evidence: if ragged {
             vec![format!(
                 "tokens explain {explained} of the variance of compute times between ranks"
@@ -200,6 +202,7 @@ pub(crate) fn jitter_finding(
         loss,
         excess: None,
         onset: None,
+        signs: Vec::new(),
         evidence: vec![line],
         advice: "look for what varies: clocks under a power cap, other tenants, page faults, \
                  uneven kernels; the loss grows with the number of ranks"
@@ -228,6 +231,7 @@ pub(super) fn generations(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
         loss,
         excess: None,
         onset: None,
+        signs: Vec::new(),
         evidence: list,
         advice: format!(
             "{GENERATIONS_ADVICE}; with shares in proportion the step would take {:.1} ms instead \
@@ -334,6 +338,7 @@ pub(super) fn stages(evidence: &Evidence<'_>, found: &mut Vec<Finding>) {
         loss,
         excess: None,
         onset: None,
+        signs: Vec::new(),
         evidence: vec![format!("own time per step: {}", list.join(", "))],
         advice: if last {
             "the output head and loss make the last stage longer: give it fewer layers, or move \

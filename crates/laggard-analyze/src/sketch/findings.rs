@@ -271,6 +271,7 @@ fn finding(
         loss,
         excess: None,
         onset: None,
+        signs: Vec::new(),
         summary,
         evidence: Vec::new(),
         advice: advice.to_owned(),

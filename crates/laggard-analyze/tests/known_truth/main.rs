@@ -1,6 +1,7 @@
 //! Jobs whose laws are known: every term of the waterfall, the blame and the verdict against the
 //! truth.
 
+mod devices;
 mod fleet;
 mod layouts;
 

@@ -16,6 +16,7 @@ pub(super) fn slow_rank() -> Finding {
             latest: 431,
             ratio: 1.181,
         }),
+        signs: Vec::new(),
         summary: "Rank 5 on host-1 takes 18.1 % longer than its class for the same work."
             .to_owned(),
         evidence: vec![
@@ -38,6 +39,7 @@ pub(super) fn mixed_classes() -> Finding {
         loss: around(0.152, 0.004),
         excess: None,
         onset: None,
+        signs: Vec::new(),
         summary: "Classes of different speed have equal shares: GB200-like waits 61 % of the \
                   step."
             .to_owned(),
@@ -54,6 +56,7 @@ pub(super) fn jitter() -> Finding {
         loss: around(0.018, 0.012),
         excess: None,
         onset: None,
+        signs: Vec::new(),
         summary: "Compute times vary from step to step.".to_owned(),
         evidence: Vec::new(),
         advice: "Record with the machine otherwise idle to tell jitter from contention.".to_owned(),
@@ -68,6 +71,7 @@ pub(super) fn slow_node() -> Finding {
         loss: around(0.0442, 0.003),
         excess: Some(around(0.061, 0.004)),
         onset: None,
+        signs: Vec::new(),
         summary: "All 8 ranks of host-3 take 6.1 % longer than the others.".to_owned(),
         evidence: vec!["p = 0.002 against shuffled hosts".to_owned()],
         advice: "Check the power cap and the clocks of host-3, or exchange it.".to_owned(),

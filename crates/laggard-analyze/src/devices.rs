@@ -1,0 +1,229 @@
+//! What accelerators told of themselves while the job ran.
+
+use laggard_record::DeviceReading;
+use laggard_stats::median;
+use laggard_types::{ClockReason, Gauge};
+use std::ops::RangeInclusive;
+
+/// Readings below which nobody can tell whether a device is steady: two in each half.
+const FEWEST_READINGS: usize = 4;
+
+/// How far medians of temperature over the first and the second half of what was measured may be
+/// apart, in degrees. A reading has a resolution of one, and the load of steps is not even.
+const STEADY_TEMPERATURE_C: f64 = 3.0;
+
+/// Times on the samples' clock, nanoseconds.
+pub(crate) type Window = RangeInclusive<i64>;
+
+/// Readings of all ranks' accelerators.
+pub(crate) struct Devices {
+    /// In order of time.
+    of_rank: Vec<Vec<DeviceReading>>,
+}
+
+/// Whether an accelerator was steady.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Steadiness {
+    /// Neither clock nor temperature is visible.
+    NotVisible,
+    /// What moved, in words.
+    NotSteady(String),
+    Steady,
+}
+
+impl Devices {
+    pub(crate) fn new(ranks: usize, rows: &[DeviceReading]) -> Self {
+        let mut of_rank = vec![Vec::new(); ranks];
+        for row in rows {
+            // The record's reader has checked ranks.
+            of_rank[row.rank as usize].push(*row);
+        }
+        for rows in &mut of_rank {
+            rows.sort_by_key(|row| row.at_ns);
+        }
+        Self { of_rank }
+    }
+
+    /// Whether a rank's accelerator told anything.
+    pub(crate) fn is_visible(&self, rank: usize) -> bool {
+        !self.of_rank[rank].is_empty()
+    }
+
+    /// What a gauge showed in a window, in order of time.
+    fn shown(&self, rank: usize, gauge: Gauge, window: &Window) -> Vec<f64> {
+        let within = self.of_rank[rank].iter();
+        let within = within.filter(|row| window.contains(&row.at_ns));
+        let values = within.filter_map(|row| row.state.get(gauge));
+        values.map(|value| value as f64).collect()
+    }
+
+    /// The median of a gauge in a window; `None` where it was not visible.
+    pub(crate) fn median(&self, rank: usize, gauge: Gauge, window: &Window) -> Option<f64> {
+        median(&self.shown(rank, gauge, window)).ok()
+    }
+
+    /// Share of the readings in a window that name a reason for slow clocks.
+    pub(crate) fn share_with(
+        &self,
+        rank: usize,
+        reason: ClockReason,
+        window: &Window,
+    ) -> Option<f64> {
+        let masks = self.of_rank[rank].iter();
+        let masks = masks.filter(|row| window.contains(&row.at_ns));
+        let masks: Vec<i64> = masks
+            .filter_map(|row| row.state.get(Gauge::ClockReasons))
+            .collect();
+        let has = |mask: &&i64| ClockReason::of_mask(mask.cast_unsigned()).contains(&reason);
+        let with = masks.iter().filter(has).count();
+        (!masks.is_empty()).then(|| with as f64 / masks.len() as f64)
+    }
+
+    /// Every reason for slow clocks that a rank's accelerator has named.
+    pub(crate) fn reasons(&self, rank: usize) -> Vec<ClockReason> {
+        let masks = self.of_rank[rank].iter();
+        let masks = masks.filter_map(|row| row.state.get(Gauge::ClockReasons));
+        let all = masks.fold(0, |all, mask| all | mask.cast_unsigned());
+        ClockReason::of_mask(all)
+    }
+
+    /// All that a gauge showed during the run.
+    fn all(&self, rank: usize, gauge: Gauge) -> impl Iterator<Item = i64> {
+        let rows = self.of_rank[rank].iter();
+        rows.filter_map(move |row| row.state.get(gauge))
+    }
+
+    /// The largest value of a gauge during the run.
+    pub(crate) fn most(&self, rank: usize, gauge: Gauge) -> Option<f64> {
+        self.all(rank, gauge).max().map(|value| value as f64)
+    }
+
+    /// The smallest.
+    pub(crate) fn least(&self, rank: usize, gauge: Gauge) -> Option<f64> {
+        self.all(rank, gauge).min().map(|value| value as f64)
+    }
+
+    /// The last.
+    pub(crate) fn last(&self, rank: usize, gauge: Gauge) -> Option<i64> {
+        self.all(rank, gauge).last()
+    }
+
+    /// How far a counter went up during the run; `None` where it was not visible twice.
+    pub(crate) fn growth(&self, rank: usize, gauge: Gauge) -> Option<f64> {
+        let values: Vec<i64> = self.all(rank, gauge).collect();
+        let [first, .., last] = values[..] else {
+            return None;
+        };
+        // One that was reset meanwhile has grown by what it shows.
+        Some(if last >= first { last - first } else { last } as f64)
+    }
+
+    /// Whether clock and temperature were steady in a window. `clock` is how far medians of the
+    /// clock over its halves may be apart, as a share.
+    pub(crate) fn steadiness(&self, rank: usize, window: &Window, clock: f64) -> Steadiness {
+        let gauges = [
+            (Gauge::SmClock, "clock"),
+            (Gauge::Temperature, "temperature"),
+        ];
+        let mut is_visible = false;
+        for (gauge, name) in gauges {
+            let values = self.shown(rank, gauge, window);
+            is_visible |= self.all(rank, gauge).next().is_some();
+            if values.len() < FEWEST_READINGS {
+                if self.all(rank, gauge).next().is_some() {
+                    let count = values.len();
+                    let words = format!("its {name} was read {count} times, too few to tell");
+                    return Steadiness::NotSteady(words);
+                }
+                continue;
+            }
+            let (first, second) = values.split_at(values.len() / 2);
+            let (Ok(before), Ok(after)) = (median(first), median(second)) else {
+                continue;
+            };
+            let (limit, unit) = match gauge {
+                Gauge::SmClock => (clock * before, "MHz"),
+                _ => (STEADY_TEMPERATURE_C, "C"),
+            };
+            if (after - before).abs() > limit {
+                let words = format!("its {name} went from {before:.0} to {after:.0} {unit}");
+                return Steadiness::NotSteady(words);
+            }
+        }
+        match is_visible {
+            true => Steadiness::Steady,
+            false => Steadiness::NotVisible,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use laggard_types::DeviceState;
+
+    /// Readings of one rank, one a second, of one gauge.
+    fn readings(gauge: Gauge, values: &[Option<i64>]) -> Devices {
+        let row = |(at, value): (i64, &Option<i64>)| {
+            let mut state = DeviceState::default();
+            state.set(gauge, *value);
+            DeviceReading {
+                rank: 0,
+                at_ns: at * 1_000_000_000,
+                state,
+            }
+        };
+        let rows: Vec<_> = (0..).zip(values).map(row).collect();
+        Devices::new(1, &rows)
+    }
+
+    const ALL: Window = 0..=i64::MAX;
+
+    #[test]
+    fn counters_grow_or_begin_again() {
+        let growth = |values: &[Option<i64>]| {
+            readings(Gauge::PcieReplays, values).growth(0, Gauge::PcieReplays)
+        };
+        assert_eq!(growth(&[Some(5), None, Some(12)]), Some(7.0));
+        assert_eq!(growth(&[Some(5), Some(2)]), Some(2.0));
+        assert_eq!(growth(&[Some(5), None]), None);
+        assert_eq!(growth(&[None, None]), None);
+    }
+
+    #[test]
+    fn reasons_count_where_they_are_visible() {
+        let devices = readings(Gauge::ClockReasons, &[Some(4), None, Some(5), Some(1)]);
+        let share = |window: Window| devices.share_with(0, ClockReason::PowerCap, &window);
+        assert_eq!(share(ALL), Some(2.0 / 3.0));
+        assert_eq!(share(1_500_000_000..=9_000_000_000), Some(0.5));
+        assert_eq!(share(1_000_000_000..=1_000_000_000), None);
+        assert_eq!(
+            devices.reasons(0),
+            [ClockReason::Idle, ClockReason::PowerCap]
+        );
+    }
+
+    #[test]
+    fn a_device_is_steady_if_halves_are_alike() {
+        let check = |gauge, values: &[i64], expect: Result<(), &str>| {
+            let values: Vec<_> = values.iter().map(|value| Some(*value)).collect();
+            let found = readings(gauge, &values).steadiness(0, &ALL, 0.02);
+            match expect {
+                Ok(()) => assert_eq!(found, Steadiness::Steady, "{values:?}"),
+                Err(words) => {
+                    assert_eq!(found, Steadiness::NotSteady(words.to_owned()), "{values:?}");
+                }
+            }
+        };
+        check(Gauge::Temperature, &[60, 61, 62, 63], Ok(()));
+        let words = "its temperature went from 52 to 66 C";
+        check(Gauge::Temperature, &[50, 53, 64, 67], Err(words));
+        check(Gauge::SmClock, &[1980, 1965, 1950, 1965], Ok(()));
+        let words = "its clock went from 1980 to 1500 MHz";
+        check(Gauge::SmClock, &[1980, 1980, 1500, 1500], Err(words));
+        let words = "its clock was read 3 times, too few to tell";
+        check(Gauge::SmClock, &[1980, 1980, 1980], Err(words));
+        let hidden = readings(Gauge::Power, &[Some(1); 9]);
+        assert_eq!(hidden.steadiness(0, &ALL, 0.02), Steadiness::NotVisible);
+    }
+}
