@@ -68,7 +68,7 @@ pub enum MeasureError {
     /// An operation failed or did not end in time.
     #[error(
         "rank {rank}, step {step}, operation `{operation}`: {source}{}",
-        hint_of(source)
+        hint_of(source, "steps are")
     )]
     Operation {
         /// The rank.
@@ -77,6 +77,16 @@ pub enum MeasureError {
         step: u32,
         /// Name of the operation.
         operation: String,
+        /// Why.
+        source: Box<BackendError>,
+    },
+    /// A call of a benchmark failed or did not end in time.
+    #[error("rank {rank}, {what}: {source}{}", hint_of(source, "calls are"))]
+    Call {
+        /// The rank.
+        rank: Rank,
+        /// What was measured.
+        what: String,
         /// Why.
         source: Box<BackendError>,
     },
@@ -154,7 +164,7 @@ impl MeasureError {
     /// The backend's error within.
     fn backend(&self) -> Option<&BackendError> {
         match self {
-            Self::Operation { source, .. } => Some(source),
+            Self::Operation { source, .. } | Self::Call { source, .. } => Some(source),
             Self::Start { source, .. }
             | Self::Exchange { source, .. }
             | Self::Team { source, .. } => Some(source),
@@ -186,11 +196,11 @@ impl MeasureError {
     }
 }
 
-fn hint_of(error: &BackendError) -> &'static str {
+fn hint_of(error: &BackendError, what: &str) -> String {
     match error {
         BackendError::Timeout { .. } => {
-            "\nhint: if steps are meant to be this long, raise --timeout"
+            format!("\nhint: if {what} meant to be this long, raise --timeout")
         }
-        _ => "",
+        _ => String::new(),
     }
 }

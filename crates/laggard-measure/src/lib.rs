@@ -7,6 +7,8 @@
 //! | run several at the same time, each in a world of its own | [`run_together`] |
 //! | run it on ranks of this process | [`run`] with [`Hooks`] for signals and progress |
 //! | run it on devices of the caller's, such as GPUs | [`run_on`] |
+//! | execute a step in another way, and compare | [`probe_steps`] |
+//! | benchmark single calls on them | [`sweep_here`], [`sweep_on`], [`sweep_member`] |
 //! | run one rank of several processes | [`Places::exchange`], then [`run_member`] |
 //!
 //! The step that is executed is the schedule of `laggard-schedule`, operation by operation; nothing
@@ -42,6 +44,7 @@ mod settings;
 mod shape;
 mod sharing;
 mod stream;
+mod sweep;
 mod team;
 mod telemetry;
 #[cfg(test)]
@@ -55,6 +58,11 @@ pub use inject::Fault;
 pub use member::{Member, run_member};
 pub use place::Places;
 pub use processors::host_name;
+pub use rank::{StepOperation, StepProbe, probe_steps};
 pub use run::{Hooks, Signal, Summary, run, run_on};
 pub use settings::Settings;
+pub use sweep::{
+    Late, ProductShape, Repetitions, Sizes, SweepHooks, SweepSettings, sweep_here, sweep_member,
+    sweep_on,
+};
 pub use together::run_together;

@@ -99,6 +99,22 @@ pub(crate) fn probe_links(
     collect(messenger, &found, deadline)
 }
 
+/// Pairs of ranks in rounds whose pairs share no machine: all pairs of few ranks, of more those at
+/// distances of powers of two in a ring. Within a pair the lower rank comes first.
+pub(crate) fn disjoint_pairs(machine_of_rank: &[u32]) -> Vec<Vec<(Rank, Rank)>> {
+    let host_rank = |(machine, rank): (&u32, Rank)| HostRank {
+        host: rank,
+        machine: *machine,
+        rank,
+    };
+    let ranks: Vec<HostRank> = machine_of_rank.iter().zip(0..).map(host_rank).collect();
+    let rounds = rounds(&ranks).into_iter();
+    let of_ranks = |(from, to): (usize, usize)| (ranks[from].rank, ranks[to].rank);
+    rounds
+        .map(|round| round.into_iter().map(of_ranks).collect())
+        .collect()
+}
+
 /// The rank that speaks for a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct HostRank {

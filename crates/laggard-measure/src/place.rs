@@ -239,6 +239,11 @@ impl Places {
         }
     }
 
+    /// What tells the machine of each rank from others.
+    pub(crate) fn machines(&self) -> impl Iterator<Item = &str> {
+        self.reports.iter().map(|report| report.machine.as_str())
+    }
+
     /// Name of a rank's host.
     pub fn host(&self, rank: Rank) -> &str {
         self.reports

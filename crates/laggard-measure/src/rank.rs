@@ -1,8 +1,10 @@
 //! One rank: its host thread, which prepares input, issues every operation of the step in the
 //! schedule's order, waits for the last and hands the stamps to the recorder.
 
+mod probe;
 mod soak;
 
+pub use probe::{StepOperation, StepProbe, probe_steps};
 pub(crate) use soak::Outlook;
 
 use crate::MeasureError;
