@@ -240,7 +240,8 @@ impl Job {
                 format_bytes(needed),
                 format_bytes(available)
             ),
-            hint: "choose a smaller --model, fewer --layers or --ranks, or a shorter --sequence-length"
+            hint: "choose a smaller --model, fewer --layers or --ranks, or a shorter \
+                   --sequence-length"
                 .to_owned(),
         }
     }

@@ -65,8 +65,8 @@ impl Card {
     }
 }
 
-/// Refuses ranks that cannot use NCCL together, whose cards these are, in order; whether any of them
-/// share a GPU.
+/// Refuses ranks that cannot use NCCL together, whose cards these are, in order; whether any of
+/// them share a GPU.
 pub(crate) fn check(cards: &[Card]) -> Result<bool, CudaError> {
     let mut versions: BTreeMap<NcclVersion, Vec<Rank>> = BTreeMap::new();
     for (rank, card) in (0..).zip(cards) {

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 const USUAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Most thread blocks of a call where ranks share a GPU: calls that wait for each other must all
-/// fit, or they wait for ever. The smallest GPU of the tables (L4) has 58 multiprocessors, so that 7
-/// ranks fit.
+/// fit, or they wait for ever. The smallest GPU of the tables (L4) has 58 multiprocessors, so that
+/// 7 ranks fit.
 const BLOCKS_OF_SHARED: u32 = 8;
 
 /// How communicators over NCCL behave.
