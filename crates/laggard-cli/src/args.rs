@@ -90,6 +90,7 @@ pub(crate) enum Command {
   laggard run --layout dp2,tp2,pp2,zero1,sp --model tiny --inject slow-stage:1:1.3 -o stage
   laggard run --layout dp2,ep2 --model tiny-moe -o experts
   laggard run --classes h100:2,h200:1,gb200:1 -o mixed
+  laggard run --device gpu --classes h200:1,h100:1 --allow-shared-gpu -o one-gpu
   laggard run --ranks 8 --emulate-hosts 2 --inject slow-host:1:1.2+from=100 -o host
   laggard run --plan mine/plan.json -o rehearsal
   mpirun -n 4 laggard run -o cluster        one rank per process; srun likewise")]
@@ -137,14 +138,15 @@ pub(crate) struct RunArgs {
     /// Reduce gradients after backward instead of during it.
     #[arg(long)]
     pub(crate) no_overlap: bool,
-    /// Classes of ranks, emulated by extra arithmetic: `h100:2,h200:1,gb200:1`.
+    /// Classes of ranks, emulated by extra arithmetic, or by parts of a GPU that ranks share:
+    /// `h100:2,h200:1,gb200:1`.
     #[arg(long, value_name = "CLASS:N,...")]
     pub(crate) classes: Option<String>,
     /// Which ratio between classes is emulated.
     #[arg(long, value_enum, default_value_t = Rates::Measured)]
     pub(crate) rates: Rates,
-    /// Let ranks of this process share one GPU where there are more ranks than GPUs: each is
-    /// confined to a part of it, in proportion to the rate of its class.
+    /// Let ranks share a GPU. Ranks of one process on its only GPU are confined to parts of it, in
+    /// proportion to the rates of their classes, where the driver can do that.
     #[arg(long)]
     pub(crate) allow_shared_gpu: bool,
     /// On GPUs, run steps that do not count until clocks and temperatures are steady, for at most

@@ -9,7 +9,7 @@ use laggard_backend::threads::{ThreadOptions, worlds};
 use laggard_backend::{Abort, Messenger, World};
 use laggard_cuda::{
     CubinCache, CublasLt, CudaDevice, CudaError, CudaLibrary, CudaOptions, Gpu, Nccl, NcclOptions,
-    NcclWorld, Outcome, ProductEngine, Surround, Surroundings, probe,
+    NcclWorld, Outcome, ProductEngine, Share, Surround, Surroundings, probe,
 };
 use laggard_measure::{Hooks, Settings, Summary, run_on};
 use laggard_record::Communication;
@@ -19,8 +19,11 @@ use std::time::Duration;
 
 /// What ranks on GPUs need, found and loaded.
 pub(crate) struct Gpus {
-    surroundings: Surroundings,
-    nccl: Arc<Nccl>,
+    pub(crate) surroundings: Surroundings,
+    nccl: Result<Arc<Nccl>, CudaError>,
+    /// The parts of the one GPU that ranks are confined to, in their order; empty where they are
+    /// not.
+    pub(crate) shares: Vec<Share>,
     engines: Vec<Arc<dyn ProductEngine>>,
     /// GPUs that this process sees.
     pub(crate) count: usize,
@@ -38,17 +41,30 @@ pub(crate) struct Seat<'a> {
 impl Gpus {
     /// The GPUs, if ranks are to compute on them: where that is left open, if all is there.
     pub(crate) fn find(device: OnDevice) -> Result<Option<Self>> {
+        Self::found(device, |gpus| gpus.nccl().map(|_| ()))
+    }
+
+    /// The same for ranks that may have one GPU in common: they can do without NCCL.
+    pub(crate) fn find_shared(device: OnDevice) -> Result<Option<Self>> {
+        Self::found(device, |_| Ok(()))
+    }
+
+    fn found(device: OnDevice, check: fn(&Self) -> Result<()>) -> Result<Option<Self>> {
         let surroundings = Surroundings::of_process();
+        let load = |surroundings| {
+            let gpus = Self::load(surroundings)?;
+            check(&gpus).map(|()| gpus)
+        };
         match device {
             OnDevice::Cpu => Ok(None),
-            OnDevice::Gpu => Self::load(surroundings).map(Some),
+            OnDevice::Gpu => load(surroundings).map(Some),
             OnDevice::Auto => {
                 let found = probe(&surroundings);
                 let driver = found.iter().find(|it| it.library == CudaLibrary::Driver);
                 if !driver.is_some_and(|it| matches!(it.outcome, Outcome::Usable { .. })) {
                     return Ok(None);
                 }
-                match Self::load(surroundings) {
+                match load(surroundings) {
                     Ok(gpus) => Ok(Some(gpus)),
                     Err(error) => {
                         talk(&format!("the GPUs are not used: {error:#}"));
@@ -65,48 +81,94 @@ impl Gpus {
         let engine = CublasLt::load(&surroundings);
         let engine = engine.ok().map(|it| it as Arc<dyn ProductEngine>);
         Ok(Self {
-            nccl: Nccl::load(&surroundings)?,
+            nccl: Nccl::load(&surroundings),
+            shares: Vec::new(),
             engines: engine.into_iter().collect(),
             surroundings,
             count,
         })
     }
 
-    /// The world of a rank on its GPU. Collective.
-    pub(crate) fn world(&self, seat: &Seat<'_>, timeout: Duration) -> Result<World> {
+    /// NCCL, without which ranks on GPUs of their own cannot be connected.
+    fn nccl(&self) -> Result<&Arc<Nccl>> {
+        Ok(self.nccl.as_ref().map_err(Clone::clone)?)
+    }
+
+    /// The same, with each rank confined to a part of the one GPU.
+    pub(crate) fn divided(self, shares: Vec<Share>) -> Self {
+        Self { shares, ..self }
+    }
+
+    /// Whether NCCL connects ranks that have one GPU in common.
+    pub(crate) fn lets_ranks_share(&self) -> bool {
+        self.nccl
+            .as_ref()
+            .is_ok_and(|nccl| NcclWorld::lets_ranks_share(nccl))
+    }
+
+    /// The device of a rank, whose position among the ranks of its host comes with it.
+    pub(crate) fn device(
+        &self,
+        (rank, on_host): (Rank, usize),
+        abort: &Arc<Abort>,
+    ) -> Result<CudaDevice> {
         let options = CudaOptions {
             // A launcher may show each rank its own GPU alone; NCCL notices GPUs that are shared.
-            ordinal: seat.on_host % self.count,
-            rank: seat.rank,
+            ordinal: on_host % self.count,
+            share: self.shares.get(rank as usize).cloned(),
+            rank,
             engines: self.engines.clone(),
             race_engines: true,
             ..CudaOptions::default()
         };
         let cache = CubinCache::of_user();
-        let device =
-            CudaDevice::in_world(options, &self.surroundings, cache, &seat.surround.abort)?;
+        let device = CudaDevice::in_world(options, &self.surroundings, cache, abort)?;
         for doubt in device.doubts() {
-            talk(&format!("[rank {}] {doubt}", seat.rank));
+            talk(&format!("[rank {rank}] {doubt}"));
         }
+        if let Some(limit) = device.mps().and_then(|client| client.thread_percentage) {
+            talk(&format!(
+                "[rank {rank}] MPS grants {limit} % of the GPU's threads"
+            ));
+        }
+        Ok(device)
+    }
+
+    /// The world of a rank on its GPU. Collective.
+    pub(crate) fn world(&self, seat: &Seat<'_>, timeout: Duration) -> Result<World> {
+        let device = self.device((seat.rank, seat.on_host), &seat.surround.abort)?;
         let options = NcclOptions {
             timeout,
             ..NcclOptions::default()
         };
         let device = Arc::new(device);
-        let world = NcclWorld::join(&self.nccl, &device, seat.host, &seat.surround, &options);
+        let world = NcclWorld::join(self.nccl()?, &device, seat.host, &seat.surround, &options);
         Ok(world?.into_world())
     }
 
     /// What carries the collectives, for the record.
     pub(crate) fn communication(&self) -> Communication {
+        let version = self.nccl.as_ref().map(|nccl| nccl.version().to_string());
         Communication {
-            backend: format!("NCCL {}", self.nccl.version()),
+            backend: format!("NCCL {}", version.unwrap_or_default()),
             progress: "by kernels on streams of each GPU".to_owned(),
         }
     }
 
     /// Runs a job on ranks of this process, each with a GPU.
     pub(crate) fn run(&self, settings: &Settings, hooks: &Hooks<'_>) -> Result<Summary> {
+        self.in_process(settings, |worlds| {
+            Ok(run_on(settings, worlds, self.communication(), hooks)?)
+        })
+    }
+
+    /// Does something in the worlds of ranks of this process, each with a GPU; of the job only
+    /// ranks and time limits count.
+    pub(crate) fn in_process<T>(
+        &self,
+        settings: &Settings,
+        work: impl FnOnce(Vec<World>) -> Result<T>,
+    ) -> Result<T> {
         let messengers = worlds(settings.ranks(), &ThreadOptions::default())?;
         let messengers = messengers.into_iter().map(|world| world.messenger);
         let joined: Vec<Result<_>> = std::thread::scope(|scope| {
@@ -123,7 +185,7 @@ impl Gpus {
             return Err(error);
         }
         let (worlds, controls): (Vec<World>, Vec<_>) = joined.into_iter().flatten().unzip();
-        let summary = run_on(settings, worlds, self.communication(), hooks)?;
+        let outcome = work(worlds)?;
         std::thread::scope(|scope| {
             for control in &controls {
                 scope.spawn(|| {
@@ -133,7 +195,7 @@ impl Gpus {
                 });
             }
         });
-        Ok(summary)
+        Ok(outcome)
     }
 
     fn join(

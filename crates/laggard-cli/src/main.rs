@@ -7,6 +7,7 @@ mod failure;
 mod gpus;
 mod input;
 mod launcher;
+mod one_gpu;
 mod output;
 mod page;
 mod process;

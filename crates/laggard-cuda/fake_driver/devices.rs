@@ -131,6 +131,8 @@ unsafe extern "C" fn cuDeviceGetAttribute(
         16 => settings().multiprocessors as c_int,
         // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN.
         97 => settings().shared_bytes as c_int,
+        // CU_DEVICE_ATTRIBUTE_MPS_ENABLED.
+        133 => settings().has_mps.into(),
         75 => settings().capability_major,
         76 => settings().capability_minor,
         _ => 0,

@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) multiprocessors: u32,
     /// Most shared memory of a block.
     pub(crate) shared_bytes: u32,
+    /// Whether processes share devices by way of a server.
+    pub(crate) has_mps: bool,
     /// Whether devices can be divided.
     pub(crate) has_green_contexts: bool,
     /// How many multiprocessors more than asked for a part has.
@@ -75,6 +77,7 @@ pub(crate) fn settings() -> &'static Settings {
             cycle_ns: number(value("cycle_ns")).unwrap_or(1),
             multiprocessors: number(value("multiprocessors")).unwrap_or(4),
             shared_bytes: number(value("shared_bytes")).unwrap_or(200_000),
+            has_mps: number(value("has_mps")).unwrap_or(false),
             has_green_contexts: number(value("has_green_contexts")).unwrap_or(true),
             parts_are_larger_by: number(value("parts_are_larger_by")).unwrap_or(0),
             parts_take_turns: number(value("parts_take_turns")).unwrap_or(false),

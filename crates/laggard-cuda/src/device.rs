@@ -228,6 +228,11 @@ impl CudaDevice {
         self.shared.gpu.share()
     }
 
+    /// How this process is a client of NVIDIA's Multi-Process Service, if it is one.
+    pub fn mps(&self) -> Option<crate::MpsClient> {
+        crate::MpsClient::of_process(self.identity().ok()?.shared_by_mps)
+    }
+
     /// The GPU itself.
     pub(crate) fn gpu(&self) -> &Gpu {
         &self.shared.gpu

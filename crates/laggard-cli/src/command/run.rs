@@ -7,7 +7,7 @@ use crate::gpus::Gpus;
 use crate::launcher::Launch;
 use crate::output::talk;
 use crate::signals::Signals;
-use crate::{exit_code, progress, settings, time_limit};
+use crate::{exit_code, one_gpu, progress, settings, time_limit};
 use anyhow::Result;
 use laggard_measure::{Hooks, Settings, Signal, Summary, run_together};
 use laggard_record::{ClosingStatus, TimeBasis};
@@ -64,17 +64,18 @@ pub(crate) fn tell_compare(asked: &RehearsalArgs, jobs: &[Settings]) {
 /// Runs the job that is asked for on ranks of this process, with progress, signals and a time
 /// limit.
 pub(crate) fn measure(args: &RunArgs, quiet: bool) -> Result<(Settings, Summary)> {
-    let gpus = Gpus::find(args.device)?;
-    let settings = settings::of_run(args, None, gpus.as_ref().map(|gpus| gpus.count))?;
-    let summary = watched(
-        settings.steps,
-        args.time_limit,
-        quiet,
-        |hooks| match &gpus {
-            Some(gpus) => gpus.run(&settings, hooks),
-            None => Ok(laggard_measure::run(&settings, hooks)?),
-        },
-    )?;
+    let gpus = match args.allow_shared_gpu {
+        true => Gpus::find_shared(args.device)?,
+        false => Gpus::find(args.device)?,
+    };
+    let mut settings = settings::of_run(args, None, gpus.as_ref().map(|gpus| gpus.count))?;
+    let summary = watched(settings.steps, args.time_limit, quiet, |hooks| match gpus {
+        Some(gpus) if one_gpu::is_meant(&settings, &gpus) => {
+            one_gpu::run(gpus, &mut settings, hooks)
+        }
+        Some(gpus) => gpus.run(&settings, hooks),
+        None => Ok(laggard_measure::run(&settings, hooks)?),
+    })?;
     Ok((settings, summary))
 }
 

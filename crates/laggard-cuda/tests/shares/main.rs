@@ -178,6 +178,23 @@ fn a_part_does_what_every_device_must() {
     });
 }
 
+#[test]
+fn a_limit_of_the_service_is_told() {
+    let test = "a_limit_of_the_service_is_told";
+    let limit = [("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "37.5")];
+    in_child(test, "has_mps=true", &limit, || {
+        let client = device(None).mps().expect("a client");
+        assert_eq!(client.thread_percentage, Some(37.5));
+    });
+}
+
+#[test]
+fn a_limit_without_the_service_is_none() {
+    let test = "a_limit_without_the_service_is_none";
+    let limit = [("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "37.5")];
+    in_child(test, "", &limit, || assert_eq!(device(None).mps(), None));
+}
+
 fn meet(devices: &[Arc<CudaDevice>], limit_cycles: u64) -> Concurrency {
     let options = ConcurrencyOptions {
         rounds: 20,
