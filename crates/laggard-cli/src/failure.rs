@@ -69,7 +69,10 @@ pub(crate) fn is_shared(error: &anyhow::Error) -> bool {
         || error.is::<Together>()
         || error.chain().any(|cause| {
             let measured = cause.downcast_ref::<MeasureError>();
-            measured.is_some_and(MeasureError::is_of_others)
+            // A setting that cannot be is that on all ranks.
+            let is_known =
+                |it: &MeasureError| it.is_of_others() || measure_code(it) == exit_code::USAGE;
+            measured.is_some_and(is_known)
                 || matches!(
                     cause.downcast_ref::<CudaError>(),
                     Some(CudaError::NcclVersions { .. } | CudaError::SharedGpu { .. })

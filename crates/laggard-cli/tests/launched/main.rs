@@ -2,15 +2,19 @@
 //! starts them, by variables alone, and under `mpirun`. What GPUs make of it cannot be seen here.
 #![cfg(target_os = "linux")]
 
+#[path = "../planned/mod.rs"]
+mod planned;
 #[path = "../stand_ins/mod.rs"]
 mod stand_ins;
 
 mod failures;
+mod hosts;
 mod mpi;
 
 use laggard_record::{ClosingStatus, Record};
 use stand_ins::stand_ins;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -75,7 +79,11 @@ impl Launch {
             .env("MASTER_PORT", port.to_string())
             .env("TORCHELASTIC_USE_AGENT_STORE", "True")
             .env("TORCHELASTIC_RUN_ID", "none")
-            .args(["run", "--model", "tiny", "-o"])
+            .args(match arguments.contains(&"--plan") {
+                true => &["run"][..],
+                false => &["run", "--model", "tiny"],
+            })
+            .arg("-o")
             .arg(self.record())
             .args(arguments);
         command
@@ -121,20 +129,21 @@ fn all_said(ends: &[Output], code: i32) -> String {
     said
 }
 
-/// A job of so many ranks on GPUs of their own, recorded to the end.
-fn check_record(path: &Path, ranks: usize, steps: u32) -> Record {
+/// A job of ranks on these GPUs, recorded to the end.
+fn check_record(path: &Path, gpus: Range<u32>, steps: u32) -> Record {
     let record = Record::open(path).expect("a record");
     let closing = record.closing.as_ref().expect("a closing");
     assert_eq!(closing.status, ClosingStatus::Finished);
     assert_eq!(closing.steps_completed, steps);
     let devices = record.manifest.ranks.iter().map(|it| it.device.as_str());
-    let expect: Vec<String> = (0..ranks).map(|gpu| format!("Fake GPU {gpu}")).collect();
+    let ranks = 0..gpus.end - gpus.start;
+    let expect: Vec<String> = gpus.map(|gpu| format!("Fake GPU {gpu}")).collect();
     assert_eq!(devices.collect::<Vec<_>>(), expect);
     let communication = record.manifest.communication.as_ref();
     let backend = &communication.expect("what carried it").backend;
     assert!(backend.starts_with("NCCL 2."), "{backend}");
     let of_rank = |rank| record.manifest.schedule.program(rank).len();
-    let operations: usize = (0..ranks as u32).map(of_rank).sum();
+    let operations: usize = ranks.map(of_rank).sum();
     let mut samples = 0;
     let reading = record.samples(|batch| samples += batch.len());
     assert_eq!(reading.expect("samples").caveats, []);
@@ -154,7 +163,7 @@ fn processes_that_torchrun_starts_run_a_job_on_gpus() {
         let expect = format!("{size} ranks over NCCL 2.30.7");
         assert_eq!(said.matches(&expect).count(), 1, "{said}");
         assert_eq!(said.matches("next: laggard analyze").count(), 1, "{said}");
-        check_record(&launch.record(), size as usize, 6);
+        check_record(&launch.record(), 0..size, 6);
         let analyze = launch
             .on_stand_ins(env!("CARGO_BIN_EXE_laggard"))
             .arg("analyze")
@@ -168,6 +177,20 @@ fn processes_that_torchrun_starts_run_a_job_on_gpus() {
     }
 }
 
+/// Jobs beside each other are worlds of their own, without MPI too.
+#[test]
+fn jobs_of_a_plan_run_beside_each_other() {
+    let Some(launch) = Launch::of(3) else { return };
+    let (file, number) = planned::plan(launch.home.path());
+    let what = ["--plan", &file, "--option", &number, "--device", "gpu"];
+    let ends = launch.run(&[&what[..], &["--steps", "4"]].concat(), |_, _| {});
+    all_said(&ends, 0);
+    for (job, class, gpus) in [("job-1", "h100", 0..1), ("job-2", "gb200", 0..2)] {
+        let record = check_record(&launch.record().join(job), gpus, 4);
+        assert_eq!(record.manifest.classes[0].name, class);
+    }
+}
+
 /// Who shows each rank its own GPU as the only one.
 #[test]
 fn each_rank_may_see_its_own_gpu_alone() {
@@ -176,7 +199,7 @@ fn each_rank_may_see_its_own_gpu_alone() {
         command.env("CUDA_VISIBLE_DEVICES", rank.to_string());
     });
     all_said(&ends, 0);
-    check_record(&launch.record(), 2, 3);
+    check_record(&launch.record(), 0..2, 3);
 }
 
 /// Kubernetes' PyTorchJob and others name the port that rank 0 is to listen on.
@@ -192,5 +215,5 @@ fn any_launcher_that_sets_the_variables_will_do() {
             .env_remove("TORCHELASTIC_RUN_ID");
     });
     all_said(&ends, 0);
-    check_record(&launch.record(), 2, 3);
+    check_record(&launch.record(), 0..2, 3);
 }

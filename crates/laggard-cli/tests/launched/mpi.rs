@@ -50,6 +50,6 @@ fn processes_of_mpi_run_a_job_on_gpus() {
         let said = all_said(&[run(&["--steps", "5"])], 0);
         let expect = "2 ranks over NCCL 2.30.7";
         assert_eq!(said.matches(expect).count(), 1, "{program}: {said}");
-        check_record(&launch.record(), 2, 5);
+        check_record(&launch.record(), 0..2, 5);
     }
 }

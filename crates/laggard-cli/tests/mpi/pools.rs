@@ -1,29 +1,10 @@
 //! Plans of several jobs: each is a world of its own among the ranks of one launch.
 
-use super::{beside_others, check_record, end, errors, launchers, start};
-use laggard_plan::{Kind, PlanFile};
-use std::path::Path;
-use std::process::Command;
+#[path = "../planned/mod.rs"]
+mod planned;
 
-/// Writes the plan of two classes, of one and of two ranks, and gives its file and the number of
-/// the option in which each has a job of its own.
-fn plan(folder: &Path) -> (String, String) {
-    let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
-    let (first, plan) = (path("first"), path("plan"));
-    let run = "run -q --model tiny --classes h100:1,gb200:2 --micro-batches 2 --steps 40 -o";
-    let run: Vec<&str> = run.split(' ').chain([first.as_str()]).collect();
-    for args in [run, vec!["plan", "--calibrated-on", &first, "-o", &plan]] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_laggard"));
-        let output = command.args(&args).output().expect("the binary starts");
-        assert!(output.status.success(), "{args:?}: {}", errors(&output));
-    }
-    let file = format!("{plan}/plan.json");
-    let text = std::fs::read_to_string(&file).expect("a plan");
-    let plan = PlanFile::parse(&text).expect("a plan");
-    let mut options = plan.options.iter();
-    let pools = options.find(|it| it.kind == Kind::Pools).expect("pools");
-    (file, pools.number.expect("a number").to_string())
-}
+use super::{beside_others, check_record, end, errors, launchers, start};
+use planned::plan;
 
 #[test]
 fn jobs_of_a_plan_are_worlds_of_their_own() {
