@@ -5,7 +5,7 @@ use super::*;
 use laggard_backend::threads::ThreadOptions;
 use laggard_backend::{Call, Communicator, Launch, Token};
 use laggard_record::Placement;
-use laggard_types::{Collective, ReduceOp};
+use laggard_types::{CaveatCode, Collective, ReduceOp};
 use std::sync::Mutex;
 
 fn settings() -> SweepSettings {
