@@ -1,5 +1,6 @@
 //! The command line as it is typed.
 
+mod bench;
 mod change;
 mod fleet;
 mod job;
@@ -13,6 +14,7 @@ mod tables;
 mod validate;
 
 use crate::exit_code;
+pub(crate) use bench::{BenchArgs, Measured, Places};
 pub(crate) use change::ChangeArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use fleet::{FleetArgs, FleetFormat};
@@ -57,6 +59,8 @@ pub(crate) const WITNESS: &str = "__witness";
 pub(crate) enum Command {
     /// Run a synthetic training job and record every rank's steps.
     Run(RunArgs),
+    /// Benchmark single calls: collectives, kernels and pairs, rank by rank.
+    Bench(Box<BenchArgs>),
     /// Say what stragglers cost, who they are and why.
     Analyze(AnalyzeArgs),
     /// Turn another tool's trace into a record.

@@ -1,6 +1,7 @@
 //! The commands: each takes what was typed and returns an exit code.
 
 pub(crate) mod analyze;
+pub(crate) mod bench;
 mod calibrate;
 mod cluster;
 pub(crate) mod compare;

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
     let code = match &cli.command {
         None => command::demo::run(cli.quiet),
         Some(Command::Run(args)) => command::run::run(args, cli.quiet),
+        Some(Command::Bench(args)) => command::bench::run(args, cli.quiet),
         Some(Command::Analyze(args)) => command::analyze::run(args),
         Some(Command::Import(args)) => command::import::run(args),
         Some(Command::Compare(args)) => command::compare::run(args),

@@ -32,7 +32,7 @@ pub(crate) fn of_run(
         None => Vec::new(),
     };
     let layout = layout(args, &classes, launch, gpus)?;
-    let mut model = model(&args.model, &tables)?;
+    let mut model = known_model(&args.model, &tables)?;
     if let Some(layers) = args.layers {
         // Another model, which must not be taken for the whole one.
         model.id = format!("{}-of-{layers}-layers", model.id);
@@ -49,7 +49,8 @@ pub(crate) fn of_run(
     Ok(settings)
 }
 
-fn model(name: &str, tables: &Tables) -> Result<Model> {
+/// A model of the tables; the error about an unknown one names all.
+pub(crate) fn known_model(name: &str, tables: &Tables) -> Result<Model> {
     let model = tables.model(name);
     let model = model.map_err(|error| naming_all(error.into(), tables))?;
     Ok(model.clone())
@@ -91,7 +92,7 @@ fn around(
     settings.steps = args.steps;
     settings.seed = args.seed;
     settings.timeout = Duration::from_secs(args.timeout);
-    settings.init_timeout = init_timeout(args, launch);
+    settings.init_timeout = init_timeout_of(args.init_timeout, launch);
     settings.scratch.clone_from(&args.scratch);
     settings.soak = args.soak.map(Duration::from_secs);
     settings.allow_shared_gpu = args.allow_shared_gpu;
@@ -246,10 +247,10 @@ fn numbers(flag: &str, hint: &str, text: &str) -> Result<Vec<u32>, Usage> {
 const RANKS_PER_SECOND: u64 = 64;
 
 /// How long the ranks of a launch wait for each other at first.
-pub(crate) fn init_timeout(args: &RunArgs, launch: Option<&Launch>) -> Duration {
+pub(crate) fn init_timeout_of(given: Option<u64>, launch: Option<&Launch>) -> Duration {
     let ranks = launch.map_or(1, |launch| u64::from(launch.size));
     let usual = Settings::DEFAULT_TIMEOUT.as_secs() + ranks / RANKS_PER_SECOND;
-    Duration::from_secs(args.init_timeout.unwrap_or(usual))
+    Duration::from_secs(given.unwrap_or(usual))
 }
 
 /// The first of `laggard-run-1`, `laggard-run-2`, ... that is not there yet.

@@ -15,8 +15,9 @@ pub(crate) struct JobArgs {
     /// Framework, whose habits are known; a wrong name lists all [default: megatron-lm].
     #[arg(long, value_name = "NAME")]
     pub(crate) framework: Option<String>,
-    /// A record of the user's own machines, in place of what the datasheet says of a class;
-    /// repeatable. CLASS is one of the cluster [default: the one that the record's own class is].
+    /// A record of the user's own machines, or a benchmark of them (`laggard bench --output`), in
+    /// place of what the datasheet says of a class; repeatable. CLASS is one of the cluster
+    /// [default: the one that the record's own class is].
     #[arg(long, value_name = "[CLASS=]DIR")]
     pub(crate) calibrate: Vec<String>,
     /// What one checkpoint stops the job for, seconds; above 0.

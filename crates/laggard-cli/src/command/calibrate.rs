@@ -1,10 +1,12 @@
-//! `--calibrate`: records of the user's own machines in place of what datasheets say of classes,
-//! for `simulate` and `plan`.
+//! `--calibrate`: records and benchmarks of the user's own machines in place of what datasheets say
+//! of classes, for `simulate` and `plan`.
+
+mod bench;
 
 use crate::failure::Usage;
 use anyhow::{Context, Result};
 use laggard_analyze::operation_series;
-use laggard_record::{Manifest, Record};
+use laggard_record::{BenchSamples, Manifest, Record};
 use laggard_simulate::{
     Constants, Correction, Expectation, ForecastClass, MeasuredRun, Precision, RunComparison,
     Software, compare_run,
@@ -23,6 +25,15 @@ pub(super) struct CalibratedOn {
     record: String,
     #[serde(flatten)]
     found: RunComparison,
+    /// Whether it is of single calls, and so has no step.
+    #[serde(skip)]
+    is_bench: bool,
+}
+
+/// A class as a record or a benchmark names it.
+struct RecordedClass<'a> {
+    name: &'a str,
+    device: Option<&'a str>,
 }
 
 /// What records are held against.
@@ -46,8 +57,8 @@ pub(super) fn calibrate(
     for text in given {
         let known: Vec<&ForecastClass> = classes.iter().map(|class| &**class).collect();
         let (wanted, dir) = parsed(text, &known)?;
-        let record = Record::open(dir)?;
-        let of = matched(&record.manifest, wanted, &known, basis.tables)
+        let source = Source::open(dir)?;
+        let of = matched(&source.classes(), wanted, &known, basis.tables)
             .with_context(|| format!("cannot calibrate on {}", dir.display()))?;
         for at in of.iter().flatten() {
             let name = &known[*at].name;
@@ -59,8 +70,12 @@ pub(super) fn calibrate(
             done.push(name.clone());
         }
         let expected: Vec<_> = of.iter().map(|at| at.map(|at| known[at])).collect();
-        let comparison = compare(&record, &expected, basis)
-            .with_context(|| format!("cannot calibrate on {}", dir.display()))?;
+        let comparison = match &source {
+            Source::Record(record) => compare(record, &expected, basis),
+            Source::Bench(samples) => bench::compare(samples, &expected, basis),
+        };
+        let comparison =
+            comparison.with_context(|| format!("cannot calibrate on {}", dir.display()))?;
         for (at, class) in of.iter().flatten().zip(&comparison.classes) {
             let machine = &mut classes[*at].machine;
             *machine = machine.corrected(&class.corrections())?;
@@ -68,9 +83,47 @@ pub(super) fn calibrate(
         found.push(CalibratedOn {
             record: dir.display().to_string(),
             found: comparison,
+            is_bench: matches!(source, Source::Bench(_)),
         });
     }
     Ok(found)
+}
+
+/// What a folder holds.
+enum Source {
+    Record(Box<Record>),
+    Bench(Box<BenchSamples>),
+}
+
+impl Source {
+    fn open(dir: &Path) -> Result<Self> {
+        Ok(match bench::read(dir)? {
+            Some(samples) => Self::Bench(Box::new(samples)),
+            None => Self::Record(Box::new(Record::open(dir)?)),
+        })
+    }
+
+    fn classes(&self) -> Vec<RecordedClass<'_>> {
+        match self {
+            Self::Record(record) => classes_of(&record.manifest),
+            Self::Bench(samples) => bench::classes(samples)
+                .into_iter()
+                .map(|name| RecordedClass { name, device: None })
+                .collect(),
+        }
+    }
+}
+
+fn classes_of(manifest: &Manifest) -> Vec<RecordedClass<'_>> {
+    let mut classes = Vec::new();
+    for (class, at) in manifest.classes.iter().zip(0..) {
+        let first = manifest.ranks.iter().find(|rank| rank.class == at);
+        classes.push(RecordedClass {
+            name: &class.name,
+            device: first.map(|rank| rank.device.as_str()),
+        });
+    }
+    classes
 }
 
 /// The class that is named, if one is, and the record's folder.
@@ -95,24 +148,24 @@ fn names(classes: &[&ForecastClass]) -> String {
 
 /// Which class of the cluster each class of a record is; `None` where it is none of them.
 fn matched(
-    manifest: &Manifest,
+    classes_there: &[RecordedClass<'_>],
     wanted: Option<usize>,
     classes: &[&ForecastClass],
     tables: &Tables,
 ) -> Result<Vec<Option<usize>>> {
-    let recorded = 0..manifest.classes.len();
+    let recorded = 0..classes_there.len();
     let fitting: Vec<Vec<usize>> = recorded
         .clone()
-        .map(|at| fitting(manifest, at, classes, tables))
+        .map(|at| fitting(&classes_there[at], classes, tables))
         .collect();
     let Some(wanted) = wanted else {
-        return of_own_names(manifest, &fitting, classes);
+        return of_own_names(classes_there, &fitting, classes);
     };
     let only = |chosen: usize| {
         let of = |at: usize| (at == chosen).then_some(wanted);
         recorded.clone().map(of).collect::<Vec<_>>()
     };
-    if manifest.classes.len() == 1 {
+    if classes_there.len() == 1 {
         return Ok(only(0));
     }
     let fits: Vec<usize> = recorded
@@ -122,7 +175,7 @@ fn matched(
     match fits[..] {
         [chosen] => Ok(only(chosen)),
         _ => {
-            let has: Vec<&str> = manifest.classes.iter().map(|it| it.name.as_str()).collect();
+            let has: Vec<&str> = classes_there.iter().map(|it| it.name).collect();
             let message = format!(
                 "the record has the classes {}, and not exactly one of them is {}\nhint: give a \
                  record of that class alone",
@@ -137,20 +190,14 @@ fn matched(
 /// Classes of the cluster that a class of a record can be: that of its name, or those of the
 /// accelerator that its name or its devices' is.
 fn fitting(
-    manifest: &Manifest,
-    class: usize,
+    recorded: &RecordedClass<'_>,
     classes: &[&ForecastClass],
     tables: &Tables,
 ) -> Vec<usize> {
-    let name = &manifest.classes[class].name;
-    if let Some(same) = classes.iter().position(|it| it.name == *name) {
+    if let Some(same) = classes.iter().position(|it| it.name == recorded.name) {
         return vec![same];
     }
-    let mut ranks = manifest.ranks.iter();
-    let device = ranks
-        .find(|rank| rank.class as usize == class)
-        .map(|rank| &rank.device);
-    let mut words = std::iter::once(name).chain(device);
+    let mut words = std::iter::once(recorded.name).chain(recorded.device);
     let Some(accelerator) = words.find_map(|word| tables.accelerator(word).ok()) else {
         return Vec::new();
     };
@@ -160,13 +207,13 @@ fn fitting(
 
 /// By the record's own names: each is one class of the cluster or none, and some is one.
 fn of_own_names(
-    manifest: &Manifest,
+    classes_there: &[RecordedClass<'_>],
     fitting: &[Vec<usize>],
     classes: &[&ForecastClass],
 ) -> Result<Vec<Option<usize>>> {
     let mut list = Vec::new();
-    for (recorded, fitting) in manifest.classes.iter().zip(fitting) {
-        let name = &recorded.name;
+    for (recorded, fitting) in classes_there.iter().zip(fitting) {
+        let name = recorded.name;
         match fitting[..] {
             [] => list.push(None),
             [at] => list.push(Some(at)),
@@ -184,7 +231,7 @@ fn of_own_names(
     if list.iter().flatten().next().is_some() {
         return Ok(list);
     }
-    let recorded: Vec<&str> = manifest.classes.iter().map(|it| it.name.as_str()).collect();
+    let recorded: Vec<&str> = classes_there.iter().map(|it| it.name).collect();
     let message = format!(
         "the record is of {}, the cluster has {}\nhint: say which class it is with `--calibrate \
          CLASS=DIR`",
@@ -219,9 +266,15 @@ fn compare(
 /// What a page says of the records.
 pub(super) fn lines(records: &[CalibratedOn]) -> Vec<String> {
     let mut lines = Vec::new();
-    for CalibratedOn { record, found } in records {
+    for CalibratedOn {
+        record,
+        found,
+        is_bench,
+    } in records
+    {
+        let steps = if *is_bench { "rounds" } else { "steps" };
         lines.push(String::new());
-        lines.push(format!("calibrated on {record}, {} steps", found.steps));
+        lines.push(format!("calibrated on {record}, {} {steps}", found.steps));
         for class in &found.classes {
             let kinds = [
                 ("products", &class.products),
@@ -249,6 +302,7 @@ pub(super) fn lines(records: &[CalibratedOn]) -> Vec<String> {
                     off(own.corrected_error)
                 ));
             }
+            None if *is_bench => {}
             None => {
                 lines.push("  its own step is of other classes as well: not predicted".to_owned())
             }

@@ -1,6 +1,6 @@
 //! The jobs of a plan as settings of runs.
 
-use super::{around, basis, model, naming_all, record};
+use super::{around, basis, known_model, naming_all, record};
 use crate::args::RunArgs;
 use crate::failure::Usage;
 use crate::input;
@@ -35,7 +35,7 @@ pub(crate) fn of_plan(
             1 => folder.clone(),
             _ => folder.join(&job.name),
         };
-        let settings = Settings::new(model(&job.model, &tables)?, 1, record);
+        let settings = Settings::new(known_model(&job.model, &tables)?, 1, record);
         let mut settings = around(args, settings, (launch, on_gpus))?;
         settings.layout = job.layout();
         settings.sequence_length = job.sequence_length;
