@@ -189,7 +189,7 @@ pub fn memory_of_layout(
 
 impl Demand<'_> {
     /// A layout as the count of memory takes it.
-    fn memory_layout(&self, degrees: &Degrees) -> MemoryLayout {
+    pub(crate) fn memory_layout(&self, degrees: &Degrees) -> MemoryLayout {
         MemoryLayout {
             keeps_scores: self.software.attention.keeps_scores(),
             ..degrees.memory_layout(self.sequence_length)

@@ -63,7 +63,8 @@ pub use service::{Offer, Offers, Served, Service, offers, serve};
 pub use shares::{Shares, SharesError, Worker, share_out};
 pub use sharing::{InTime, InTurn, Shared, Sharing, Wanted, in_time, in_turn, share};
 pub use stages::{
-    Chain, ChainError, Cut, Stage, StageSeconds, cut_chain, order_stages, pipeline_seconds,
+    Chain, ChainError, Cut, Joint, Joints, Stage, StageSeconds, cut_chain, order_stages,
+    pipeline_seconds,
 };
 pub use tails::{Crowd, Kept, Speeds, Whole, best_cut};
 pub use what_if::{Loss, LossError, lose};

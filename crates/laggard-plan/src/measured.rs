@@ -304,6 +304,8 @@ impl Maker<'_> {
                 after: &|_, _| 0.0,
                 fits: &|_, _| true,
                 below: f64::INFINITY,
+                layer: &|_| 0.0,
+                joints: None,
             };
             let counts = measured
                 .classes

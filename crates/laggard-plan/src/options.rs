@@ -238,40 +238,42 @@ impl<'p> Maker<'p> {
         let sites = self.sites();
         let mixed = sites.iter().any(|classes| classes.len() > 1);
         let counts: Vec<Vec<u64>> = sites.iter().map(|classes| self.of(classes)).collect();
-        let equal: Vec<_> = counts
-            .iter()
-            .filter_map(|it| self.search.equal(it))
-            .collect();
         let of_each = match sites.len() {
             0 | 1 => "",
             _ => " for each site",
         };
-        self.add(
-            Kind::EqualShares,
-            &format!("one job{of_each}, equal shares"),
-            equal,
-        )?;
-        if !mixed {
-            return Ok(());
-        }
         // Where a site has one class, there is nothing to share out unevenly.
         let is_mixed = |counts: &Vec<u64>| counts.iter().filter(|count| **count > 0).count() > 1;
-        let (mut uneven, mut stages) = (Vec::new(), Vec::new());
-        let (mut has_uneven, mut has_stages) = (false, false);
+        let [mut equal, mut uneven, mut stages] = [const { Vec::new() }; 3];
+        let (mut has_uneven, mut differ, mut has_stages) = (false, false, false);
+        let mut missed = 1.0_f64;
         for counts in &counts {
             if !is_mixed(counts) {
                 let job = self.search.equal(counts);
-                uneven.extend(job.clone());
-                stages.extend(job);
+                for jobs in [&mut equal, &mut uneven, &mut stages] {
+                    jobs.extend(job.clone());
+                }
                 continue;
             }
-            let by_shares = self.search.uneven(counts);
-            has_uneven |= by_shares.is_some();
-            uneven.extend(by_shares);
-            let by_stages = spans::best(&self.search.costs, counts);
-            has_stages |= by_stages.is_some();
-            stages.extend(by_stages);
+            let [with_equal, by_speed] = self.search.both(counts);
+            equal.extend(with_equal);
+            has_uneven |= by_speed.is_some();
+            differ |= by_speed.iter().any(|job| !job.has_equal_shares());
+            uneven.extend(by_speed);
+            let by_stages = spans::best(&self.search.costs, counts, 0.0);
+            has_stages |= by_stages.job.is_some();
+            missed = missed.max(by_stages.excess());
+            stages.extend(by_stages.job);
         }
+        let name = format!("one job{of_each}, equal shares");
+        self.add(Kind::EqualShares, &name, equal)?;
+        if !mixed {
+            return Ok(());
+        }
+        let by_speed = match differ {
+            true => "micro-batches by speed",
+            false => "by speed: as equal shares",
+        };
         let mut add = |kind, how: &str, jobs, exists, missing: &str| match exists {
             true => self.add(kind, &format!("one job{of_each}, {how}"), jobs),
             false => {
@@ -281,11 +283,10 @@ impl<'p> Maker<'p> {
         };
         add(
             Kind::UnevenShares,
-            "micro-batches by speed",
+            by_speed,
             uneven,
             has_uneven,
-            "no layout with more micro-batches for faster classes fits the batch and the memory of \
-             all classes",
+            "no layout fits the batch and the memory of all classes",
         )?;
         add(
             Kind::UnevenStages,
@@ -294,7 +295,10 @@ impl<'p> Maker<'p> {
             has_stages,
             "no pipeline of up to 24 stages has some of every class, within the batch and the \
              memory",
-        )
+        )?;
+        let missed = spans::missed(missed).map(|reason| (Kind::UnevenStages, reason));
+        self.left_out.extend(missed);
+        Ok(())
     }
 
     /// The best job of a class alone.

@@ -9,7 +9,7 @@ use crate::hosts::{Unit, power_left};
 use crate::money::{Span, break_even_token_price};
 use crate::number::{above_zero, refuse_unless};
 use crate::options::rates_alone;
-use crate::pools::{Allocation, Effort, PoolProblem, PoolsError, Use, allocate};
+use crate::pools::{Allocation, Effort, Member, PoolProblem, PoolsError, Use, allocate};
 use crate::problem::{Class, PlanError, Problem};
 use crate::serving::{
     BatchLimit, Mix, Numbers, Replica, Requests, ServingConstants, Sessions, best_replica,
@@ -255,9 +255,15 @@ pub fn serve(
     let worth = worth_of_others(problem, objective);
     // Several classes lose something when requests are handed out, one class does not.
     let mixed = peak / (1.0 - constants.dispatch_loss.high);
-    let mut programs = vec![Program::new(problem, offers, &worth, (mixed, None))];
+    let ask = Ask {
+        problem,
+        offers,
+        worth: &worth,
+    };
+    let mut programs = vec![ask.of_all(mixed)];
+    let apart = ask.apart()?;
     for at in 0..offers.offers.len() {
-        programs.push(Program::new(problem, offers, &worth, (peak, Some(at))));
+        programs.push(ask.of_one(peak, at, &apart));
     }
     let (program, found) = best(programs)?;
     let mut devices = Vec::new();
@@ -288,8 +294,9 @@ fn best(programs: Vec<Program>) -> Result<(Program, Allocation), PlanError> {
     let (mut bound, mut refusal) = (f64::NEG_INFINITY, None);
     for program in programs {
         match allocate(&program.pools, Effort::default()) {
-            Ok(found) => {
-                bound = bound.max(found.bound);
+            Ok(mut found) => {
+                found.worth.value += program.elsewhere.value;
+                bound = bound.max(found.bound + program.elsewhere.bound);
                 let value = best.as_ref().map(|(_, best)| best.worth.value);
                 if value.is_none_or(|value| found.worth.value > value) {
                     best = Some((program, found));
@@ -331,36 +338,113 @@ struct Program {
     pools: PoolProblem,
     /// Those that can serve, with the tokens per second of a device.
     members: Vec<(Unit, f64)>,
+    /// What is done at sites that are not in it.
+    elsewhere: Elsewhere,
 }
 
-impl Program {
-    /// For a demand at the peak, of one of the offers alone or of all.
-    fn new(
-        problem: &Problem<'_>,
-        offers: &Offers,
-        worth: &[f64],
-        (peak, only): (f64, Option<usize>),
-    ) -> Self {
-        let offer = |class: &Class| offers.offers.iter().find(|it| it.class == class.of.name);
+/// What is worth most where nothing serves.
+#[derive(Debug, Clone, Copy, Default)]
+struct Elsewhere {
+    value: f64,
+    bound: f64,
+}
+
+/// Who can serve, and what devices are worth that do not.
+struct Ask<'a, 'p> {
+    problem: &'a Problem<'p>,
+    offers: &'a Offers,
+    worth: &'a [f64],
+}
+
+impl Ask<'_, '_> {
+    /// The tokens per second of a device of a class.
+    fn rate(&self, class: &Class) -> Option<f64> {
+        let mut offers = self.offers.offers.iter();
+        Some(offers.find(|it| it.class == class.of.name)?.tokens_per_s)
+    }
+
+    /// Classes in units of a replica, of all sites or of one.
+    fn units(&self, site: Option<usize>) -> Vec<Unit> {
+        let offer = |class: &Class| {
+            let mut offers = self.offers.offers.iter();
+            offers.find(|it| it.class == class.of.name)
+        };
+        let classes = self.problem.classes.iter().enumerate();
+        let here = classes.filter(|(_, class)| site.is_none_or(|site| class.site == site));
         let unit = |(at, class): (usize, &Class)| {
             let devices = offer(class).map_or(1, |offer| offer.replica_devices);
-            Unit::of(problem, at, devices.into())
+            Unit::of(self.problem, at, devices.into())
         };
-        let units: Vec<Unit> = problem.classes.iter().enumerate().map(unit).collect();
-        let rate = |unit: &Unit| Some(offer(&problem.classes[unit.class])?.tokens_per_s);
+        here.map(unit).collect()
+    }
+
+    /// A demand at the peak of which every class can serve a part.
+    fn of_all(&self, peak: f64) -> Program {
+        let units = self.units(None);
+        let rate = |unit: &Unit| self.rate(&self.problem.classes[unit.class]);
         let can = units.iter().filter_map(|unit| Some((*unit, rate(unit)?)));
-        let all: Vec<(Unit, f64)> = can.collect();
-        let members = only.map_or(all.clone(), |at| vec![all[at]]);
+        self.program(&units, can.collect(), peak)
+    }
+
+    /// A demand that one of the offers serves alone: what the devices at other sites do has nothing
+    /// to do with it.
+    fn of_one(&self, peak: f64, offer: usize, apart: &[Elsewhere]) -> Program {
+        let name = &self.offers.offers[offer].class;
+        let classes = &self.problem.classes;
+        let class = classes.iter().position(|class| class.of.name == *name);
+        let site = class.map_or(0, |class| classes[class].site);
+        let units = self.units(Some(site));
+        let own = units.iter().filter(|unit| Some(unit.class) == class);
+        let own = own.map(|unit| (*unit, self.offers.offers[offer].tokens_per_s));
+        let mut program = self.program(&units, own.collect(), peak);
+        let others = (0..apart.len()).filter(|&at| at != site);
+        program.elsewhere = others.fold(Elsewhere::default(), |all, at| Elsewhere {
+            value: all.value + apart[at].value,
+            bound: all.bound + apart[at].bound,
+        });
+        program
+    }
+
+    /// What each site is worth where nothing serves; nothing is known of a site that is alone.
+    fn apart(&self) -> Result<Vec<Elsewhere>, PoolsError> {
+        let sites = self.problem.places.len();
+        if sites < 2 {
+            return Ok(vec![Elsewhere::default(); sites]);
+        }
+        let of = |site: usize| {
+            let mut program = self.program(&self.units(Some(site)), Vec::new(), 0.0);
+            program.pools.uses.remove(0);
+            let found = allocate(&program.pools, Effort::default())?;
+            Ok(Elsewhere {
+                value: found.worth.value,
+                bound: found.bound,
+            })
+        };
+        (0..sites).map(of).collect()
+    }
+
+    /// The program of some classes, of which some can serve.
+    fn program(&self, units: &[Unit], members: Vec<(Unit, f64)>, peak: f64) -> Program {
         // However little is asked for, something serves it.
         let of_unit = members
             .iter()
             .map(|(unit, rate)| unit.devices as f64 * rate);
         let peak = peak.max(of_unit.reduce(f64::min).unwrap_or(0.0));
-        let serving = members.iter().map(|(unit, rate)| unit.member(*rate, 0.0));
-        let others = units.iter().map(|unit| unit.member(worth[unit.class], 0.0));
+        let place = |unit: &Unit| units.iter().position(|it| it.class == unit.class);
+        let member = |unit: &Unit, of_device: f64| {
+            let class = place(unit).unwrap_or(0);
+            Member {
+                class,
+                ..unit.member(of_device, 0.0)
+            }
+        };
+        let serving = members.iter().map(|(unit, rate)| member(unit, *rate));
+        let others = units
+            .iter()
+            .map(|unit| member(unit, self.worth[unit.class]));
         let pools = PoolProblem {
-            classes: units.iter().map(|unit| unit.stock(problem)).collect(),
-            sites: power_left(problem),
+            classes: units.iter().map(|unit| unit.stock(self.problem)).collect(),
+            sites: power_left(self.problem),
             uses: vec![
                 Use {
                     least_rate: peak,
@@ -369,7 +453,11 @@ impl Program {
                 Use::each("everything else", others.collect(), 1.0),
             ],
         };
-        Self { pools, members }
+        Program {
+            pools,
+            members,
+            elsewhere: Elsewhere::default(),
+        }
     }
 }
 

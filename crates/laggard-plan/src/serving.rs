@@ -24,8 +24,8 @@ use crate::number::{NumberError, above_zero};
 
 pub use capacity::{DailyDemand, Mix, Served, Sessions, mixed_tokens_per_second};
 pub use constants::{
-    DispatchLoss, LatencyRow, LatencyTable, MeasuredRow, MeasuredTable, MeasuredTogether,
-    ServingConstants,
+    DispatchLoss, LatencyRow, LatencyTable, MeasuredMix, MeasuredRow, MeasuredTable,
+    MeasuredTogether, ServingConstants,
 };
 
 /// Numbers that weights are kept and multiplied in.

@@ -118,6 +118,9 @@ impl Sharing {
 /// # Errors
 /// No job, or deadlines that cannot be met together, with what could be.
 pub fn share(wanted: &[Wanted<'_, '_>], objective: Objective) -> Result<Sharing, PlanError> {
+    if wanted.is_empty() {
+        return Err(PlanError::NoJob);
+    }
     let goal = match objective {
         Objective::NetDollars => Goal::Earned,
         _ => Goal::Trained,

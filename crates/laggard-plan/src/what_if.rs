@@ -55,6 +55,12 @@ pub enum LossError {
         /// What there is.
         there: u64,
     },
+    /// None of something.
+    #[error("no device of {class} is lost\nhint: give a number above zero, or name no loss")]
+    Nothing {
+        /// The class.
+        class: String,
+    },
     /// No device is left.
     #[error("nothing is left of the cluster\nhint: lose less of it")]
     Everything,
@@ -122,6 +128,10 @@ fn lose_devices(cluster: &mut Cluster, class: &str, count: u64) -> Result<(), Lo
             name: class.to_owned(),
             known: known.collect::<Vec<_>>().join(", "),
         });
+    }
+    if count == 0 {
+        let class = class.to_owned();
+        return Err(LossError::Nothing { class });
     }
     if count > there {
         return Err(LossError::TooMany {
@@ -260,6 +270,11 @@ mod tests {
         };
         check("colossus-1", devices("h1000", 1), "no class `h1000`");
         check("colossus-1", devices("gb200", 1 << 40), "there are");
+        check(
+            "colossus-1",
+            devices("gb200", 0),
+            "no device of gb200 is lost\nhint:",
+        );
         let nowhere = Loss::Site {
             site: "mars".to_owned(),
         };

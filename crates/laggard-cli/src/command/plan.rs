@@ -55,6 +55,8 @@ struct Plan {
     /// Options that cannot be, and why.
     left_out: Vec<String>,
     ranking: Ranking,
+    /// The best option that does something else than the answer, by position.
+    next: Option<usize>,
     /// Why the answer and not the next best, in shares of the peak: what the answer spends more.
     against_next: Vec<Difference>,
     flips: Vec<FlipLine>,
@@ -281,10 +283,15 @@ fn plan(
     (ranking, by_class): (Ranking, ByClass),
 ) -> Result<Plan> {
     let objective = answer.objective;
-    let against_next = match ranking.order[..] {
-        [best, next, ..] => differences(&found.list[best].figures, &found.list[next].figures),
-        _ => Vec::new(),
+    let best = &found.list[answer.chosen];
+    let does_else = |&at: &usize| {
+        let other = &found.list[at];
+        other.jobs != best.jobs || other.uses != best.uses
     };
+    let next = ranking.order.iter().copied().find(does_else);
+    let against_next = next.map_or(Vec::new(), |next| {
+        differences(&best.figures, &found.list[next].figures)
+    });
     let line = |(option, number): (&PlanOption, &Option<usize>)| line(problem, option, *number);
     let flips = flips(problem, &found.list, objective)?;
     let flip = |flip: &Flip| FlipLine {
@@ -309,6 +316,7 @@ fn plan(
         objective,
         options: found.list.iter().zip(answer.numbers).map(line).collect(),
         left_out: left_out.collect(),
+        next,
         against_next,
         flips: flips.iter().map(flip).collect(),
         by_class,

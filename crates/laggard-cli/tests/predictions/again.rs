@@ -120,6 +120,11 @@ fn losses_and_plans_that_cannot_be_say_why() {
         &["no class `mars`", "hint: it has h100"],
     );
     check(&["--lose", "gb200=20001"], 2, &["there are 20000"]);
+    check(
+        &["--lose", "gb200=0"],
+        2,
+        &["no device of gb200 is lost", "hint: "],
+    );
     check(&["--lose-site", "mars"], 2, &["no site `mars`", "memphis"]);
     check(&["--lose-site", "memphis"], 2, &["nothing is left"]);
     check(&["--lose-mw", "many"], 2, &["cannot read --lose-mw"]);

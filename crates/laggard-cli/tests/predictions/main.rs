@@ -1,5 +1,6 @@
 //! The real binary on what needs no run: `simulate`, `plan`, `validate`, `mfu` and `specs`.
 
+mod across;
 mod again;
 mod calibrate;
 mod plan;

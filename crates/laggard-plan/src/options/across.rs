@@ -11,12 +11,15 @@ use std::collections::BTreeSet;
 use super::job::{Costs, JobPlan};
 use super::{Kind, Maker, spans};
 use crate::problem::{Link, PlanError, Problem};
+use crate::stages::Joint;
 
 /// Up to so many sites, all sets of them that links join are looked at; of more, those that links
 /// of at least some bandwidth join.
 const FEW_SITES: usize = 4;
-/// Most sites whose every order is tried for stages.
-const MOST_ORDERED: usize = 3;
+/// Most orders of sites that are tried for stages, where not all orders of stages are; and most
+/// beginnings of orders that are followed to find them.
+const MOST_ORDERS: usize = 24;
+const MOST_BEGINNINGS: usize = 10_000;
 /// Sites that are named, of many.
 const NAMED: usize = 3;
 /// Bytes of an activation, ones of half precision.
@@ -126,28 +129,45 @@ impl Costs<'_> {
         crossing.map_or(f64::INFINITY, |it| it.sum_seconds(bytes))
     }
 
-    /// What links cost a pipeline whose stages, of a class each, take `seconds` for a micro-batch
-    /// of `sequences` of all replicas together. A stage holds no more micro-batches than there are
-    /// stages from it on, so that the way there and back holds it up too.
-    pub(super) fn hops(&self, stages: &[(usize, f64)], sequences: f64) -> Hops {
+    /// What lies between stages at two sites, for micro-batches of so many `sequences` of all
+    /// replicas together: the widest link between them. `None` where there is none.
+    pub(super) fn joint(&self, ends: [usize; 2], sequences: f64) -> Option<Joint> {
         let problem = self.problem;
-        let site = |at: usize| problem.classes[stages[at].0].site;
         let length = f64::from(problem.training.sequence_length);
         let bytes = ACTIVATION_BYTES * sequences * length * problem.shape().hidden;
+        let links = problem.links.iter().filter(|link| link.joins(ends));
+        let link = links.max_by(|a, b| {
+            let wider = a.bytes_per_s.total_cmp(&b.bytes_per_s);
+            wider.then(b.latency_s.total_cmp(&a.latency_s))
+        })?;
+        let each = bytes / link.bytes_per_s;
+        Some(Joint {
+            both_ways: 2.0 * (each + link.latency_s),
+            each,
+        })
+    }
+
+    /// What links cost a pipeline whose stages, of a class each, take `seconds` for a micro-batch
+    /// of `sequences` of all replicas together. A stage holds no more micro-batches than there are
+    /// stages from it on, so that the way there and back holds it up too. Infinite where nothing
+    /// joins neighbours.
+    pub(super) fn hops(&self, stages: &[(usize, f64)], sequences: f64) -> Hops {
+        let site = |at: usize| self.problem.classes[stages[at].0].site;
         let mut hops = Hops::default();
         // Seconds from a stage on and back to it.
         let mut beyond = 0.0;
         for at in (0..stages.len()).rev() {
             beyond += stages[at].1;
             if at + 1 < stages.len() && site(at) != site(at + 1) {
-                let ends = [site(at), site(at + 1)];
-                let link = problem.links.iter().filter(|link| link.joins(ends));
-                let link = link.max_by(|a, b| a.bytes_per_s.total_cmp(&b.bytes_per_s));
-                let sends = link.map_or(f64::INFINITY, |link| bytes / link.bytes_per_s);
-                let there = sends + link.map_or(0.0, |link| link.latency_s);
-                beyond += 2.0 * there;
-                hops.once_s += 2.0 * there;
-                hops.each_s = hops.each_s.max(sends);
+                let joint = self.joint([site(at), site(at + 1)], sequences);
+                let none = Joint {
+                    both_ways: f64::INFINITY,
+                    each: f64::INFINITY,
+                };
+                let joint = joint.unwrap_or(none);
+                beyond += joint.both_ways;
+                hops.once_s += joint.both_ways;
+                hops.each_s = hops.each_s.max(joint.each);
             }
             if hops.once_s > 0.0 {
                 hops.each_s = hops.each_s.max(beyond / (stages.len() - at) as f64);
@@ -156,6 +176,9 @@ impl Costs<'_> {
         hops
     }
 }
+
+/// A job at several sites, with the tokens per second that it trains.
+type Across = (f64, BTreeSet<usize>, JobPlan);
 
 /// Sets of at least two sites that links join, each with everything that stands there.
 fn joined(links: &[Link], sites: &[usize]) -> Vec<BTreeSet<usize>> {
@@ -181,24 +204,35 @@ fn joined(links: &[Link], sites: &[usize]) -> Vec<BTreeSet<usize>> {
     sets
 }
 
-/// Orders of sites in which each is joined to the next.
-pub(super) fn orders(problem: &Problem<'_>, sites: &BTreeSet<usize>) -> Vec<Vec<usize>> {
-    if sites.len() > MOST_ORDERED {
-        return Vec::new();
-    }
-    let mut orders: Vec<Vec<usize>> = vec![Vec::new()];
-    for _ in 0..sites.len() {
-        let longer = |order: &Vec<usize>| {
-            let is_next = |site: &&usize| {
-                let joins = |last: &usize| problem.links.iter().any(|it| it.joins([*last, **site]));
-                !order.contains(site) && order.last().is_none_or(joins)
-            };
-            let with = |&site: &usize| [&order[..], &[site]].concat();
-            sites.iter().filter(is_next).map(with).collect::<Vec<_>>()
+/// Orders of sites in which each is joined to the next, and whether these are all.
+pub(super) fn orders(problem: &Problem<'_>, sites: &BTreeSet<usize>) -> (Vec<Vec<usize>>, bool) {
+    let mut orders = Vec::new();
+    let mut begun = sites
+        .iter()
+        .map(|&site| vec![site])
+        .rev()
+        .collect::<Vec<_>>();
+    for _ in 0..MOST_BEGINNINGS {
+        let Some(order) = begun.pop() else {
+            return (orders, true);
         };
-        orders = orders.iter().flat_map(longer).collect();
+        if order.len() == sites.len() {
+            orders.push(order);
+            if orders.len() == MOST_ORDERS {
+                break;
+            }
+            continue;
+        }
+        let last = order[order.len() - 1];
+        let is_next = |site: &&usize| {
+            let joins = problem.links.iter().any(|it| it.joins([last, **site]));
+            !order.contains(site) && joins
+        };
+        let longer = |site: &usize| [&order[..], &[*site]].concat();
+        begun.extend(sites.iter().rev().filter(is_next).map(longer));
     }
-    orders
+    let are_all = begun.is_empty();
+    (orders, are_all)
 }
 
 impl Maker<'_> {
@@ -225,38 +259,64 @@ impl Maker<'_> {
             return Ok(());
         }
         sets.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let mut ways: [Option<(f64, BTreeSet<usize>, JobPlan)>; 2] = [None, None];
-        for (most, set) in &sets {
-            if ways[0].as_ref().is_some_and(|(rate, ..)| most <= rate) {
-                break;
-            }
-            let counts = self.of(&self.at(set));
-            let by_stages = match set.len() > MOST_ORDERED {
-                true => None,
-                false => spans::best(&self.search.costs, &counts),
-            };
-            let jobs = [self.search.either(&counts), by_stages];
-            for (way, job) in ways.iter_mut().zip(jobs) {
-                let Some(job) = job.filter(|job| self.spans(job)) else {
-                    continue;
-                };
-                let rate = self.search.rate(&job);
-                if rate > 0.0 && way.as_ref().is_none_or(|(best, ..)| rate > *best) {
-                    *way = Some((rate, set.clone(), job));
-                }
-            }
-        }
+        let mut ways = [self.by_gradients(&sets), None];
+        let (by_stages, missed) = self.by_activations(&sets);
+        ways[1] = by_stages;
         for (way, what) in ways.into_iter().zip(["gradients", "activations"]) {
             if let Some((_, set, job)) = way {
                 let name = format!("one job at {}, {what} cross", self.site_names(&set));
                 self.add(Kind::AcrossSites, &name, vec![job])?;
             }
         }
+        self.left_out.extend(missed);
         let largest = sets.into_iter().max_by_key(|(_, set)| set.len());
         match largest {
             Some((_, set)) => self.meeting(&self.at(&set)),
             None => Ok(()),
         }
+    }
+
+    /// The best job with replicas at the sites of some set; sets come with what they could train
+    /// at most, downwards.
+    fn by_gradients(&mut self, sets: &[(f64, BTreeSet<usize>)]) -> Option<Across> {
+        let mut found: Option<Across> = None;
+        for (most, set) in sets {
+            if found.as_ref().is_some_and(|(rate, ..)| most <= rate) {
+                break;
+            }
+            let counts = self.of(&self.at(set));
+            let job = self.search.either(&counts);
+            let Some(job) = job.filter(|job| self.spans(job)) else {
+                continue;
+            };
+            let rate = self.search.rate(&job);
+            if rate > 0.0 && found.as_ref().is_none_or(|(best, ..)| rate > *best) {
+                found = Some((rate, set.clone(), job));
+            }
+        }
+        found
+    }
+
+    /// The best job with stages at all sites of some set, and what may have been missed.
+    fn by_activations(
+        &mut self,
+        sets: &[(f64, BTreeSet<usize>)],
+    ) -> (Option<Across>, Option<(Kind, String)>) {
+        let mut found: Option<Across> = None;
+        let mut most = 0.0_f64;
+        for (_, set) in sets {
+            let counts = self.of(&self.at(set));
+            let beat = found.as_ref().map_or(0.0, |(rate, ..)| *rate);
+            let best = spans::best(&self.search.costs, &counts, beat);
+            most = most.max(best.most_tokens_per_s);
+            if let Some(job) = best.job {
+                found = Some((best.tokens_per_s, set.clone(), job));
+            }
+        }
+        let missed = found.as_ref().and_then(|(rate, ..)| {
+            spans::missed(most / rate).map(|reason| (Kind::AcrossSites, reason))
+        });
+        (found, missed)
     }
 
     /// Tokens per second that a job with replicas at some sites does at most.

@@ -6,6 +6,7 @@ use laggard_simulate::{
 };
 use laggard_types::Seconds;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 use super::search::round;
 use super::spans::{self, MixedPipeline};
@@ -64,6 +65,16 @@ impl JobPlan {
                 own.count() as u64 * stage * u64::from(degrees.data)
             }
         }
+    }
+
+    /// Whether all replicas have as many micro-batches.
+    #[must_use]
+    pub fn has_equal_shares(&self) -> bool {
+        let Parts::Replicas(groups) = &self.parts else {
+            return true;
+        };
+        let same = |pair: &[Group]| pair[0].micro_batches == pair[1].micro_batches;
+        groups.windows(2).all(same)
     }
 
     /// What the mean gradient of one replica of a group counts for in that of the step: its share
@@ -183,6 +194,8 @@ impl Outcome {
 pub(crate) struct Costs<'p> {
     pub(crate) problem: &'p Problem<'p>,
     pub(super) machines: Vec<Machine>,
+    /// The first class with the same machine as each: steps on it are predicted once.
+    pub(super) first_alike: Vec<usize>,
     pub(super) constants: Constants,
     failures: f64,
 }
@@ -205,9 +218,12 @@ impl<'p> Costs<'p> {
         for constant in [Constant::Jitter, Constant::LayerJitter] {
             constants.set(constant, constants.get(constant) * factors.jitter);
         }
+        let machines: Vec<Machine> = classes.map(machine).collect();
+        let first = |machine: &Machine| machines.iter().position(|it| it == machine).unwrap_or(0);
         Self {
             problem,
-            machines: classes.map(machine).collect(),
+            first_alike: machines.iter().map(first).collect(),
+            machines,
             constants,
             failures: factors.failures,
         }
@@ -246,10 +262,13 @@ impl<'p> Costs<'p> {
     }
 
     fn of_replicas(&self, degrees: &Degrees, groups: &[Group]) -> Outcome {
-        let steps: Vec<StepTime> = groups
-            .iter()
-            .map(|group| self.step(degrees, group.class, group.micro_batches))
-            .collect();
+        let mut known: BTreeMap<(usize, u32), StepTime> = BTreeMap::new();
+        let steps = groups.iter().map(|group| {
+            let (class, count) = (self.first_alike[group.class], group.micro_batches);
+            let new = || self.step(degrees, class, count);
+            *known.entry((class, count)).or_insert_with(new)
+        });
+        let steps: Vec<StepTime> = steps.collect();
         let slowest = steps.iter().map(|step| step.total_s).fold(0.0, f64::max);
         let links_s = self.gradients_across(groups.iter().map(|group| group.class));
         let ranks = degrees.ranks_per_replica();

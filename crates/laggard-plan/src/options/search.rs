@@ -56,7 +56,7 @@ impl<'p> Search<'p> {
         self.fastest(jobs.collect())
     }
 
-    /// The best job whose classes have different shares, as many micro-batches as end together.
+    /// The best job whose classes have as many micro-batches as end together.
     /// Layouts are gone through from the one that would do most if micro-batches could be split,
     /// until no other can do more than the best.
     pub(super) fn uneven(&mut self, counts: &[u64]) -> Option<JobPlan> {
@@ -102,10 +102,19 @@ impl<'p> Search<'p> {
         crews
     }
 
-    /// The better of equal and different shares.
-    pub(crate) fn either(&mut self, counts: &[u64]) -> Option<JobPlan> {
+    /// The best job with equal shares, and the best with shares by speed, which are equal too where
+    /// no others train more.
+    pub(super) fn both(&mut self, counts: &[u64]) -> [Option<JobPlan>; 2] {
         let jobs = [self.equal(counts), self.uneven(counts)];
-        self.fastest(jobs.into_iter().flatten().collect())
+        let jobs: Vec<JobPlan> = jobs.into_iter().flatten().collect();
+        let equal = jobs.iter().filter(|job| job.has_equal_shares()).cloned();
+        [self.fastest(equal.collect()), self.fastest(jobs)]
+    }
+
+    /// The best job of equal or different shares.
+    pub(crate) fn either(&mut self, counts: &[u64]) -> Option<JobPlan> {
+        let [_, best] = self.both(counts);
+        best
     }
 
     /// The layouts that all devices together can have, those that are fastest on the slowest first.
@@ -205,15 +214,19 @@ impl<'p> Search<'p> {
             return None;
         }
         let mut workers = Vec::with_capacity(there.len());
+        let mut known: BTreeMap<usize, [f64; 3]> = BTreeMap::new();
         // Of seconds that all replicas compute together, the rounds a second and the fixed ones.
         let (mut rounds, mut fixed) = (0.0, 0.0);
         for &class in &there {
-            let time = |count: u32| self.costs.step(&degrees, class, count * round).total_s;
-            let each = (time(MANY) - time(FEW)) / f64::from(MANY - FEW);
-            let before = time(FEW) - f64::from(FEW) * each;
+            let alike = self.costs.first_alike[class];
+            let time = |count: u32| self.costs.step(&degrees, alike, count * round).total_s;
+            let times = known.entry(alike);
+            let [one, few, many] = *times.or_insert_with(|| [1, FEW, MANY].map(time));
+            let each = (many - few) / f64::from(MANY - FEW);
+            let before = few - f64::from(FEW) * each;
             let replicas = replicas[class] / experts;
             rounds += replicas as f64 / each;
-            fixed += replicas as f64 / each * before.min(time(1) - each);
+            fixed += replicas as f64 / each * before.min(one - each);
             workers.push(Worker {
                 replicas,
                 fixed_seconds: before.max(0.0),
@@ -242,7 +255,7 @@ impl<'p> Search<'p> {
     }
 
     /// Shares by speed, of the largest batch and of the largest ones that end with a micro-batch of
-    /// each class. Those that come out equal are left out.
+    /// each class.
     fn uneven_shares(&self, crew: &Crew, counts: &[u64]) -> Vec<JobPlan> {
         let Crew {
             degrees,
@@ -261,16 +274,7 @@ impl<'p> Search<'p> {
             .into_iter()
             .filter_map(|batch| share_out(workers, batch).ok());
         let groups = shares.map(|shares| groups(&shares, there, experts, round));
-        let differ = |groups: &Vec<Group>| {
-            let first = groups.first().map(|group| group.micro_batches);
-            groups
-                .iter()
-                .any(|group| Some(group.micro_batches) != first)
-        };
-        groups
-            .filter(differ)
-            .map(|groups| job(degrees, groups, counts))
-            .collect()
+        groups.map(|groups| job(degrees, groups, counts)).collect()
     }
 }
 

@@ -1,28 +1,39 @@
 //! Replicas that span classes: each has some stages of every class, with as many layers as the
-//! stage is fast. The cut is exact for given numbers of stages, and so is their order where there
-//! are not too many orders to look through; else the class with the most memory comes first.
-//! Numbers of replicas, each with as many stages as the devices make, are gone through from the one
-//! that could do most if layers could be split at will, until no other can do more than the best.
+//! stage is fast.
+//!
+//! What is searched are the pipelines that frameworks can be told to run: one width of tensor
+//! parallelism for all stages, each stage of one class in all replicas, and at least one stage of
+//! every class. ([`crate::fastest_pipeline`] answers another question: widths and stages that
+//! differ from class to class and slot to slot, for a batch of one size and costs that somebody
+//! else knows. Nothing here could write such a pipeline down.) All numbers of replicas and of
+//! stages are looked through where these are few. Where they are many, replicas are as many as the
+//! devices of some class make with a number of stages each, or as fill the batch, and each class
+//! has as many stages as it makes for them, up to the longest pipeline. For each, the cut is exact,
+//! and so is the order of the stages where there are not too many orders to look through; for the
+//! others a bound is given. Divisions are gone through from the one that could do most, until no
+//! other can do more than the best.
+
+mod cuts;
+mod setting;
 
 use laggard_schedule::Zero;
-use laggard_simulate::{Degrees, Job, StepTime, predict};
-use laggard_specs::{Model, Recompute, memory_of_stage};
+use laggard_simulate::Degrees;
+use laggard_specs::Recompute;
 use serde::Serialize;
-use std::collections::BTreeSet;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::across;
-use super::job::{ClassTime, Costs, JobPlan, Outcome, Parts};
-use crate::layouts::{USABLE_MEMORY, powers};
-use crate::stages::{Chain, Cut, Stage, cut_chain, order_stages};
+use super::job::{Costs, JobPlan, Outcome};
+use crate::layouts::powers;
+use setting::{Pace, Setting};
 
 /// Longest pipeline that is tried.
 const MOST_STAGES: u64 = 24;
 /// Largest micro-batch that is tried, in sequences.
 const MOST_SEQUENCES: u32 = 4;
-/// Most pairs of layers times ways to have used some stages of each class that all orders are
-/// looked through for.
-const MOST_ORDERS: usize = 1_000_000;
+/// Most numbers of replicas with stages of each class that are all looked through.
+const FEW_DIVISIONS: usize = 2048;
+/// What may have been missed is said from such a share on.
+const WORTH_SAYING: f64 = 5e-4;
 
 /// The pipeline of every replica, whose stages are of several classes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,108 +42,262 @@ pub struct MixedPipeline {
     pub stages: Vec<(usize, usize)>,
 }
 
-/// How long a class takes for parts of the model, seconds of a micro-batch.
-#[derive(Clone, Copy, Default)]
-struct Pace {
-    layer: f64,
-    /// Output head, embedding and what the host adds.
-    ends: f64,
-    /// Share of a layer's time that is communication.
-    communication: f64,
+/// What a search found.
+pub(super) struct Found {
+    /// The best job that trains more than asked for.
+    pub(super) job: Option<JobPlan>,
+    /// Tokens per second that it trains, or those that were asked for.
+    pub(super) tokens_per_s: f64,
+    /// What no order of stages that was not tried trains more than.
+    pub(super) most_tokens_per_s: f64,
 }
 
-/// The best replicas of stages of all classes, on so many devices of each.
-pub(super) fn best(costs: &Costs<'_>, counts: &[u64]) -> Option<JobPlan> {
-    let mut ways = ways(costs, counts);
-    ways.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut found: Option<(f64, JobPlan)> = None;
-    for (most, degrees, stages) in ways {
-        if found.as_ref().is_some_and(|(rate, _)| most <= *rate) {
+impl Found {
+    /// What orders that were not tried may train over what the best does.
+    pub(super) fn excess(&self) -> f64 {
+        match &self.job {
+            Some(_) => self.most_tokens_per_s / self.tokens_per_s,
+            None => 0.0,
+        }
+    }
+}
+
+/// What to say where orders of stages that were not tried may train that many times as much.
+pub(super) fn missed(excess: f64) -> Option<String> {
+    (excess > 1.0 + WORTH_SAYING).then(|| {
+        format!(
+            "not every order of stages by speed was tried: none of the others trains more than \
+             {:.1} % more",
+            100.0 * (excess - 1.0)
+        )
+    })
+}
+
+/// The best replicas of stages of all classes, on so many devices of each, that train more than
+/// `beat` tokens a second.
+pub(super) fn best(costs: &Costs<'_>, counts: &[u64], beat: f64) -> Found {
+    let mut known = Paces::default();
+    let mut ways = ways(costs, counts, &mut known);
+    ways.sort_by(|a, b| b.most.total_cmp(&a.most));
+    let mut found = Found {
+        job: None,
+        tokens_per_s: beat,
+        most_tokens_per_s: 0.0,
+    };
+    for way in ways {
+        if way.most <= found.tokens_per_s {
             break;
         }
         for recompute in [Recompute::None, Recompute::Layers] {
             let degrees = Degrees {
                 recompute,
-                ..degrees
+                ..way.degrees
             };
-            let best = found.as_ref().map_or(0.0, |(rate, _)| *rate);
-            for job in cuts(costs, &degrees, &stages, (counts, best)) {
+            let paces = known.of(costs, counts, &degrees);
+            let setting = Setting::of(costs, &degrees, (&way.stages, paces));
+            let most = setting.most_tokens_per_s();
+            if most <= found.tokens_per_s {
+                continue;
+            }
+            let cuts = setting.cuts(found.tokens_per_s);
+            if !cuts.are_best_of_all {
+                found.most_tokens_per_s = found.most_tokens_per_s.max(most);
+            }
+            for stages in cuts.list {
+                let job = setting.job(MixedPipeline { stages }, counts);
                 let rate = costs.outcome(&job).map_or(0.0, |it| it.tokens_per_s());
-                if found.as_ref().is_none_or(|(best, _)| rate > *best) {
-                    found = Some((rate, job));
+                if rate > found.tokens_per_s {
+                    found.tokens_per_s = rate;
+                    found.job = Some(job);
                 }
             }
         }
     }
-    found.map(|(_, job)| job)
+    found
 }
 
-/// Ways to divide the devices, each with the tokens per second that none of its cuts can pass.
-fn ways(costs: &Costs<'_>, counts: &[u64]) -> Vec<(f64, Degrees, Vec<usize>)> {
+/// What a job of such replicas does.
+pub(super) fn outcome(costs: &Costs<'_>, degrees: &Degrees, span: &MixedPipeline) -> Outcome {
+    let mut stages = vec![0; costs.machines.len()];
+    span.stages
+        .iter()
+        .for_each(|&(class, _)| stages[class] += 1);
+    let paces = setting::paces(costs, degrees, |class| stages[class] > 0);
+    Setting::of(costs, degrees, (&stages, &paces)).outcome(span)
+}
+
+/// Paces of the classes by what they depend on.
+#[derive(Default)]
+struct Paces {
+    known: BTreeMap<(u32, u32, bool), Vec<Pace>>,
+}
+
+impl Paces {
+    fn of(&mut self, costs: &Costs<'_>, counts: &[u64], degrees: &Degrees) -> &[Pace] {
+        let again = degrees.recompute != Recompute::None;
+        let key = (degrees.tensor, degrees.micro_batch, again);
+        let new = || setting::paces(costs, degrees, |class| counts[class] > 0);
+        self.known.entry(key).or_insert_with(new)
+    }
+}
+
+/// A way to divide the devices.
+struct Way {
+    /// Tokens per second that none of its cuts can pass.
+    most: f64,
+    degrees: Degrees,
+    /// Stages of each class.
+    stages: Vec<usize>,
+}
+
+fn ways(costs: &Costs<'_>, counts: &[u64], known: &mut Paces) -> Vec<Way> {
     let problem = costs.problem;
     let model = problem.training.model;
     let classes: Vec<usize> = (0..counts.len()).filter(|&at| counts[at] > 0).collect();
     let divides = |tensor: &u32| model.heads.is_multiple_of(u64::from(*tensor));
+    let longest = MOST_STAGES.min(model.layers) as usize;
     let mut ways = Vec::new();
+    if classes.len() > longest {
+        return ways;
+    }
     for tensor in powers(problem.space(0, &classes).most_tensor).filter(divides) {
-        let mut replicas = BTreeSet::new();
-        for &class in &classes {
-            let per_stage = |stages: u64| counts[class] / (u64::from(tensor) * stages);
-            replicas.extend((1..=MOST_STAGES).map(per_stage));
-        }
+        let groups: Vec<u64> = counts.iter().map(|it| it / u64::from(tensor)).collect();
+        let all = all_divisions(&groups, &classes, longest);
         for micro_batch in powers(MOST_SEQUENCES) {
+            let batch = (problem.most_sequences() / f64::from(micro_batch)) as u64;
             let plain = degrees((tensor, micro_batch, 1), (1, 1));
-            let there = |at: usize| counts[at] > 0;
-            let paces = paces(costs, &plain, there).into_iter();
-            let layers: Vec<f64> = paces.map(|pace| pace.layer).collect();
-            for &data in replicas.iter().filter(|&&data| data > 0) {
-                ways.extend(way(costs, counts, (tensor, micro_batch, data), &layers));
+            let paces = known.of(costs, counts, &plain);
+            let divisions = match &all {
+                Some(all) => all.clone(),
+                None => some_divisions(&groups, (&classes, longest), paces, batch),
+            };
+            for (data, stages) in divisions {
+                let way = way(costs, (tensor, micro_batch, data), stages, (paces, batch));
+                ways.extend(way);
             }
         }
     }
     ways
 }
 
-/// A way to divide the devices, where it has stages of each class; `layers` are the seconds that a
-/// class takes for one.
+/// Numbers of replicas with stages of each class.
+type Division = (u64, Vec<usize>);
+
+/// All that so many groups of devices of each class make; `None` where these are many.
+fn all_divisions(groups: &[u64], classes: &[usize], longest: usize) -> Option<Vec<Division>> {
+    let fewest = classes.iter().map(|&class| groups[class]).min()?;
+    let mut divisions = Vec::new();
+    for data in 1..=fewest {
+        let mut parts = vec![vec![0; groups.len()]];
+        for (at, &class) in classes.iter().enumerate() {
+            let to_come = classes.len() - at - 1;
+            let made = groups[class] / data;
+            let with = |stages: &Vec<usize>| {
+                let room = longest - to_come - stages.iter().sum::<usize>();
+                let most = made.min(room as u64) as usize;
+                let stages = stages.clone();
+                (1..=most).map(move |count| {
+                    let mut stages = stages.clone();
+                    stages[class] = count;
+                    stages
+                })
+            };
+            parts = parts
+                .iter()
+                .flat_map(with)
+                .take(FEW_DIVISIONS + 1)
+                .collect();
+        }
+        divisions.extend(parts.into_iter().map(|stages| (data, stages)));
+        if divisions.len() > FEW_DIVISIONS {
+            return None;
+        }
+    }
+    Some(divisions)
+}
+
+/// Those with as many replicas as some class makes with a number of stages each, or fewer that fill
+/// the batch, and as many stages as these leave for; of too many, the slowest are given up.
+fn some_divisions(
+    groups: &[u64],
+    (classes, longest): (&[usize], usize),
+    paces: &[Pace],
+    batch: u64,
+) -> Vec<Division> {
+    let mut numbers = BTreeSet::new();
+    for &class in classes {
+        let of = |stages: u64| groups[class] / stages;
+        numbers.extend((1..=MOST_STAGES).map(of).filter(|data| *data > 0));
+    }
+    let mut divisions = BTreeSet::new();
+    for most in numbers {
+        let mut stages: Vec<usize> = groups.iter().map(|it| (it / most) as usize).collect();
+        if classes.iter().any(|&class| stages[class] == 0) {
+            continue;
+        }
+        let mut surplus = stages.iter().sum::<usize>().saturating_sub(longest);
+        let mut by_pace = classes.to_vec();
+        by_pace.sort_by(|&a, &b| paces[b].layer.total_cmp(&paces[a].layer));
+        for class in by_pace {
+            let fewer = surplus.min(stages[class] - 1);
+            stages[class] -= fewer;
+            surplus -= fewer;
+        }
+        let fewer = filling(most, batch).into_iter();
+        divisions.extend(fewer.map(|data| (data, stages.clone())));
+    }
+    divisions.into_iter().collect()
+}
+
+/// So many replicas, and fewer that leave less of a batch of micro-batches to nobody. With m
+/// micro-batches less than 1/m is left, and each more of them takes 1/(m + stages) longer.
+fn filling(most: u64, batch: u64) -> Vec<u64> {
+    let least = batch / most;
+    let mut numbers = vec![most];
+    if least == 0 {
+        return vec![batch];
+    }
+    let mut filled = most * least;
+    for micro_batches in least + 1..=least + 1 + MOST_STAGES / least {
+        let data = batch / micro_batches;
+        if data * micro_batches > filled {
+            filled = data * micro_batches;
+            numbers.push(data);
+        }
+    }
+    numbers
+}
+
 fn way(
     costs: &Costs<'_>,
-    counts: &[u64],
     (tensor, micro_batch, data): (u32, u32, u64),
-    layers: &[f64],
-) -> Option<(f64, Degrees, Vec<usize>)> {
+    stages: Vec<usize>,
+    (paces, batch): (&[Pace], u64),
+) -> Option<Way> {
     let problem = costs.problem;
-    let of_class = |count: &u64| (count / (u64::from(tensor) * data)) as usize;
-    let stages: Vec<usize> = counts.iter().map(of_class).collect();
-    let pipeline: usize = stages.iter().sum();
-    let all_take_part = counts.iter().zip(&stages).all(|(n, s)| *n == 0 || *s > 0);
-    if !all_take_part || pipeline as u64 > MOST_STAGES.min(problem.training.model.layers) {
-        return None;
-    }
-    let sequences = f64::from(micro_batch) * data as f64;
-    let micro_batches = (problem.most_sequences() / sequences) as u32;
-    let data = u32::try_from(data).ok()?;
+    let micro_batches = u32::try_from(batch.checked_div(data)?).ok()?;
     if micro_batches == 0 {
         return None;
     }
     // No stage is done sooner than the average of all, and no layer sooner than on the fastest.
-    let there = || stages.iter().zip(layers).filter(|(count, _)| **count > 0);
-    let speed: f64 = there().map(|(&count, layer)| count as f64 / layer).sum();
-    let fastest = there()
-        .map(|(_, layer)| *layer)
-        .fold(f64::INFINITY, f64::min);
-    let later = f64::from(micro_batches - 1);
-    let seconds = problem.training.model.layers as f64 * (later / speed + fastest);
-    let ranks = u64::from(tensor) * u64::from(data);
-    let devices: Vec<u64> = stages.iter().map(|&count| ranks * count as u64).collect();
-    let tokens = sequences * f64::from(micro_batches) * f64::from(problem.training.sequence_length);
-    // A hair more, since sums are rounded.
-    let most = tokens / seconds * costs.useful(&devices)? * (1.0 + 1e-9);
-    let degrees = degrees(
-        (tensor, micro_batch, data),
-        (pipeline as u32, micro_batches),
-    );
-    Some((most, degrees, stages))
+    let there = || stages.iter().zip(paces).filter(|(count, _)| **count > 0);
+    let pipeline: usize = stages.iter().sum();
+    let speed: f64 = there()
+        .map(|(&count, pace)| count as f64 / pace.layer)
+        .sum();
+    let seconds = f64::from(micro_batches - 1) * problem.training.model.layers as f64 / speed
+        + setting::least_of_layers(&stages, paces, problem.training.model.layers);
+    let sequences = f64::from(micro_batch) * data as f64 * f64::from(micro_batches);
+    let tokens = sequences * f64::from(problem.training.sequence_length);
+    Some(Way {
+        // A hair more, since sums are rounded.
+        most: tokens / seconds * (1.0 + 1e-9),
+        degrees: degrees(
+            (tensor, micro_batch, u32::try_from(data).ok()?),
+            (pipeline as u32, micro_batches),
+        ),
+        stages,
+    })
 }
 
 fn degrees(
@@ -153,274 +318,6 @@ fn degrees(
         shard_ranks: None,
         recompute: Recompute::None,
         recompute_layers: None,
-    }
-}
-
-/// Those of each class that takes part; nobody asks for the others.
-fn paces(costs: &Costs<'_>, degrees: &Degrees, takes_part: impl Fn(usize) -> bool) -> Vec<Pace> {
-    let of = |class: usize| match takes_part(class) {
-        true => pace(costs, degrees, class),
-        false => Pace::default(),
-    };
-    (0..costs.machines.len()).map(of).collect()
-}
-
-/// From steps of one and of two layers in a single stage.
-fn pace(costs: &Costs<'_>, degrees: &Degrees, class: usize) -> Pace {
-    let step = |layers: u32, micro_batches: u32| -> StepTime {
-        let degrees = Degrees {
-            pipeline: 1,
-            micro_batches,
-            ..*degrees
-        };
-        let mut job: Job = costs.job(degrees);
-        job.shape.layers = layers;
-        predict(&job, &costs.machines[class], &costs.constants)
-    };
-    let each = |layers: u32| {
-        let time = |step: StepTime| step.total_s - step.jitter_s - step.gradients_s;
-        time(step(layers, 3)) - time(step(layers, 2))
-    };
-    let layer = each(2) - each(1);
-    let two = step(2, 2);
-    let links = two.tensor_s + two.context_s + two.expert_s;
-    Pace {
-        layer,
-        ends: (each(1) - layer).max(0.0),
-        communication: links / (4.0 * layer),
-    }
-}
-
-/// The best cuts into so many stages of each class, one for each order of sites, if they train more
-/// than `best` tokens a second.
-fn cuts(
-    costs: &Costs<'_>,
-    degrees: &Degrees,
-    counts: &[usize],
-    (given, best): (&[u64], f64),
-) -> Vec<JobPlan> {
-    let problem = costs.problem;
-    let ranks = u64::from(degrees.tensor) * u64::from(degrees.data);
-    let devices: Vec<u64> = counts.iter().map(|&stages| ranks * stages as u64).collect();
-    let around = Around::of(costs, degrees, counts);
-    let sequences = degrees.global_batch() as f64;
-    let tokens = sequences * f64::from(problem.training.sequence_length);
-    // A hair more, since sums are rounded.
-    let useful = costs.useful(&devices).unwrap_or(0.0);
-    let longest = tokens * useful / best * (1.0 + 1e-9);
-    let below = longest / (1.0 + around.jitter) - around.gradients - around.rest;
-    let layers = problem.training.model.layers as usize;
-    let paces = paces(costs, degrees, |class| counts[class] > 0);
-    let transfer = transfer(costs, degrees, counts);
-    let need = needs(
-        problem.training.model,
-        degrees,
-        problem.training.sequence_length,
-    );
-    let last = |range: &Range<usize>| range.end == layers;
-    let seconds = |stage: Stage, range: Range<usize>| {
-        let pace = &paces[stage.class];
-        let ends = if last(&range) { pace.ends } else { 0.0 };
-        range.len() as f64 * pace.layer + ends + transfer
-    };
-    let fits = |stage: Stage, range: Range<usize>| {
-        let memory = problem.classes[stage.class].of.machine.memory_bytes;
-        let need = need.get(stage.before).and_then(|row| row.get(range.len()));
-        need.is_some_and(|need| *need <= memory * USABLE_MEMORY)
-    };
-    let chain = Chain {
-        layers,
-        micro_batches: degrees.micro_batches.into(),
-        seconds: &seconds,
-        after: &|_, _| 0.0,
-        fits: &fits,
-        below,
-    };
-    let left = || given.iter().zip(&devices);
-    let job = |cut: Cut| JobPlan {
-        degrees: *degrees,
-        parts: Parts::Stages(MixedPipeline {
-            stages: cut
-                .stages
-                .into_iter()
-                .map(|(at, it)| (at, it.len()))
-                .collect(),
-        }),
-        idle: left().map(|(count, devices)| count - devices).collect(),
-    };
-    let cuts = ordered(costs, &chain, counts).into_iter();
-    cuts.map(job).collect()
-}
-
-/// The best cut in the best order, or in that of memory where there are too many. Stages at several
-/// sites stand together site by site, in an order in which links join neighbours.
-fn ordered(costs: &Costs<'_>, chain: &Chain<'_>, counts: &[usize]) -> Vec<Cut> {
-    let classes = &costs.problem.classes;
-    let there = || (0..counts.len()).filter(|&class| counts[class] > 0);
-    let sites: BTreeSet<usize> = there().map(|class| classes[class].site).collect();
-    let states: usize = counts.iter().map(|count| count + 1).product();
-    let all_orders = states.saturating_mul(chain.layers * chain.layers) <= MOST_ORDERS;
-    if sites.len() < 2 && all_orders {
-        return in_any_order(chain, &there().collect::<Vec<_>>(), counts)
-            .into_iter()
-            .collect();
-    }
-    let memory = |class: usize| classes[class].of.machine.memory_bytes;
-    let cut = |order: Vec<usize>| {
-        let place = |class: usize| order.iter().position(|&site| site == classes[class].site);
-        let mut by_place: Vec<usize> = there().collect();
-        by_place.sort_by(|&a, &b| {
-            let memories = memory(b).total_cmp(&memory(a));
-            place(a).cmp(&place(b)).then(memories)
-        });
-        let stages = by_place.into_iter();
-        let stages = stages.flat_map(|class| std::iter::repeat_n(class, counts[class]));
-        cut_chain(chain, &stages.collect::<Vec<_>>()).ok()
-    };
-    let orders = match sites.len() {
-        0 | 1 => vec![sites.into_iter().collect()],
-        _ => across::orders(costs.problem, &sites),
-    };
-    orders.into_iter().filter_map(cut).collect()
-}
-
-/// The best cut in the best order, by the classes that take part alone.
-fn in_any_order(chain: &Chain<'_>, there: &[usize], counts: &[usize]) -> Option<Cut> {
-    let of = |stage: Stage| Stage {
-        class: there[stage.class],
-        ..stage
-    };
-    let counts: Vec<usize> = there.iter().map(|&class| counts[class]).collect();
-    let few = Chain {
-        seconds: &|stage, range| (chain.seconds)(of(stage), range),
-        after: &|stage, range| (chain.after)(of(stage), range),
-        fits: &|stage, range| (chain.fits)(of(stage), range),
-        ..*chain
-    };
-    let mut cut = order_stages(&few, &counts).ok()?;
-    cut.stages.iter_mut().for_each(|it| it.0 = there[it.0]);
-    Some(cut)
-}
-
-/// Memory of each stage with each number of layers, bytes; infinite where it cannot be.
-fn needs(model: &Model, degrees: &Degrees, sequence_length: u32) -> Vec<Vec<f64>> {
-    let layout = degrees.memory_layout(sequence_length);
-    let stages = u64::from(degrees.pipeline);
-    let models: Vec<Model> = (0..=model.layers)
-        .map(|layers| Model {
-            layers: layers * stages,
-            ..model.clone()
-        })
-        .collect();
-    let need = |stage: u64, model: &Model| {
-        let need = memory_of_stage(model, &layout, stage);
-        need.map_or(f64::INFINITY, |need| need.total().0 as f64)
-    };
-    let row = |stage: u64| models.iter().map(|model| need(stage, model)).collect();
-    (0..stages).map(row).collect()
-}
-
-/// Exposed seconds of a micro-batch's transfers at a stage, of the class where they take longest.
-fn transfer(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize]) -> f64 {
-    let there = (0..counts.len()).filter(|&class| counts[class] > 0);
-    let of = |class| whole(costs, degrees, class).transfer_s / f64::from(degrees.micro_batches);
-    there.map(of).fold(0.0, f64::max)
-}
-
-/// The step of an even pipeline, for what does not depend on how layers are cut.
-fn whole(costs: &Costs<'_>, degrees: &Degrees, class: usize) -> StepTime {
-    costs.step(degrees, class, degrees.micro_batches)
-}
-
-/// What a step takes beside its pipelines.
-struct Around {
-    /// Gradients, seconds.
-    gradients: f64,
-    /// The optimizer and the host, seconds.
-    rest: f64,
-    /// What ranks that are late add, as a share.
-    jitter: f64,
-}
-
-impl Around {
-    /// That of the slowest class in each.
-    fn of(costs: &Costs<'_>, degrees: &Degrees, counts: &[usize]) -> Self {
-        let there = (0..counts.len()).filter(|&at| counts[at] > 0);
-        let mut all = Self {
-            gradients: 0.0,
-            rest: 0.0,
-            jitter: 0.0,
-        };
-        for step in there.map(|class| whole(costs, degrees, class)) {
-            let jitter = step.jitter_s / (step.total_s - step.jitter_s);
-            all.gradients = all.gradients.max(step.gradients_s);
-            all.rest = all.rest.max(step.optimizer_s + step.fixed_s);
-            all.jitter = all.jitter.max(jitter);
-        }
-        all
-    }
-}
-
-/// What a job of such replicas does: `sum(t) + (m - 1) max(t)` over the stages of a pipeline, and
-/// once a step what the slowest class takes for gradients and the optimizer.
-pub(super) fn outcome(costs: &Costs<'_>, degrees: &Degrees, span: &MixedPipeline) -> Outcome {
-    let classes = costs.machines.len();
-    let mut counts = vec![0; classes];
-    span.stages
-        .iter()
-        .for_each(|&(class, _)| counts[class] += 1);
-    let Around {
-        gradients,
-        rest,
-        jitter,
-    } = Around::of(costs, degrees, &counts);
-    let transfer = transfer(costs, degrees, &counts);
-    let paces = paces(costs, degrees, |class| counts[class] > 0);
-    let last = span.stages.len() - 1;
-    let times: Vec<f64> = span
-        .stages
-        .iter()
-        .enumerate()
-        .map(|(at, &(class, layers))| {
-            let ends = if at == last { paces[class].ends } else { 0.0 };
-            layers as f64 * paces[class].layer + ends + transfer
-        })
-        .collect();
-    let micro_batches = f64::from(degrees.micro_batches);
-    let (sum, longest) = (
-        times.iter().sum::<f64>(),
-        times.iter().copied().fold(0.0, f64::max),
-    );
-    let replicas = f64::from(degrees.data) * f64::from(degrees.micro_batch);
-    let in_order = span.stages.iter().zip(&times);
-    let in_order: Vec<(usize, f64)> = in_order.map(|(stage, time)| (stage.0, *time)).collect();
-    let hops = costs.hops(&in_order, replicas);
-    let links_s = hops.once_s + (micro_batches - 1.0) * (hops.each_s - longest).max(0.0);
-    let pipeline = sum + (micro_batches - 1.0) * longest + links_s;
-    let base = pipeline + gradients + rest;
-    let step_s = base * (1.0 + jitter);
-    let mut of_class = vec![ClassTime::default(); classes];
-    let devices = u64::from(degrees.tensor) * u64::from(degrees.data);
-    for (&(class, layers), time) in span.stages.iter().zip(&times) {
-        let links = layers as f64 * paces[class].layer * paces[class].communication + transfer;
-        let time = ClassTime {
-            devices,
-            kernels_s: micro_batches * (time - links) + rest,
-            communication_s: micro_batches * links + gradients,
-            bubble_s: sum - longest,
-            waiting_s: micro_batches * (longest - time),
-            jitter_s: step_s - base,
-            links_s,
-        };
-        of_class[class].include(&time);
-    }
-    let sequences = degrees.global_batch() as f64;
-    Outcome {
-        step_s,
-        step_tokens: sequences * f64::from(costs.problem.training.sequence_length),
-        classes: of_class,
-        mtbf_s: None,
-        goodput: None,
     }
 }
 

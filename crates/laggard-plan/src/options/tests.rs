@@ -158,7 +158,7 @@ fn stages_of_alike_classes_take_as_long_as_an_even_pipeline() {
     let problem = fixture.problem(&cluster, training, &Terms::default());
     let problem = problem.expect("a problem");
     let costs = Costs::new(&problem, &Factors::none(2));
-    let job = spans::best(&costs, &[64, 64]).expect("a pipeline");
+    let job = spans::best(&costs, &[64, 64], 0.0).job.expect("a pipeline");
     let cut = costs.outcome(&job).expect("an outcome").step_s;
     let whole = costs
         .step(&job.degrees, 0, job.degrees.micro_batches)

@@ -138,6 +138,8 @@ fn cut_in_order(
         after: &after,
         fits: &fits,
         below,
+        layer: &|_| 0.0,
+        joints: None,
     };
     cut_chain(&chain, order).ok()
 }

@@ -126,6 +126,9 @@ pub enum PlanError {
         /// The smallest change that makes a plan possible.
         relaxation: String,
     },
+    /// Nobody to share a cluster out to.
+    #[error("no job to share the cluster out to\nhint: give at least one")]
+    NoJob,
     /// A deadline before which nothing ends.
     #[error(
         "{model} cannot be trained in {days} days: with everything it takes about \

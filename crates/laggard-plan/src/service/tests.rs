@@ -10,6 +10,10 @@ id = "mixed"
 id = "here"
 power_limit_watts = LIMIT
 power_usage_effectiveness = 1.2
+[[site]]
+id = "there"
+power_limit_watts = THERE
+power_usage_effectiveness = 1.2
 "#;
 
 fn pool(id: &str, accelerator: &str, hosts: u64) -> String {
@@ -45,7 +49,31 @@ fn cluster(fixture: &Fixture, hosts: [u64; 3], limit: f64) -> laggard_specs::Clu
         .filter(|(_, (_, hosts))| *hosts > 0)
         .map(|(at, (kind, hosts))| pool(&format!("p{at}"), kind, hosts))
         .collect();
-    fixture.cluster(&(SITE.replace("LIMIT", &format!("{limit:.1}")) + &pools))
+    let (here, _) = SITE.split_once("[[site]]\nid = \"there\"").expect("a site");
+    fixture.cluster(&(here.replace("LIMIT", &format!("{limit:.1}")) + &pools))
+}
+
+/// The same with the pools from some position on at a second site, each with its limit.
+fn at_two_sites(
+    fixture: &Fixture,
+    hosts: [u64; 3],
+    (second_from, limits): (usize, [f64; 2]),
+) -> laggard_specs::Cluster {
+    let kinds = ["h100-sxm5-80gb", "h200-sxm-141gb", "b200-sxm"];
+    let mut text = SITE.to_owned();
+    for (name, limit) in ["LIMIT", "THERE"].iter().zip(limits) {
+        text = text.replace(name, &format!("{:.1}", limit * 8.0 * 1200.0));
+    }
+    for (at, (kind, hosts)) in kinds.iter().zip(hosts).enumerate() {
+        if hosts > 0 {
+            let pool = pool(&format!("p{at}"), kind, hosts);
+            text += &match at < second_from {
+                true => pool,
+                false => pool.replace("\"here\"", "\"there\""),
+            };
+        }
+    }
+    fixture.cluster(&text)
 }
 
 proptest! {
@@ -56,11 +84,11 @@ proptest! {
     fn no_other_choice_of_hosts_leaves_more_to_the_rest(
         hosts in [1_u64..5, 0_u64..5, 0_u64..4],
         share in 0.05_f64..0.9,
-        limit_hosts in 4.0_f64..14.0,
+        limits in [4.0_f64..14.0, 1.0_f64..8.0],
+        second_from in 1_usize..4,
     ) {
         let fixture = Fixture::new();
-        let limit = limit_hosts * 8.0 * 1200.0;
-        let cluster = cluster(&fixture, hosts, limit);
+        let cluster = at_two_sites(&fixture, hosts, (second_from, limits));
         let training = fixture.training("qwen3-0.6b", 1 << 20);
         let problem = fixture.problem(&cluster, training, &Terms::default()).expect("a problem");
         let constants = ServingConstants::builtin().expect("constants");
@@ -73,7 +101,9 @@ proptest! {
         let peak = share * most;
         let worth = worth_of_others(&problem, Objective::Tokens);
         let counts: Vec<u64> = problem.classes.iter().map(|class| class.of.count / 8).collect();
-        let best = by_enumeration(&counts, limit_hosts, &|serving: &[u64]| {
+        let sites: Vec<usize> = problem.classes.iter().map(|class| class.site).collect();
+        let places = (&sites[..], limits);
+        let best = by_enumeration(&counts, places, &|serving: &[u64]| {
             let served = serving.iter().zip(&offers.offers)
                 .map(|(hosts, offer)| (hosts * 8) as f64 * offer.tokens_per_s).sum::<f64>();
             let mixed = serving.iter().filter(|hosts| **hosts > 0).count() > 1;
@@ -86,9 +116,9 @@ proptest! {
             (Ok(found), Some(best)) => {
                 let found = found.expect("a demand");
                 prop_assert!(found.tokens_per_s >= peak * (1.0 - 1e-9));
-                let serving: u64 = problem.classes.iter().map(|class| class.serve / 8).sum();
-                let free: Vec<u64> = problem.classes.iter().map(|class| class.free() / 8).collect();
-                let left = most_of(&free, limit_hosts - serving as f64, &worth);
+                let serving: Vec<u64> = problem.classes.iter().map(|it| it.serve / 8).collect();
+                let left = left_of((&counts, &serving), places, &worth);
+                let left = left.expect("the power suffices");
                 prop_assert!(left >= best * (1.0 - 1e-5), "{left} {best}");
                 prop_assert!(left <= best * (1.0 + 1e-9), "{left} {best}");
             }
@@ -101,21 +131,16 @@ proptest! {
 /// The most that hosts which do not serve are worth, over every choice of those that do.
 fn by_enumeration(
     counts: &[u64],
-    limit_hosts: f64,
+    places: (&[usize], [f64; 2]),
     meets: &dyn Fn(&[u64]) -> bool,
     worth: &[f64],
 ) -> Option<f64> {
     let mut best: Option<f64> = None;
     let mut serving = vec![0; counts.len()];
     loop {
-        let all: u64 = serving.iter().sum();
-        if meets(&serving) && all as f64 <= limit_hosts {
-            let free: Vec<u64> = counts
-                .iter()
-                .zip(&serving)
-                .map(|(all, it)| all - it)
-                .collect();
-            let left = most_of(&free, limit_hosts - all as f64, worth);
+        if meets(&serving)
+            && let Some(left) = left_of((counts, &serving), places, worth)
+        {
             best = Some(best.map_or(left, |best| best.max(left)));
         }
         let Some(at) = (0..counts.len()).find(|&at| serving[at] < counts[at]) else {
@@ -124,6 +149,31 @@ fn by_enumeration(
         serving[at] += 1;
         serving[..at].fill(0);
     }
+}
+
+/// The most that hosts are worth that do not serve, site by site; `None` where the power of a site
+/// does not suffice for those that do.
+fn left_of(
+    (counts, serving): (&[u64], &[u64]),
+    (sites, limits): (&[usize], [f64; 2]),
+    worth: &[f64],
+) -> Option<f64> {
+    let mut left = 0.0;
+    for (site, limit) in limits.iter().enumerate() {
+        let here = |counts: &[u64]| -> Vec<u64> {
+            let of = counts.iter().zip(sites);
+            of.map(|(&count, &at)| if at == site { count } else { 0 })
+                .collect()
+        };
+        let (all, serving) = (here(counts), here(serving));
+        let power = limit - serving.iter().sum::<u64>() as f64;
+        if power < 0.0 {
+            return None;
+        }
+        let free: Vec<u64> = all.iter().zip(&serving).map(|(all, it)| all - it).collect();
+        left += most_of(&free, power, worth);
+    }
+    Some(left)
 }
 
 /// The most that so many hosts of each class are worth of which the power lets only some run, all

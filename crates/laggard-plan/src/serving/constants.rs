@@ -98,6 +98,22 @@ pub struct MeasuredTogether {
     pub source: String,
 }
 
+/// What classes were measured to serve from one queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasuredMix {
+    /// What the source calls it.
+    pub id: String,
+    /// What served what.
+    pub what: String,
+    /// Tokens of answers per second of all together.
+    pub tokens_per_second: f64,
+    /// The same of the classes alone, added up.
+    pub apart_tokens_per_second: f64,
+    /// Where it is published.
+    pub source: String,
+}
+
 /// Seconds per token of one system, by the sequences that it holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,6 +147,7 @@ pub struct MeasuredRow(pub f64, pub f64, pub f64, pub f64);
 struct Table {
     constants: ServingConstants,
     measured: Vec<MeasuredTable>,
+    mixed: Vec<MeasuredMix>,
     latency: Vec<LatencyTable>,
 }
 
@@ -182,6 +199,15 @@ impl ServingConstants {
                 source: load.source.clone(),
             })
         }))
+    }
+
+    /// What classes were measured to serve from one queue: the loss of handing requests out is
+    /// taken from it.
+    ///
+    /// # Errors
+    /// None in a released laggard: its tests load them.
+    pub fn measured_mixes() -> Result<Vec<MeasuredMix>, ServingError> {
+        Ok(table()?.mixed)
     }
 
     /// Measured latencies, which the constants are fitted on too.

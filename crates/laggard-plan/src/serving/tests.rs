@@ -291,15 +291,17 @@ fn a_day_is_served_hour_by_hour() {
 
 #[test]
 fn classes_add_up_less_what_was_measured() {
-    // 32 MI300X and 16 MI325X, as systems of 8 (MLPerf Inference v5.1, 5.1-0065 to 5.1-0067).
-    let parts = [4.0 * 27_854.4, 2.0 * 34_454.4];
     let constants = constants();
-    let mix = mixed_tokens_per_second(&parts, &constants.dispatch_loss);
-    for (measured, sum) in [(169_197.0, mix.high), (153_076.0, 162_786.0)] {
-        let lost = 1.0 - measured / sum;
+    let mixes = ServingConstants::measured_mixes().expect("the table");
+    assert_eq!(mixes.len(), 2);
+    for mix in &mixes {
+        let lost = 1.0 - mix.tokens_per_second / mix.apart_tokens_per_second;
         let range = constants.dispatch_loss.low..=constants.dispatch_loss.high;
-        assert!(range.contains(&lost), "{lost}");
+        assert!(lost > 0.05 && range.contains(&lost), "{lost} of {}", mix.id);
     }
+    let two = mixed_tokens_per_second(&[4.0 * 27_854.4, 2.0 * 34_454.4], &constants.dispatch_loss);
+    assert!((two.high / mixes[0].apart_tokens_per_second - 1.0).abs() < 1e-12);
+    assert!(two.low <= mixes[0].tokens_per_second);
     let one = mixed_tokens_per_second(&[5.0, 0.0], &constants.dispatch_loss);
     assert_eq!((one.low, one.high), (5.0, 5.0));
 }

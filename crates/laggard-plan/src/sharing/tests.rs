@@ -130,6 +130,13 @@ proptest! {
 }
 
 #[test]
+fn a_cluster_is_shared_out_to_somebody() {
+    let refused = share(&[], Objective::Tokens).expect_err("no job");
+    assert!(matches!(refused, PlanError::NoJob), "{refused}");
+    assert!(in_turn(&[]).done_days.is_empty());
+}
+
+#[test]
 fn a_job_that_must_end_in_time_leaves_the_dearest_devices() {
     let fixture = Fixture::new();
     let cluster = cluster(&fixture, &[16, 16], 1e6);

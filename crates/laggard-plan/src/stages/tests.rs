@@ -9,6 +9,8 @@ struct Case {
     micro_batches: u64,
     /// Seconds after the last micro-batch, of each layer.
     after: Vec<f64>,
+    /// The cost of a layer that is told to the search: the least, or nothing.
+    least_layer: f64,
 }
 
 impl Case {
@@ -33,6 +35,8 @@ impl Case {
             after: &|stage, layers| self.after(stage.class, layers),
             below,
             fits: &|stage, layers| layers.len() <= self.room[stage.class] + stage.before,
+            layer: &|class| self.least_layer / self.speeds[class],
+            joints: None,
         })
     }
 
@@ -74,6 +78,7 @@ fn a_stage_of_half_the_speed_gets_half_the_layers() {
         room: vec![12, 12],
         micro_batches: 100,
         after: vec![0.0; 12],
+        least_layer: 1.0,
     };
     let cut = case.with(|chain| cut_chain(chain, &[0, 1])).expect("a cut");
     assert_eq!(cut.stages, [(0, 0..8), (1, 8..12)]);
@@ -88,6 +93,7 @@ fn what_cannot_be_cut_is_refused() {
         room: vec![0],
         micro_batches: 4,
         after: vec![0.0; 3],
+        least_layer: 0.0,
     };
     let refused = case.with(|chain| cut_chain(chain, &[0, 0, 0, 0]));
     assert!(matches!(refused, Err(ChainError::TooManyStages { .. })));
@@ -104,8 +110,11 @@ proptest! {
         classes in prop::collection::vec((0_usize..3, 1_u8..5, 1_usize..6), 1..4),
         micro_batches in 1_u64..9,
         after in prop::collection::vec(0_u8..9, 8),
+        tells_least in any::<bool>(),
     ) {
+        let least = costs.iter().copied().min().unwrap_or(0);
         let case = Case {
+            least_layer: f64::from(u8::from(tells_least) * least),
             costs: costs.into_iter().map(f64::from).collect(),
             speeds: classes.iter().map(|it| f64::from(it.1)).collect(),
             room: classes.iter().map(|it| it.2).collect(),
@@ -124,6 +133,137 @@ proptest! {
                 prop_assert!((more.expect("the same cut").seconds - cut.seconds).abs() < 1e-9);
                 let no_more = case.with_less_than(cut.seconds, |it| order_stages(it, &counts));
                 prop_assert!(no_more.is_err(), "{no_more:?} is below {}", cut.seconds);
+            }
+            Err(_) => prop_assert!(expected.is_infinite() || counts.iter().sum::<usize>() == 0),
+        }
+    }
+}
+
+/// Classes at sites, and what lies between these.
+struct Sites {
+    of_class: Vec<usize>,
+    /// From the first to the second, the second to the third, and the first to the third.
+    joints: [Option<Joint>; 3],
+}
+
+impl Sites {
+    fn between(&self, [a, b]: [usize; 2]) -> Option<Joint> {
+        match a.abs_diff(b) {
+            1 => self.joints[a.min(b)],
+            _ => self.joints[2],
+        }
+    }
+
+    /// What a pipeline takes, by the definition: each stage waits for the way to all that come
+    /// after it and back, and has as many micro-batches under way as there are from it on.
+    fn step(&self, case: &Case, stages: &[(usize, Range<usize>)]) -> f64 {
+        let seconds = |at: usize| case.seconds(stages[at].0, stages[at].1.clone());
+        let site = |at: usize| self.of_class[stages[at].0];
+        let count = stages.len();
+        let (mut step, mut each, mut after) = (0.0, 0.0_f64, 0.0_f64);
+        for (at, (class, layers)) in stages.iter().enumerate() {
+            step += seconds(at);
+            each = each.max(seconds(at));
+            after = after.max(case.after(*class, layers.clone()));
+            let ways = (at + 1..count).filter(|&next| site(next - 1) != site(next));
+            let ways: Vec<Joint> = ways
+                .map(|next| self.between([site(next - 1), site(next)]).expect("joined"))
+                .collect();
+            if ways.is_empty() {
+                continue;
+            }
+            let there_and_back: f64 = ways.iter().map(|it| it.both_ways).sum();
+            let beyond = (at..count).map(seconds).sum::<f64>() + there_and_back;
+            each = each.max(beyond / (count - at) as f64);
+            if site(at) != site(at + 1) {
+                step += ways[0].both_ways;
+                each = each.max(ways[0].each);
+            }
+        }
+        step + (case.micro_batches - 1) as f64 * each + after
+    }
+
+    fn least(&self, case: &Case, left: &mut Vec<usize>, so_far: &[(usize, Range<usize>)]) -> f64 {
+        let done = so_far.last().map_or(0, |it| it.1.end);
+        if left.iter().all(|count| *count == 0) {
+            return match done == case.costs.len() {
+                true => self.step(case, so_far),
+                false => f64::INFINITY,
+            };
+        }
+        let mut best = f64::INFINITY;
+        for class in 0..left.len() {
+            let here = self.of_class[class];
+            let last = so_far.last().map(|it| self.of_class[it.0]);
+            let has_left =
+                |site: usize| (0..left.len()).any(|it| left[it] > 0 && self.of_class[it] == site);
+            let goes_on = last.is_none_or(|last| {
+                last == here || (!has_left(last) && self.between([last, here]).is_some())
+            });
+            if left[class] == 0 || !goes_on {
+                continue;
+            }
+            left[class] -= 1;
+            let most = case.costs.len().min(done + case.room[class] + so_far.len());
+            for end in done + 1..=most {
+                let longer = [so_far, &[(class, done..end)]].concat();
+                best = best.min(self.least(case, left, &longer));
+            }
+            left[class] += 1;
+        }
+        best
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #[test]
+    fn no_order_and_no_cut_over_sites_is_better(
+        costs in prop::collection::vec(1_u8..5, 2..7),
+        classes in prop::collection::vec((0_usize..3, 1_u8..5, 1_usize..6, 0_usize..3), 2..4),
+        micro_batches in 1_u64..9,
+        after in prop::collection::vec(0_u8..9, 8),
+        joints in prop::collection::vec(prop::option::weighted(0.8, (0_u8..40, 0_u8..9)), 3),
+        tells_least in any::<bool>(),
+    ) {
+        let least = costs.iter().copied().min().unwrap_or(0);
+        let case = Case {
+            least_layer: f64::from(u8::from(tells_least) * least),
+            costs: costs.into_iter().map(f64::from).collect(),
+            speeds: classes.iter().map(|it| f64::from(it.1)).collect(),
+            room: classes.iter().map(|it| it.2).collect(),
+            micro_batches,
+            after: after.into_iter().map(f64::from).collect(),
+        };
+        let joint = |at: usize| joints[at].map(|(both_ways, each)| Joint {
+            both_ways: f64::from(both_ways) / 4.0,
+            each: f64::from(each) / 4.0,
+        });
+        let sites = Sites {
+            of_class: classes.iter().map(|it| it.3).collect(),
+            joints: [0, 1, 2].map(joint),
+        };
+        let mut counts: Vec<usize> = classes.iter().map(|it| it.0).collect();
+        let expected = sites.least(&case, &mut counts, &[]);
+        let (site, between) = (
+            |class: usize| sites.of_class[class],
+            |ends: [usize; 2]| sites.between(ends),
+        );
+        let found = case.with(|chain| {
+            let joints = Some(Joints { site: &site, between: &between });
+            order_stages(&Chain { joints, ..*chain }, &counts)
+        });
+        match found {
+            Ok(cut) => {
+                prop_assert!((cut.seconds - expected).abs() < 1e-9, "{cut:?}, not {expected}");
+                let step = sites.step(&case, &cut.stages);
+                prop_assert!((step - expected).abs() < 1e-9, "{cut:?} takes {step}");
+                let order: Vec<usize> = cut.stages.iter().map(|it| it.0).collect();
+                let again = case.with(|chain| {
+                    let joints = Some(Joints { site: &site, between: &between });
+                    cut_chain(&Chain { joints, ..*chain }, &order)
+                });
+                prop_assert!((again.expect("the same").seconds - expected).abs() < 1e-9);
             }
             Err(_) => prop_assert!(expected.is_infinite() || counts.iter().sum::<usize>() == 0),
         }

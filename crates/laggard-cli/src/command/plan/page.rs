@@ -113,7 +113,7 @@ fn answer(page: &mut Page, plan: &Plan) {
     let best = option(plan.ranking.order[0]);
     page.heading(&format!("best by {}: {}", plan.objective.name(), best.name));
     page.line(&format!("  {}", summary(best, plan)));
-    if let Some(&next) = plan.ranking.order.get(1) {
+    if let Some(next) = plan.next {
         let as_one = match plan.ranking.one_model == Some(next) {
             true => ", and fastest for one model",
             false => "",
@@ -124,7 +124,7 @@ fn answer(page: &mut Page, plan: &Plan) {
         page.sentence(2, &why(best, next, &plan.against_next));
     }
     if let Some(at) = plan.ranking.one_model
-        && !plan.ranking.order.iter().take(2).any(|&it| it == at)
+        && ![Some(plan.ranking.order[0]), plan.next].contains(&Some(at))
     {
         let one = option(at);
         page.line(&format!("fastest for one model alone: {}", one.name));

@@ -124,9 +124,12 @@ fn a_narrow_link_binds() {
         before = rates;
     }
     let (_, narrow) = rates(1e9, 0.004);
-    for option in across(&narrow) {
+    let ways = across(&narrow);
+    for (option, others) in ways.iter().zip([false, true]) {
+        // What the link does not let through can be had with fewer devices, which then idle.
         let most = binding(&option.figures).expect("something is lost");
-        assert_eq!(most.term, "links between sites", "{option:?}");
+        let is_link = most.term == "links between sites";
+        assert!(is_link || (others && most.term == "no work"), "{option:?}");
         let sum: f64 = option
             .figures
             .peak_use
@@ -136,6 +139,10 @@ fn a_narrow_link_binds() {
             .sum();
         assert!((sum - 1.0).abs() < 1e-9, "{option:?}");
     }
+    // Activations of half precision, each way.
+    let carried = 1e9 / (2.0 * 4096.0);
+    let rate = ways[1].figures.tokens_per_s;
+    assert!(rate > 0.95 * carried && rate < carried, "{rate} {carried}");
     let loosely = narrow
         .list
         .iter()

@@ -10,29 +10,45 @@ use laggard_types::format_seconds;
 
 pub(super) fn layouts(page: &mut Page, plan: &Plan) {
     page.heading("layouts (all of them with --format json)");
-    let one_job = |kind| {
-        matches!(
-            kind,
-            Kind::EqualShares | Kind::UnevenShares | Kind::UnevenStages
-        )
-    };
-    let ranking = &plan.ranking;
-    for (at, option) in plan.options.iter().enumerate() {
-        let is_named = ranking.order.iter().take(2).any(|&it| it == at);
-        let is_shown = is_named || ranking.one_model == Some(at) || one_job(option.kind);
-        let Some(number) = option.number.filter(|_| is_shown) else {
-            continue;
-        };
-        for job in &option.jobs {
-            page.sentence(2, &format!("{number} {}", layout(job)));
-            for line in shares(job) {
-                page.sentence(5, &line);
-            }
+    for (numbers, lines) in shown(plan) {
+        let (first, others) = lines.split_first().map_or(("", &[][..]), |(a, b)| (a, b));
+        page.sentence(2, &format!("{} {first}", numbers.join(", ")));
+        for line in others {
+            page.sentence(5, line);
         }
     }
     for (numbers, who) in who_runs(plan) {
         page.sentence(2, &format!("{}: {who}", numbers.join(", ")));
     }
+}
+
+/// The jobs that are shown, those of options that do the same together.
+fn shown(plan: &Plan) -> Vec<(Vec<String>, Vec<String>)> {
+    let one_job = [
+        Kind::EqualShares,
+        Kind::UnevenShares,
+        Kind::UnevenStages,
+        Kind::AcrossSites,
+    ];
+    let ranking = &plan.ranking;
+    let mut groups: Vec<(Vec<String>, Vec<String>)> = Vec::new();
+    for (at, option) in plan.options.iter().enumerate() {
+        let is_named = at == ranking.order[0] || plan.next == Some(at);
+        let is_shown = is_named || ranking.one_model == Some(at) || one_job.contains(&option.kind);
+        let Some(number) = option.number.filter(|_| is_shown) else {
+            continue;
+        };
+        let number = number.to_string();
+        for job in &option.jobs {
+            let lines = [vec![layout(job)], shares(job)].concat();
+            match groups.iter_mut().find(|group| group.1 == lines) {
+                Some(group) if group.0.contains(&number) => {}
+                Some(group) => group.0.push(number.clone()),
+                None => groups.push((vec![number.clone()], lines)),
+            }
+        }
+    }
+    groups
 }
 
 /// Which frameworks run which options, those of the same ones together.
@@ -106,12 +122,9 @@ fn runs(stages: &[StageLine]) -> String {
     let alike = |a: &StageLine, b: &StageLine| a.class == b.class && a.layers == b.layers;
     let text = |run: &[StageLine]| {
         let stage = &run[0];
-        format!(
-            "{} x {} with {} layers",
-            run.len(),
-            stage.class,
-            stage.layers
-        )
+        let layers = if stage.layers == 1 { "layer" } else { "layers" };
+        let (count, class) = (run.len(), &stage.class);
+        format!("{count} x {class} with {} {layers}", stage.layers)
     };
     let runs: Vec<String> = stages.chunk_by(alike).map(text).collect();
     runs.join(", ")
