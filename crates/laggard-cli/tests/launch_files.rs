@@ -210,16 +210,59 @@ fn scripts_are_scripts_and_can_be_started() {
     assert!(scripts >= 3, "{scripts}");
 }
 
+/// The number of the first option with so many jobs, by the plan that is in a folder.
+fn option_of_jobs(folder: &Path, count: usize) -> usize {
+    let text = fs::read_to_string(folder.join("plan/plan.json")).expect("a plan");
+    let plan: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let options = plan["options"].as_array().expect("options");
+    let jobs = |option: &serde_json::Value| option["jobs"].as_array().map_or(0, Vec::len);
+    let option = options.iter().find(|option| jobs(option) == count);
+    let number = option.expect("an option")["number"].as_u64();
+    number.expect("a number") as usize
+}
+
 #[test]
-fn what_an_earlier_plan_left_is_replaced() {
+fn only_what_an_earlier_plan_wrote_is_removed() {
     let folder = tempfile::tempdir().expect("a folder");
     assert!(plan(folder.path(), None, None).status.success());
-    let job = jobs(folder.path()).remove(0);
-    fs::write(job.join("openmpi.rankfile"), "rank 0=old slot=0\n").expect("a file");
-    fs::write(job.join("notes"), "mine\n").expect("a file");
-    assert!(plan(folder.path(), None, None).status.success());
-    assert!(!job.join("openmpi.rankfile").exists());
-    assert!(job.join("notes").exists());
+    let [two, one] = [2, 1].map(|count| option_of_jobs(folder.path(), count));
+    let again = |option: usize| {
+        let output = plan(folder.path(), Some(option), None);
+        assert!(output.status.success(), "{}", told(&output));
+        told(&output)
+    };
+    again(two);
+    let [first, second] = &jobs(folder.path())[..] else {
+        panic!("two jobs");
+    };
+    // A job that is there no more goes as a whole.
+    again(one);
+    assert!(first.is_dir() && !second.exists());
+    // What somebody put there or changed stays.
+    again(two);
+    fs::write(second.join("notes"), "mine\n").expect("a file");
+    fs::write(second.join("mpirun.sh"), "mine\n").expect("a file");
+    assert!(second.join("slurm.sh").exists());
+    let talk = again(one);
+    assert!(
+        talk.contains("kept, since it was changed") && talk.contains("mpirun.sh"),
+        "{talk}"
+    );
+    let mut left: Vec<_> = fs::read_dir(second).expect("a folder").collect();
+    left.retain(|entry| entry.is_ok());
+    assert_eq!(left.len(), 2, "{left:?}");
+    // A list that names something elsewhere removes nothing there.
+    let outside = folder.path().join("outside");
+    fs::write(&outside, "mine\n").expect("a file");
+    let list = folder.path().join("plan/launch.files");
+    let text = fs::read_to_string(&list).expect("a list");
+    let (hash, _) = text.split_once(' ').expect("a line");
+    let readme = fs::read_to_string(first.join("README.txt")).expect("a file");
+    fs::write(&outside, readme).expect("a file");
+    let line = format!("{hash} ../../outside\n");
+    fs::write(&list, line).expect("a file");
+    again(one);
+    assert!(outside.exists());
 }
 
 #[test]

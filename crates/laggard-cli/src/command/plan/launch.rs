@@ -4,14 +4,21 @@ use crate::args::LaunchArgs;
 use crate::failure::BadInput;
 use crate::{input, output};
 use anyhow::{Context, Result};
+use laggard_backend::agreement::hash;
 use laggard_plan::launch::{
     FILE_NAMES, Hosts, LaunchError, LaunchFile, device_classes, launch_files,
 };
 use laggard_plan::{PlanFile, PlannedOption};
 use laggard_specs::Tables;
-use std::path::Path;
+use std::path::{Component, Path};
 
-/// Writes them into `launch/` of the plan's folder, a folder for each job, and says where.
+/// The list of what was written, beside the folder of launch files: so that of an earlier plan
+/// nothing is left, and nothing else is removed.
+const WRITTEN: &str = "launch.files";
+const HINT: &str = "hint: choose another place with `-o`";
+
+/// Writes them into `launch/` of the plan's folder, a folder for each job, and says where; removes
+/// those of an earlier plan.
 pub(super) fn write(
     plan: &PlanFile,
     args: &LaunchArgs,
@@ -30,35 +37,78 @@ pub(super) fn write(
         // Nobody said that there are such hosts: the plan is good without.
         Err(error @ LaunchError::TooFewDevices { .. }) if hosts.are_placeholders => {
             output::talk(&format!("no launch files: {error}"));
-            return Ok(());
+            return replace(&[], folder);
         }
         Err(error) => return Err(BadInput(error.to_string()).into()),
     };
-    let launch = folder.join("launch");
-    files.iter().try_for_each(|file| put(file, &launch))?;
-    tell(option, &files, &launch, hosts.are_placeholders);
+    replace(&files, folder)?;
+    tell(
+        option,
+        &files,
+        &folder.join("launch"),
+        hosts.are_placeholders,
+    );
     Ok(())
 }
 
-/// Writes a file and removes those that an earlier plan's job of this name had and this has not.
+/// Writes files and removes those that are listed and are not among them, unless somebody changed
+/// them.
+fn replace(files: &[LaunchFile], folder: &Path) -> Result<()> {
+    let (list, launch) = (folder.join(WRITTEN), folder.join("launch"));
+    let old = match list.is_file() {
+        true => input::text(&list)?,
+        false => String::new(),
+    };
+    let is_new = |path: &str| files.iter().any(|file| file.path == path);
+    let old = old.lines().filter_map(|line| line.split_once(' '));
+    for (written, path) in old.filter(|(_, path)| !is_new(path)) {
+        remove(written, &launch, Path::new(path))?;
+    }
+    // Listed before they are there: what is cut short is replaced too.
+    let line = |file: &LaunchFile| format!("{} {}\n", of(file.text.as_bytes()), file.path);
+    output::file(&files.iter().map(line).collect::<String>(), &list)?;
+    files.iter().try_for_each(|file| put(file, &launch))
+}
+
+/// What tells a file that was written from what it became.
+fn of(bytes: &[u8]) -> String {
+    format!("{:016x}", hash(bytes.iter().copied()))
+}
+
+/// Removes a file as it was written, and the folder of its job where nothing else is in it.
+fn remove(written: &str, launch: &Path, path: &Path) -> Result<()> {
+    let is_within = path
+        .components()
+        .all(|it| matches!(it, Component::Normal(_)));
+    let file = launch.join(path);
+    let Some(now) = std::fs::read(&file).ok().filter(|_| is_within) else {
+        return Ok(());
+    };
+    if of(&now) != written {
+        output::talk(&format!(
+            "kept, since it was changed: {} of an earlier plan",
+            file.display()
+        ));
+        return Ok(());
+    }
+    std::fs::remove_file(&file)
+        .with_context(|| format!("cannot remove {}\n{HINT}", file.display()))?;
+    if let Some(job) = file.parent() {
+        // Fails where something is left in it, which then stays.
+        let _ = std::fs::remove_dir(job);
+    }
+    Ok(())
+}
+
 fn put(file: &LaunchFile, launch: &Path) -> Result<()> {
     let path = launch.join(&file.path);
     let within = path.parent().unwrap_or(launch);
-    let hint = "hint: choose another place with `-o`";
-    if file.path.ends_with(FILE_NAMES[0]) {
-        std::fs::create_dir_all(within)
-            .with_context(|| format!("cannot make the folder {}\n{hint}", within.display()))?;
-        for old in FILE_NAMES.map(|name| within.join(name)) {
-            if old.is_file() {
-                std::fs::remove_file(&old)
-                    .with_context(|| format!("cannot replace {}\n{hint}", old.display()))?;
-            }
-        }
-    }
+    std::fs::create_dir_all(within)
+        .with_context(|| format!("cannot make the folder {}\n{HINT}", within.display()))?;
     output::file(&file.text, &path)?;
     match file.path.ends_with(".sh") {
         true => make_executable(&path)
-            .with_context(|| format!("cannot make {} executable\n{hint}", path.display())),
+            .with_context(|| format!("cannot make {} executable\n{HINT}", path.display())),
         false => Ok(()),
     }
 }
