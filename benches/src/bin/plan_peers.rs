@@ -4,10 +4,10 @@
 //! `cargo run --release -p laggard-benches --bin plan_peers -- search [RUNS]` plans each cluster of
 //! [`laggard_benches::peers::problems`] and judges the plan by Sailor's simulator; `-- mixed` and
 //! `-- amp` predict measured steps on mixed GPUs; `-- published` lists every published row of mixed
-//! training with what can be said of it. The first two read Sailor's profiles under
-//! `LAGGARD_TRACES`. The goals: a step no longer than the best peer's for every cluster, 96 devices
-//! of three classes and 4,096 of two in 50 ms each; 8 % mean error on Sailor's mixed steps with a
-//! bias below 5 %; 25 % on AMP's with the pick within 5 % of the best.
+//! training with what can be said of it, and those of mixed serving. The first two read Sailor's
+//! profiles under `LAGGARD_TRACES`. The goals: a step no longer than the best peer's for every
+//! cluster, 96 devices of three classes and 4,096 of two in 50 ms each; 8 % mean error on Sailor's
+//! mixed steps with a bias below 5 %; 25 % on AMP's with the pick within 5 % of the best.
 #![expect(
     clippy::print_stdout,
     reason = "the figures are the result of a benchmark"
@@ -19,7 +19,8 @@ use laggard_benches::peers::errors::{Errors, pick};
 use laggard_benches::peers::mixed::{Lab, measured};
 use laggard_benches::peers::problems::PROBLEMS;
 use laggard_benches::peers::profiles::directory;
-use laggard_benches::peers::published::{Said, belongs, said};
+use laggard_benches::peers::published::{NETWORKS, Said, belongs, said};
+use laggard_plan::serving::ServingConstants;
 use laggard_plan::{PipelineCosts, fastest_pipeline};
 use laggard_specs::{published_training, rows};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -162,7 +163,7 @@ fn amp() -> Result<()> {
 }
 
 fn published() -> Result<()> {
-    println!("row,source,what,published,unit,laggard_slow_network,laggard_fast_network,remark");
+    println!("row,source,what,published,unit,laggard_low,laggard_high,remark");
     for row in rows(published_training())?
         .iter()
         .filter(|row| belongs(row))
@@ -177,7 +178,11 @@ fn published() -> Result<()> {
             Said::Between {
                 published,
                 predicted: [slow, fast],
-            } => println!("{start},{published},% MFU,{slow:.2},{fast:.2},"),
+            } => println!(
+                "{start},{published},% MFU,{slow:.2},{fast:.2},\"hosts' networks, which are not \
+                 published, of {} and {} Gbit/s\"",
+                NETWORKS[0], NETWORKS[1]
+            ),
             Said::Nothing(why) => {
                 let step = row.step_time_s.map(|seconds| (seconds, "s"));
                 let other = row.value.zip(row.unit.as_deref());
@@ -185,6 +190,16 @@ fn published() -> Result<()> {
                 println!("{start},{value},{unit},,,{why}");
             }
         }
+    }
+    let loss = ServingConstants::builtin()?.dispatch_loss;
+    for mix in ServingConstants::measured_mixes()? {
+        let share = 100.0 * mix.tokens_per_second / mix.apart_tokens_per_second;
+        let [low, high] = [loss.high, loss.low].map(|lost| 100.0 * (1.0 - lost));
+        println!(
+            "{},\"{}\",\"{}\",{share:.2},% of the classes apart,{low:.2},{high:.2},the range is \
+             taken from these rows: no test of it",
+            mix.id, mix.source, mix.what
+        );
     }
     Ok(())
 }

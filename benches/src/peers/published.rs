@@ -17,7 +17,7 @@ use laggard_types::Seconds;
 const SEQUENCE: u32 = 4096;
 const STEP_SEQUENCES: u64 = 256;
 /// Gigabits a second of a host's network where a source says no more than that it is TCP.
-const NETWORKS: [f64; 2] = [10.0, 100.0];
+pub const NETWORKS: [f64; 2] = [10.0, 100.0];
 /// GPUs of a host.
 const HOST: u64 = 8;
 /// Names of GPUs in layouts, and of laggard's tables.
