@@ -97,7 +97,8 @@ pub(crate) enum Command {
   laggard run --device gpu --classes h200:1,h100:1 --allow-shared-gpu -o one-gpu
   laggard run --ranks 8 --emulate-hosts 2 --inject slow-host:1:1.2+from=100 -o host
   laggard run --plan mine/plan.json -o rehearsal
-  mpirun -n 4 laggard run -o cluster        one rank per process; srun likewise")]
+  mpirun -n 4 laggard run -o cluster        one rank per process; srun likewise
+  torchrun --nproc-per-node 8 --no-python laggard run -o node    on GPUs, without MPI")]
 pub(crate) struct RunArgs {
     /// Number of ranks [default: from --layout or --classes, else the GPUs, or the
     /// processors, at most 4].

@@ -1,5 +1,7 @@
 use super::tree::Family;
 use super::*;
+use laggard_backend::Abort;
+use laggard_backend::control::part_of;
 use laggard_backend::threads::{ThreadOptions, worlds};
 use laggard_stats::{Rng, median};
 use laggard_types::Rank;
@@ -162,6 +164,21 @@ fn bounds_hold() {
         let ranks = 2 + rng.below(8);
         let skews: Vec<Skew> = (0..ranks).map(|_| Skew::random(&mut rng)).collect();
         trial(&skews, &messengers(ranks as u32));
+    }
+}
+
+/// Over TCP, as where no MPI connects the ranks.
+#[test]
+fn bounds_hold_over_connections() {
+    let mut rng = Rng::new(19);
+    for _ in 0..5 {
+        let ranks = 2 + rng.below(3);
+        let skews: Vec<Skew> = (0..ranks).map(|_| Skew::random(&mut rng)).collect();
+        let connected = on_all(&messengers(ranks as u32), |messenger| {
+            let all = 0..messenger.size();
+            part_of(messenger, all, "here", &Abort::default(), soon()).unwrap()
+        });
+        trial(&skews, &connected);
     }
 }
 
