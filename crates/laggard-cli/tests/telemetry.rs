@@ -3,12 +3,9 @@
 
 mod stand_ins;
 
-#[path = "../../laggard-cuda/tests/fakes/cc.rs"]
-mod cc;
-
 use laggard_record::{DeviceReading, Record};
 use laggard_types::{CaveatCode, Gauge};
-use stand_ins::stand_ins;
+use stand_ins::{cc, stand_ins};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -124,6 +121,30 @@ fn a_gpu_of_which_nvml_knows_nothing_is_not_visible() {
     let hidden = &identity.expect("what the driver says").not_visible;
     assert_eq!(hidden, &["its state (NVML knows no GPU at 0000:02:00.0)"]);
     assert_eq!(record.manifest.ranks[1].other_processes, None);
+}
+
+#[test]
+fn ranks_that_share_a_gpu_are_refused_unless_that_is_allowed() {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join("run");
+    let Some(folder) = stand_ins() else { return };
+    let output = Command::new(env!("CARGO_BIN_EXE_laggard"))
+        .args(["run", "--device", "gpu", "--model", "tiny", "--steps", "2"])
+        .args(["--ranks", "2", "-o"])
+        .arg(&path)
+        .env("LD_LIBRARY_PATH", folder)
+        .env("LAGGARD_CUDA_PATH", folder)
+        .env("LAGGARD_FAKE_CUDA", "devices=1,memory_bytes=2000000000")
+        // So that NCCL would not refuse them.
+        .env("NCCL_MULTI_RANK_GPU_ENABLE", "1")
+        .env_remove("CUDA_VISIBLE_DEVICES")
+        .output()
+        .expect("laggard starts");
+    let words = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert!(words.contains("ranks 0 and 1 share it"), "{words}");
+    assert!(words.contains("--allow-shared-gpu"), "{words}");
+    assert!(!path.exists(), "nothing was run");
 }
 
 #[test]

@@ -214,12 +214,17 @@ fn nobody_is_blamed_for_signs_alone() {
 fn a_reason_counts_while_the_rank_is_slow() {
     let mut job = slow_job();
     job.from_step = LENGTH / 2;
-    // Where the steps of the second half begin.
-    let middle_s = {
-        let analysis = with(&job, |_, _, state| Some(state));
-        let steps = f64::from(LENGTH / 2);
-        steps * analysis.step_time.p5
-    };
+    // Where the steps of the second half begin, and where the last ends: until then half of them
+    // are slow.
+    let clean = with(&KnownJob::clean(RANKS, 2, LENGTH, 5), |_, _, state| {
+        Some(state)
+    });
+    let middle_s = f64::from(LENGTH / 2) * clean.step_time.median;
+    let slow_s = with(&slow_job(), |_, _, state| Some(state))
+        .step_time
+        .median;
+    let end_s = middle_s + f64::from(LENGTH / 2) * slow_s;
+    assert!(end_s + 1.0 < f64::from(SECONDS));
     let held_back = |is_held_back: &dyn Fn(f64) -> bool| {
         let analysis = with(&job, |rank, at, mut state| {
             if rank == SLOW && is_held_back(at) {
@@ -230,7 +235,8 @@ fn a_reason_counts_while_the_rank_is_slow() {
         kinds(finding(&analysis))
     };
     assert_eq!(held_back(&|at| at >= middle_s), [SignKind::ClocksHeldBack]);
-    assert_eq!(held_back(&|at| at < middle_s), []);
+    // Neither before it was slow nor after the last step.
+    assert_eq!(held_back(&|at| at < middle_s || at > end_s), []);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Stand-ins for the driver and NCCL, under the names of what they stand in for.
 
 #[path = "../../../laggard-cuda/tests/fakes/cc.rs"]
-mod cc;
+pub(crate) mod cc;
 
 use std::path::{Path, PathBuf};
 
