@@ -214,3 +214,111 @@ fn pairs(page: &mut Page, bench: &Bench) {
     ];
     columns::print(page, table, &[]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Glyphs;
+    use super::*;
+    use laggard_analyze::{BenchOptions, bench};
+    use laggard_record::{
+        BenchRank, BenchSamples, CollectiveSamples, Communication, ComputeSamples, PairSamples,
+        Peak, PeakKind, Placement,
+    };
+    use laggard_types::{DataType, ReduceOp};
+
+    fn example() -> Bench {
+        let rank = |host: &str| BenchRank {
+            host: host.to_owned(),
+            device: "NVIDIA H200".to_owned(),
+            peak: Some(Peak {
+                flop_per_s: 1e12,
+                kind: PeakKind::Datasheet,
+                source: "known".to_owned(),
+            }),
+            clock_bound_ns: 800,
+        };
+        let calls = |begin: i64| vec![[begin, 250_000]; 40];
+        let seconds = |each: f64| vec![each; 20];
+        let samples = BenchSamples {
+            schema_version: BenchSamples::VERSION,
+            communication: Communication {
+                backend: "NCCL 2.30.7".to_owned(),
+                progress: String::new(),
+            },
+            ranks: vec![rank("a"), rank("b"), rank("b")],
+            collectives: vec![CollectiveSamples {
+                collective: Collective::AllReduce,
+                op: Some(ReduceOp::Sum),
+                placement: Placement::OutOfPlace,
+                data_type: DataType::Bf16,
+                bytes: 1 << 20,
+                calls: vec![calls(0), calls(200_000), calls(0)],
+                back_to_back_ns: vec![60_000.0; 3],
+                wrong: vec![0, 0, 4],
+            }],
+            compute: vec![ComputeSamples {
+                name: "1000 cubed".to_owned(),
+                work: ComputeWork::Product {
+                    m: 1000,
+                    n: 1000,
+                    k: 1000,
+                },
+                data_type: DataType::Bf16,
+                seconds: vec![seconds(4e-3), seconds(5e-3), seconds(4e-3)],
+            }],
+            pairs: vec![PairSamples {
+                from: 0,
+                to: 2,
+                bytes: 1 << 20,
+                seconds: vec![1e-4; 7],
+            }],
+            caveats: Vec::new(),
+        };
+        bench(&samples, &BenchOptions::default())
+    }
+
+    #[test]
+    fn the_page_has_every_part_and_fits() {
+        let page = print(&example(), Style::plain(100));
+        let rows: Vec<Vec<&str>> = page
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        let row = |begin: &[&str]| {
+            let found = rows.iter().find(|row| row.starts_with(begin));
+            found
+                .unwrap_or_else(|| panic!("no {begin:?} in\n{page}"))
+                .clone()
+        };
+        // 1 MiB in 50 us is 20.97 GB/s, times 2 (n - 1) / n of three ranks.
+        let expect = [
+            "1048576", "out", "50.00", "20.97", "27.96", "4", "200.00", "-", "-", "60.00",
+        ];
+        assert_eq!(row(&["1048576"])[..10], expect);
+        assert_eq!(row(&["0", "2"]), ["0", "2", "100.00", "10.49"]);
+        let kernel = row(&["1000", "cubed"]);
+        // 2e9 FLOP in 4 ms, of a peak of 1 TFLOP/s.
+        assert_eq!(kernel[7..11], ["0.500", "TFLOP/s", "50.0", "%"]);
+        assert!(page.starts_with("WRONG RESULTS: all_reduce"), "{page}");
+        let whole = page.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            whole.contains("rank 1 (NVIDIA H200 of b) is 20.0 % [20.0, 20.0] below its 2 peers")
+        );
+        assert!(
+            whole.contains("rank 1 of b comes last to 100 % of calls"),
+            "{page}"
+        );
+        for width in [100, 60] {
+            let style = Style {
+                glyphs: Glyphs::Ascii,
+                ..Style::plain(width)
+            };
+            let page = print(&example(), style);
+            assert!(page.is_ascii());
+            assert!(
+                page.lines().all(|line| line.chars().count() <= width),
+                "{page}"
+            );
+        }
+    }
+}
