@@ -19,7 +19,8 @@ folder="$(cd "$folder" && pwd)"
 say() { printf '== %s\n' "$*" >&2; }
 
 say "building"
-cargo build --release --locked -p laggard-cli -p laggard-benches --bin laggard --bin gpu_kernels
+cargo build --release --locked -p laggard-cli -p laggard-benches --bin laggard --bin gpu_kernels \
+    --bin step_graph
 # The checks of a device, as a program of its own.
 checks="$(cargo test --release --locked -p laggard-cuda --test gpu --no-run --message-format=json |
     sed -n 's/.*"name":"gpu".*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)"
@@ -27,9 +28,10 @@ if [ -z "$checks" ]; then
     echo "error: cargo did not say where the checks of the device are" >&2
     exit 1
 fi
-install -m 755 target/release/laggard target/release/gpu_kernels scripts/device_check.sh "$folder"
+install -m 755 target/release/laggard target/release/gpu_kernels target/release/step_graph \
+    scripts/device_check.sh scripts/device_figures.py "$folder"
 install -m 755 "$checks" "$folder/device_checks"
-strip "$folder/laggard" "$folder/gpu_kernels" "$folder/device_checks"
+strip "$folder/laggard" "$folder/gpu_kernels" "$folder/step_graph" "$folder/device_checks"
 git rev-parse HEAD >"$folder/commit"
 
 # A plugin built for Open MPI 4 works with the library of Open MPI 5, which its wheel holds.
