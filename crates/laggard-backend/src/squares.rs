@@ -3,9 +3,9 @@
 //!
 //! Elements are taken in chunks of 16 bytes, chunks in segments of 256 lanes x 16 turns. A lane has
 //! one chunk of each turn: it adds the squares of a chunk in f32, one after the other, and its
-//! chunks in f64. Lanes are added by halves within groups of 32 (lane 0 with lane 16 and so on, then
-//! the sums with those 8, 4, 2 and 1 lanes on), and the eight groups one after the other. Segments
-//! are added in f64 by as many lanes, each of which has one in 256 of them.
+//! chunks in f64. Lanes are added by halves within groups of 32 (lane 0 with lane 16 and so on,
+//! then the sums with those 8, 4, 2 and 1 lanes on), and the eight groups one after the other.
+//! Segments are added in f64 by as many lanes, each of which has one in 256 of them.
 
 use crate::Element;
 

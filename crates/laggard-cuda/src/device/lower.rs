@@ -30,7 +30,8 @@ const BLOCKS_PER_MULTIPROCESSOR: u32 = 8;
 const PLAIN_TILE: u32 = 16;
 /// Blocks of a launch, along x (CUDA C++ Programming Guide, "Compute Capabilities").
 const MOST_BLOCKS: u32 = i32::MAX.unsigned_abs();
-/// Where the sums of a norm's segments begin in the scratch memory, behind what a repetition writes.
+/// Where the sums of a norm's segments begin in the scratch memory: behind what a repetition
+/// writes.
 const SUMS_AT: usize = ALIGNMENT as usize;
 /// Bits of `flags`, as `kernels/plain.cu` reads them.
 const ACCUMULATE: u32 = 1;
