@@ -1,5 +1,5 @@
-//! Ranks of this process that have one GPU in common: a mixed cluster, rehearsed on the one GPU that
-//! there is. Each rank is confined to a part of it in proportion to its class's rate where the
+//! Ranks of this process that have one GPU in common: a mixed cluster, rehearsed on the one GPU
+//! that there is. Each rank is confined to a part of it in proportion to its class's rate where the
 //! driver divides GPUs; how fast each part really is, and whether all run at the same time, is
 //! measured first and goes into the record.
 

@@ -66,7 +66,7 @@ pub enum CudaError {
     },
     /// A GPU that cannot be divided among ranks.
     #[error(
-        "GPU {ordinal} is not divided: {why}\nhint: a newer driver, or fewer ranks on the GPU, may do"
+        "GPU {ordinal} is not divided: {why}\nhint: a newer driver, or fewer ranks on it, may do"
     )]
     Undivided {
         /// Its number.

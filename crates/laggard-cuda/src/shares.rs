@@ -1,6 +1,6 @@
 //! Parts of one GPU that ranks of a process are confined to, so that one GPU rehearses a mixed
-//! cluster with true arithmetic: disjoint groups of its multiprocessors, as green contexts (CUDA 12.5
-//! and later) grant them. Whether kernels of all parts really run at the same time is for
+//! cluster with true arithmetic: disjoint groups of its multiprocessors, as green contexts (CUDA
+//! 12.5 and later) grant them. Whether kernels of all parts really run at the same time is for
 //! `shares/concurrency.rs` to show. Checked over a stand-in for the driver; never run on a GPU yet.
 
 mod concurrency;
@@ -13,7 +13,7 @@ pub use mps::MpsClient;
 
 use crate::{CudaError, Surroundings, gpu};
 use count::{Granularity, counts};
-use cudarc::driver::{CudaContext, CudaStream, DriverError, sys};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use green::GreenContext;
 use std::fmt;
 use std::sync::Arc;
@@ -45,26 +45,17 @@ impl Share {
         weights: &[f64],
         surroundings: &Surroundings,
     ) -> Result<Vec<Self>, CudaError> {
-        gpu::usable_driver(ordinal, surroundings)?;
-        let undivided = |why: String| CudaError::Undivided { ordinal, why };
-        // Asked for first: cudarc panics where the driver has less than it calls.
-        if let Some(missing) = green::missing_function() {
-            let why = format!("the driver has no {missing}, which came with CUDA 12.5");
-            return Err(undivided(why));
-        }
-        let context = gpu::context(ordinal)?;
         let failed = |doing: &'static str| {
             move |error: DriverError| CudaError::Undivided {
                 ordinal,
                 why: format!("{doing}: {}", crate::device::trouble::words(error)),
             }
         };
-        let whole = green::multiprocessors_of(&context).map_err(failed("asking for its parts"))?;
-        let capability = context.compute_capability();
-        let capability = capability.map_err(failed("asking for its generation"))?;
-        let granularity = Granularity::of(green::granularity(&whole), capability.0);
-        let of = green::count(&whole);
+        let undivided = |why| CudaError::Undivided { ordinal, why };
+        let (whole, steps) = whole(ordinal, surroundings)?;
+        let Steps { granularity, of } = steps;
         let counts = counts(of, granularity, weights).map_err(undivided)?;
+        let context = gpu::context(ordinal)?;
         let mut rest = whole;
         let mut origins: Vec<Arc<GreenContext>> = Vec::new();
         let mut shares = Vec::with_capacity(counts.len());
@@ -142,6 +133,92 @@ impl fmt::Display for Share {
         } = self;
         write!(f, "green context of {multiprocessors} of {of} SMs")
     }
+}
+
+/// How ranks can share a GPU, as far as its driver and the environment tell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sharing {
+    /// In which steps it can be divided, or why it cannot.
+    pub steps: Result<Steps, CudaError>,
+    /// How this process is a client of NVIDIA's Multi-Process Service, if it is one.
+    pub mps: Option<MpsClient>,
+}
+
+/// The multiprocessors that parts of a GPU can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    granularity: Granularity,
+    of: u32,
+}
+
+impl Sharing {
+    /// Asks, without a context on the GPU.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`](crate::Gpu::open) if there is no such GPU.
+    pub fn of(ordinal: usize, surroundings: &Surroundings) -> Result<Self, CudaError> {
+        gpu::usable_driver(ordinal, surroundings)?;
+        let (_, by_mps) = device(ordinal)
+            .and_then(green::traits_of)
+            .map_err(|error| CudaError::Driver {
+                doing: "asking how it is shared",
+                why: crate::device::trouble::words_and_hint(error),
+            })?;
+        Ok(Self {
+            steps: whole(ordinal, surroundings).map(|(_, steps)| steps),
+            mps: MpsClient::of_process(by_mps),
+        })
+    }
+}
+
+impl fmt::Display for Sharing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.steps {
+            Ok(Steps { granularity, of }) => {
+                let count::Granularity { least, multiple } = granularity;
+                write!(
+                    f,
+                    "green contexts of {least} or more of {of} SMs in steps of {multiple}"
+                )?;
+            }
+            Err(CudaError::Undivided { why, .. }) => write!(f, "no green contexts ({why})")?,
+            Err(error) => write!(f, "no green contexts ({error})")?,
+        }
+        match self.mps.map(|client| client.thread_percentage) {
+            Some(Some(limit)) => write!(f, "; MPS with {limit} % of its threads"),
+            Some(None) => f.write_str("; MPS without a limit"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn device(ordinal: usize) -> Result<sys::CUdevice, DriverError> {
+    result::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX))
+}
+
+/// All multiprocessors of a GPU, and in which steps they can be divided.
+fn whole(ordinal: usize, surroundings: &Surroundings) -> Result<(Resource, Steps), CudaError> {
+    gpu::usable_driver(ordinal, surroundings)?;
+    let undivided = |why: String| CudaError::Undivided { ordinal, why };
+    // Asked for first: cudarc panics where the driver has less than it calls.
+    if let Some(missing) = green::missing_function() {
+        let why = format!("the driver has no {missing}, which came with CUDA 12.5");
+        return Err(undivided(why));
+    }
+    let asked = || -> Result<(Resource, i32), DriverError> {
+        let device = device(ordinal)?;
+        let (major, _) = green::traits_of(device)?;
+        Ok((green::multiprocessors_of(device)?, major))
+    };
+    let (resource, major) = asked().map_err(|error| {
+        let words = crate::device::trouble::words(error);
+        undivided(format!("asking for its parts: {words}"))
+    })?;
+    let steps = Steps {
+        granularity: Granularity::of(green::granularity(&resource), major),
+        of: green::count(&resource),
+    };
+    Ok((resource, steps))
 }
 
 /// A type of the driver that stands for some of a GPU.

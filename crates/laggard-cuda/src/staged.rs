@@ -1,13 +1,13 @@
 //! The seam `Communicator` for ranks of one process without NCCL, such as ranks that share a GPU
-//! where NCCL refuses that: what a call reads is copied to host memory on the call's own stream, the
-//! in-process `threads` backend does the call there, and the result is copied back on that stream,
-//! which waits for it. Calls are ordered and stamped as those over NCCL are; they cost what copies
-//! and processors cost, and say nothing of a network of GPUs.
+//! where NCCL refuses that: what a call reads is copied to host memory on the call's own stream,
+//! the in-process `threads` backend does the call there, and the result is copied back on that
+//! stream, which waits for it. Calls are ordered and stamped as those over NCCL are; they cost what
+//! copies and processors cost, and say nothing of a network of GPUs.
 //!
-//! Checked by the conformance suite over a stand-in for the driver; never run on a GPU yet. A stream
-//! that waits may hold up others that share its hardware queue: a process with more streams on a
-//! GPU than `CUDA_DEVICE_MAX_CONNECTIONS` (8 by default, 32 at most; CUDA C++ programming guide)
-//! needs more of these, or its calls run out of time.
+//! Checked by the conformance suite over a stand-in for the driver; never run on a GPU yet. A
+//! stream that waits may hold up others that share its hardware queue: a process with more streams
+//! on a GPU than `CUDA_DEVICE_MAX_CONNECTIONS` (8 by default, 32 at most; CUDA C++ programming
+//! guide) needs more of these, or its calls run out of time.
 
 mod call;
 mod lane;

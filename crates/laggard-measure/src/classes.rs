@@ -65,8 +65,8 @@ impl ClassShare {
         Ok(shares.into_iter().zip(rates).map(share).collect())
     }
 
-    /// How much arithmetic a rank does for what the fastest class does once. Ranks that are confined
-    /// to a part of their device do no more than their own.
+    /// How much arithmetic a rank does for what the fastest class does once. Ranks that are
+    /// confined to a part of their device do no more than their own.
     pub(crate) fn work_scale(&self) -> f64 {
         match self.emulation {
             Emulation::ExtraArithmetic => 1.0 / self.relative_rate,
@@ -92,8 +92,9 @@ impl ClassShare {
 }
 
 impl ClassShare {
-    /// The same blocks with ranks that were confined to parts of a device: `ranks` has the rate that
-    /// was measured of each rank and its part, in order. Of the ranks of a class the median counts.
+    /// The same blocks with ranks that were confined to parts of a device: `ranks` has the rate
+    /// that was measured of each rank and its part, in order. Of the ranks of a class the median
+    /// counts.
     ///
     /// # Errors
     /// [`MeasureError::Classes`] if there are other ranks, or a rate is none.

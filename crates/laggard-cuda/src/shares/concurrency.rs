@@ -1,6 +1,6 @@
-//! Whether ranks on parts of one GPU really run at the same time: a kernel on each part, filling it,
-//! takes turns with those on the others so often that turns of the whole GPU would take far longer
-//! than any of them is allowed. All have a limit in cycles, so that none hangs.
+//! Whether ranks on parts of one GPU really run at the same time: a kernel on each part, filling
+//! it, takes turns with those on the others so often that turns of the whole GPU would take far
+//! longer than any of them is allowed. All have a limit in cycles, so that none hangs.
 
 use crate::device::PinnedWords;
 use crate::{Argument, CudaDevice, KernelLaunch, Module};

@@ -5,7 +5,7 @@
 
 use super::Resource;
 use super::count::Granularity;
-use cudarc::driver::{CudaContext, CudaStream, DriverError, sys};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,11 +47,23 @@ fn nothing() -> Resource {
 }
 
 /// All multiprocessors of a GPU.
-pub(super) fn multiprocessors_of(context: &CudaContext) -> Result<Resource, DriverError> {
+pub(super) fn multiprocessors_of(device: sys::CUdevice) -> Result<Resource, DriverError> {
     let mut resource = nothing();
     // SAFETY: the address is that of a resource.
-    let code = unsafe { sys::cuDeviceGetDevResource(context.cu_device(), &raw mut resource, KIND) };
+    let code = unsafe { sys::cuDeviceGetDevResource(device, &raw mut resource, KIND) };
     code.result().map(|()| resource)
+}
+
+/// What a GPU without a context says of itself: its major compute capability, and whether processes
+/// share it by way of a server.
+pub(super) fn traits_of(device: sys::CUdevice) -> Result<(i32, Option<bool>), DriverError> {
+    use sys::CUdevice_attribute as Attribute;
+    // SAFETY: the driver has told of this device.
+    let asked = |attribute| unsafe { result::device::get_attribute(device, attribute) };
+    let major = asked(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    // Drivers before CUDA 12.4 do not know the question.
+    let by_mps = asked(Attribute::CU_DEVICE_ATTRIBUTE_MPS_ENABLED);
+    Ok((major, by_mps.ok().map(|is| is != 0)))
 }
 
 /// Multiprocessors of a resource that the driver filled.

@@ -11,7 +11,7 @@ use laggard_backend::conformance::check_device;
 use laggard_backend::{BackendError, Device, Kernel, Launch, Slice, Task};
 use laggard_cuda::{
     Concurrency, ConcurrencyOptions, CudaDevice, CudaError, CudaOptions, PeakOptions, Share,
-    Surroundings, concurrency,
+    Sharing, Surroundings, concurrency,
 };
 use laggard_types::DataType;
 use std::sync::Arc;
@@ -186,6 +186,42 @@ fn a_limit_of_the_service_is_told() {
         let client = device(None).mps().expect("a client");
         assert_eq!(client.thread_percentage, Some(37.5));
     });
+}
+
+/// What is said of how the GPU can be shared.
+fn sharing() -> String {
+    let found = Sharing::of(0, &Surroundings::of_process());
+    found.unwrap_or_else(|error| panic!("{error}")).to_string()
+}
+
+#[test]
+fn how_a_gpu_can_be_shared_is_told() {
+    let test = "how_a_gpu_can_be_shared_is_told";
+    in_child(test, HOPPER, &[], || {
+        let expect = "green contexts of 8 or more of 132 SMs in steps of 8";
+        assert_eq!(sharing(), expect);
+        // Nobody has taken anything of the GPU for that.
+        assert_eq!(launches(0), 0);
+        let absent = Sharing::of(1, &Surroundings::of_process()).unwrap_err();
+        assert!(absent.to_string().contains("INVALID_DEVICE"), "{absent}");
+    });
+}
+
+#[test]
+fn what_keeps_a_gpu_from_being_shared_is_told() {
+    let test = "what_keeps_a_gpu_from_being_shared_is_told";
+    let limit = [("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "25")];
+    in_child(
+        test,
+        "has_green_contexts=false,has_mps=true",
+        &limit,
+        || {
+            let said = sharing();
+            let begin = "no green contexts (asking for its parts: CUDA_ERROR_NOT_SUPPORTED";
+            assert!(said.starts_with(begin), "{said}");
+            assert!(said.ends_with("); MPS with 25 % of its threads"), "{said}");
+        },
+    );
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What `doctor` says of GPUs and of the ports beside them.
 
 use laggard_cuda::{
-    ComputeMode, GpuFacts, GpuReading, InfinibandPort, NotVisible, Nvml, Surroundings, Sysfs,
+    ComputeMode, Gpu, GpuFacts, GpuReading, InfinibandPort, NotVisible, Nvml, Sharing,
+    Surroundings, Sysfs,
 };
 use std::fmt::Display;
 
@@ -19,6 +20,12 @@ pub(super) fn lines(surroundings: &Surroundings) -> Vec<(String, String)> {
             line += &format!(", nearest to {}", adapters.join(" and "));
         }
         lines.push((format!("GPU {number}"), line));
+    }
+    // In the driver's order, which need not be NVML's.
+    for number in 0..Gpu::count(surroundings).unwrap_or(0) {
+        let said = Sharing::of(number, surroundings);
+        let said = said.map_or_else(|error| error.to_string(), |found| found.to_string());
+        lines.push((format!("sharing {number}"), said));
     }
     let ports = sysfs.infiniband_ports();
     let name = |port: &InfinibandPort| format!("{}/{}", port.adapter, port.port);
