@@ -1,5 +1,5 @@
-//! One GPU with the network ports beside it, as whoever samples them during a job sees them. Checked
-//! over stand-ins for NVML and sysfs; never run on a GPU yet.
+//! One GPU with the network ports beside it, as whoever samples them during a job sees them.
+//! Checked over stand-ins for NVML and sysfs; never run on a GPU yet.
 
 use crate::{
     CudaIdentity, GpuFacts, GpuReading, InfinibandPort, Nvml, NvmlGpu, Surroundings, Sysfs,

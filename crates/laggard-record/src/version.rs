@@ -13,8 +13,8 @@ pub struct SchemaVersion(pub u32);
 
 impl SchemaVersion {
     /// What this laggard writes. Version 2 added machines, processors that ranks may use,
-    /// `communication`, `links`, and the parts that several hosts write; version 3 sketches; version
-    /// 4 the identity of accelerators and table `device_telemetry`.
+    /// `communication`, `links`, and the parts that several hosts write; version 3 sketches;
+    /// version 4 the identity of accelerators and table `device_telemetry`.
     pub const CURRENT: Self = Self(4);
 
     /// The first version that says which machine a host is part of.
