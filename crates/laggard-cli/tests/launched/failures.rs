@@ -120,6 +120,21 @@ fn ranks_without_a_gpu_among_others_are_named() {
     assert_eq!(said.matches("error: ").count(), 1, "{said}");
 }
 
+/// A GPU that breaks before there is a world: nobody waits for its rank.
+#[test]
+fn a_gpu_that_fails_at_the_start_ends_all() {
+    let Some(launch) = Launch::of(3) else { return };
+    let said = refused(&launch, &ON_GPUS, |rank, command| {
+        if rank == 1 {
+            command.env("LAGGARD_FAKE_CUDA", format!("{GPUS},launch_that_breaks=1"));
+        }
+    });
+    assert!(said.contains("[rank 1] error: "), "{said}");
+    assert!(said.contains("the world was aborted: rank 1 "), "{said}");
+    // The two others are of one host, for which one speaks.
+    assert_eq!(said.matches("error: ").count(), 2, "{said}");
+}
+
 /// A rank that is killed is named by the others, which end; what was recorded can be read.
 #[test]
 fn a_rank_that_is_killed_is_named_and_all_end() {
