@@ -208,7 +208,10 @@ mod tests {
         let warming = |s: f64| (70.0 - 40.0 * (-s / 60.0_f64).exp()).round() as i64;
         let at =
             |seconds, clock: Option<i64>| trend(seconds, |s| [clock, Some(warming(s))]).is_steady();
-        assert!(!at(20, Some(1980)), "too short to tell");
+        // One that does not change at all must not do so for long enough.
+        assert!(!trend(30, |_| [Some(1980), Some(60)]).is_steady());
+        assert!(trend(31, |_| [Some(1980), Some(60)]).is_steady());
+        assert!(!at(20, Some(1980)));
         assert!(!at(60, Some(1980)));
         assert!(at(300, Some(1980)));
         assert!(at(300, None));
