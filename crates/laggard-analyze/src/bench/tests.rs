@@ -85,8 +85,9 @@ fn the_late_rank_is_told_apart_from_the_network() {
 
 #[test]
 fn who_comes_last_in_turn_or_within_the_bound_is_not_late() {
-    let check = |of_call: &dyn Fn(usize) -> usize, late_ns: i64| {
+    let check = |of_call: &dyn Fn(usize) -> usize, late_ns: i64, bound_ns: i64| {
         let mut samples = samples(&["gpu"; 3]);
+        samples.ranks[2].clock_bound_ns = bound_ns;
         let mut point = all_reduce(90, &[[0, 220_000]; 3]);
         for call in 0..90 {
             point.calls[of_call(call)][call][0] += late_ns;
@@ -94,12 +95,12 @@ fn who_comes_last_in_turn_or_within_the_bound_is_not_late() {
         samples.collectives = vec![point];
         bench(&samples, &BenchOptions::default()).late_ranks.len()
     };
-    assert_eq!(check(&|call| call % 3, 100_000), 0);
+    assert_eq!(check(&|call| call % 3, 100_000, 100), 0);
     // Less than the clocks can tell.
-    assert_eq!(check(&|_| 1, 250), 0);
+    assert_eq!(check(&|_| 1, 100_000, 40_000), 0);
     // Seen, but of no weight.
-    assert_eq!(check(&|_| 1, 5_000), 0);
-    assert_eq!(check(&|_| 1, 100_000), 1);
+    assert_eq!(check(&|_| 1, 5_000, 100), 0);
+    assert_eq!(check(&|_| 1, 100_000, 100), 1);
 }
 
 /// Ranks of one class whose times vary together by 10 % and alone by 1 %, one of them slower.
