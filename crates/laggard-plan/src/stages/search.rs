@@ -320,8 +320,7 @@ fn extend(
             let is_of_use = |terms: &Terms| terms.step(chain.micro_batches) < chain.below;
             // More layers take no less. What comes after is asked for only where it may matter: it
             // can be costly to know.
-            let now: Vec<Terms> = ways.iter().map(|way| with(&seconds, way)).collect();
-            if !now.iter().any(is_of_use) {
+            if !ways.iter().any(|way| is_of_use(&with(&seconds, way))) {
                 break;
             }
             let to_come = chain.layers - end;
@@ -329,7 +328,8 @@ fn extend(
                 let least = terms.least_step(to_come, rest, chain.micro_batches);
                 is_of_use(terms) && least < chain.below
             };
-            if !now.iter().any(may_end) || !(chain.fits)(stage, done..end) {
+            let may_any = ways.iter().any(|way| may_end(&with(&seconds, way)));
+            if !may_any || !(chain.fits)(stage, done..end) {
                 continue;
             }
             seconds.after = (chain.after)(stage, done..end);

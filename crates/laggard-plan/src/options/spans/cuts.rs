@@ -12,7 +12,7 @@ use crate::stages::{Chain, Cut, Joints, Stage, cut_chain, order_stages};
 
 /// Most pairs of layers times ways to have used some stages of each class that all orders are
 /// looked through for.
-const MOST_ORDERS: usize = 32_000_000;
+const MOST_ORDERS: usize = 2_000_000;
 
 /// How far above the bound a cut is looked for first, as factors.
 const NEAR: [f64; 2] = [1.02, 1.1];
