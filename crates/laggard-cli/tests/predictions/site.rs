@@ -297,6 +297,7 @@ fn several_jobs_share_a_cluster() {
         "who gets what",
         "small",
         "less than the best possible",
+        "what is possible is known no better than that",
         "one after the other",
     ] {
         assert!(page.contains(part), "`{part}` is not in\n{page}");
@@ -328,6 +329,14 @@ fn several_jobs_share_a_cluster() {
         &["one --cluster"],
     );
     site.refuses(&["--jobs", &path, "--model", "grok-1"], 2, &["--jobs"]);
+    let start = ["--jobs", &path, "--start", "2027-01-02"];
+    site.refuses(&start, 2, &["--start counts only until", "hint: "]);
+    let objective = ["--jobs", &path, "--objective", "time"];
+    site.refuses(
+        &objective,
+        2,
+        &["several jobs cannot be compared by", "--objective tokens"],
+    );
 }
 
 #[test]

@@ -78,7 +78,6 @@ fn unreadable(flag: &str, text: &str, hint: &str) -> anyhow::Error {
 /// says, or what would be done if nothing were lost.
 pub(super) fn made<'s>(args: &PlanArgs, setup: &'s Setup, cluster: &Cluster) -> Result<Made<'s>> {
     let change = &args.change;
-    lost_on::check(change)?;
     let left = what_is_left(change, cluster)?;
     let mut job = setup.one_job(args)?;
     let before = match &change.previous {

@@ -31,9 +31,13 @@ pub(super) struct Until {
     with_loss_days: Option<f64>,
 }
 
-/// Refuses a day on which nothing is lost.
+/// Refuses a day on which nothing is lost, and a start that nothing is counted from.
 pub(super) fn check(change: &ChangeArgs) -> Result<()> {
     match &change.lose_on {
+        None if change.start.is_some() => {
+            let hint = "hint: say with --lose-on when something is lost, or leave --start out";
+            Err(Usage(format!("--start counts only until a loss\n{hint}")).into())
+        }
         Some(lost_on) if !change.loses() => {
             let hint = "hint: say what with --lose, --lose-site or --lose-mw";
             Err(Usage(format!("nothing is lost on {lost_on}\n{hint}")).into())

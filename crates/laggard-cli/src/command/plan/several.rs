@@ -18,6 +18,9 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+/// From such a gap on it is said what the bound leaves out.
+const WIDE: f64 = 0.05;
+
 /// Everything that is printed.
 #[derive(Debug, Serialize)]
 struct SharedOut {
@@ -60,10 +63,15 @@ pub(super) fn run(args: &PlanArgs, setup: &Setup, path: &Path) -> Result<()> {
         let hint = "hint: give one --cluster with --jobs";
         return Err(Usage(format!("jobs that share several clusters\n{hint}")).into());
     };
+    let objective = args.objective.objective();
+    if !matches!(objective, Objective::Tokens | Objective::NetDollars) {
+        let hint = "hint: use --objective tokens, which counts FLOP by weight, or net-dollars";
+        let name = objective.name();
+        return Err(Usage(format!("several jobs cannot be compared by {name}\n{hint}")).into());
+    }
     let (cluster, caveat) = Setup::together(args, &input::cluster(cluster, &setup.tables)?);
     let jobs = read_jobs(&input::text(path)?, &setup.tables)
         .map_err(|error| BadInput(format!("{}: {error}", path.display())))?;
-    let objective = args.objective.objective();
     let Problems {
         list: problems,
         calibrated_on,
@@ -252,7 +260,9 @@ fn page(shared: &SharedOut) -> String {
     for line in calibrate::lines(&shared.calibrated_on) {
         page.line(&line);
     }
-    page.heading("keep in mind");
+    if !shared.caveats.is_empty() {
+        page.heading("keep in mind");
+    }
     for caveat in &shared.caveats {
         page.sentence(2, caveat);
     }
@@ -274,6 +284,15 @@ fn worth(page: &mut Page, shared: &SharedOut) {
             percent(shared.gap)
         ),
     );
+    if shared.gap > WIDE {
+        page.sentence(
+            2,
+            "what is possible is known no better than that: the bound lets classes that train one \
+             job wait for nobody and fail no more often than as much of the fastest of them would, \
+             and lets any number of hosts between two that were predicted train as much as the \
+             better of these, each; much of that no sharing can have",
+        );
+    }
     let turn = &shared.in_turn;
     let done: Vec<String> = shared
         .jobs

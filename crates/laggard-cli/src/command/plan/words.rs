@@ -1,9 +1,12 @@
 //! Jobs and doubts of a plan, in words and as lines of JSON.
 
-use super::page::numbers::percent;
+use super::page::numbers::{digits, percent};
 use crate::command::usual;
 use laggard_plan::{Class, Group, JobPlan, Knob, Outcome, Parts, Problem, Served, SiteLoad};
 use serde::Serialize;
+
+/// Powers that differ by no larger a share are not both printed.
+const SAME_POWER: f64 = 2e-3;
 
 /// A job as it is printed.
 #[derive(Debug, Serialize)]
@@ -156,17 +159,19 @@ pub(super) fn load(load: &SiteLoad) -> Option<String> {
         _ => "within the limit",
     };
     let mut text = format!(
-        "with everything on {} draws {stated:.0} MW at the power that is stated, {} of {limit:.0} \
-         MW",
+        "with everything on {} draws {} MW at the power that is stated, {} of {} MW",
         load.site,
-        says(stated)
+        digits(stated),
+        says(stated),
+        digits(limit)
     );
     if let (Some(measured), Some(share)) = (load.measured_mw, load.measured_share)
-        && (measured - stated).abs() > 0.5
+        && (measured - stated).abs() > SAME_POWER * stated
     {
         text += &format!(
-            "; {measured:.0} MW at the {share:.2} of nameplate that a B200 that serves was \
-             measured to draw, {}",
+            "; {} MW at the {share:.2} of nameplate that a B200 that serves was measured to draw, \
+             {}",
+            digits(measured),
             says(measured)
         );
     }

@@ -12,8 +12,10 @@ pub(in crate::command::plan) fn percent(share: f64) -> String {
     format!("{:.1}%", 100.0 * share)
 }
 
+/// A number of days; less than a tenth of one in hours or minutes.
 pub(in crate::command::plan) fn days(count: f64) -> String {
     match count {
+        count if count > 0.0 && count < 0.1 => span(count * 86_400.0),
         count if count >= 1e5 => format!("{count:.1e} d"),
         count if count >= 100.0 => format!("{count:.0} d"),
         count => format!("{count:.1} d"),
@@ -37,5 +39,21 @@ pub(in crate::command::plan) fn span(seconds: f64) -> String {
         seconds if seconds >= 2.0 * 3600.0 => format!("{:.1} h", seconds / 3600.0),
         seconds if seconds >= 120.0 => format!("{:.1} min", seconds / 60.0),
         seconds => format!("{seconds:.0} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_times_are_not_none() {
+        let check = |count: f64, expect: &str| assert_eq!(days(count), expect);
+        check(0.0, "0.0 d");
+        check(0.01, "14.4 min");
+        check(0.09, "2.2 h");
+        check(0.1, "0.1 d");
+        check(34.83, "34.8 d");
+        check(189.2, "189 d");
     }
 }
