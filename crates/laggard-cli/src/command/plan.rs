@@ -163,6 +163,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<u8> {
         args.change.refuse()?;
         return measured::run(args);
     }
+    lost_on::check(&args.change)?;
     let setup = Setup::of(args)?;
     if let Some(jobs) = &args.jobs {
         several::run(args, &setup, jobs)?;
