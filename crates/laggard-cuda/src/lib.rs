@@ -61,9 +61,7 @@ pub use nvrtc::{Nvrtc, Source};
 pub use places::{CudaLibrary, PATH_VARIABLE, Surroundings};
 pub use probe::{Finding, Outcome, probe};
 pub use self_check::self_check;
-pub use shares::{
-    Concurrency, ConcurrencyOptions, MpsClient, Share, Sharing, Steps, concurrency,
-};
+pub use shares::{Concurrency, ConcurrencyOptions, MpsClient, Share, Sharing, Steps, concurrency};
 pub use speed::{Contender, RaceProduct, RaceTimes};
 pub use staged::{STAGED, staged_worlds};
 pub use tensor_map::{EncodedProduct, MapElement, TensorMap};
