@@ -3,7 +3,7 @@
 
 use crate::{changed_record, refused, sound_record, text, works};
 use laggard_benches::known_job::KnownJob;
-use laggard_record::Sample;
+use laggard_record::{Sample, SchemaVersion};
 use std::fs;
 use std::path::Path;
 use tempfile::TempDir;
@@ -53,7 +53,9 @@ fn a_broken_manifest_is_named_with_its_line() {
     check("empty", &|_| String::new(), &["line 1"]);
     let half = |all: &str| all.lines().take(20).collect::<Vec<_>>().join("\n");
     check("truncated", &half, &["line 20", "EOF"]);
-    let future = |all: &str| all.replacen("\"schema_version\": 3", "\"schema_version\": 99", 1);
+    let version = |number| format!("\"schema_version\": {number}");
+    let current = version(SchemaVersion::CURRENT.0);
+    let future = |all: &str| all.replacen(&current, &version(99), 1);
     check("future", &future, &["version 99", "upgrade"]);
     let negative = |all: &str| all.replacen("\"relative_rate\": 1.0", "\"relative_rate\": -1.0", 1);
     check("negative", &negative, &["classes[0].relative_rate", "-1"]);
