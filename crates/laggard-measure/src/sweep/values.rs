@@ -13,9 +13,9 @@ const CHUNK: usize = 1 << 16;
 const MOST_RANKS_OF_ELEVEN: u32 = 51;
 /// How far a whole number may be off.
 const WHOLE: f64 = 0.25;
-/// How far an average of a half type may be off, of numbers up to 5: NCCL divides contributions, and
-/// rounds them and their sums to 8 bits or more. Over more than 16 ranks this may hide that one is
-/// missing.
+/// How far an average of a half type may be off, of numbers up to 5: NCCL divides contributions,
+/// and rounds them and their sums to 8 bits or more. Over more than 16 ranks this may hide that one
+/// is missing.
 const HALF_AVERAGE: f64 = 1.0 / 32.0;
 
 /// The contributions of all ranks.
