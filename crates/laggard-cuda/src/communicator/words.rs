@@ -1,5 +1,5 @@
-//! Two numbers in host memory that streams write and wait for: how many calls a line of calls has
-//! come to, and how many are done. The host reads them without asking the driver.
+//! Numbers in host memory that streams write and wait for: how many calls a line of calls has come
+//! to, how many are done, and how many are behind it. The host reads them without asking the driver.
 #![expect(unsafe_code, reason = "calls the driver")]
 
 use crate::CudaDevice;
@@ -11,16 +11,20 @@ use laggard_types::Rank;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Which of the two.
+/// Which of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Word {
     /// The number of the last call that the stream has come to.
     Arrived,
     /// The number of the last call that is done.
     Done,
+    /// The number of the last call of which the stream has nothing left to do.
+    Left,
 }
 
-/// The numbers of one line of calls, both 0 at first. Streams write and compare the low halves of
+const WORDS: usize = 3;
+
+/// The numbers of one line of calls, all 0 at first. Streams write and compare the low halves of
 /// the words.
 pub(crate) struct Words {
     rank: Rank,
@@ -32,7 +36,7 @@ const FLAGS: u32 = 0;
 
 impl Words {
     pub(crate) fn new(device: &CudaDevice, rank: Rank) -> Result<Self, BackendError> {
-        let pinned = Arc::new(device.words(2)?);
+        let pinned = Arc::new(device.words(WORDS)?);
         Ok(Self { rank, pinned })
     }
 

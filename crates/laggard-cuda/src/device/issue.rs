@@ -185,6 +185,24 @@ impl Shared {
         body: Body<'_>,
     ) -> Result<(Slot, Arc<Mark>), BackendError> {
         let slot = self.slots.take()?;
+        match self.stamped(lane, ends, &slot, body) {
+            Ok(end) => Ok((slot, end)),
+            Err(error) => {
+                // The stream may still come to the first stamp.
+                std::mem::forget(slot);
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts work on a lane's stream between two stamps.
+    fn stamped(
+        &self,
+        lane: &Lane,
+        ends: &[Arc<Mark>],
+        slot: &Slot,
+        body: Body<'_>,
+    ) -> Result<Arc<Mark>, BackendError> {
         let [begin, end, _] = slot.addresses();
         for mark in ends {
             mark.hold(&lane.stream).map_err(|error| {
@@ -197,9 +215,9 @@ impl Shared {
             stamped.map_err(|error| self.refusal("stamping work", &error))
         };
         stamp(begin)?;
-        body(lane, &slot)?;
+        body(lane, slot)?;
         stamp(end)?;
-        Ok((slot, self.events.record(&lane.stream)?))
+        self.events.record(&lane.stream)
     }
 
     fn refusal(&self, doing: &str, error: &CudaError) -> BackendError {

@@ -42,6 +42,9 @@ pub(crate) struct RawStamp {
     pub end_ns: i64,
 }
 
+/// What a stream may still come to, of which nobody hears any more, and where it is stamped.
+pub(super) type Wreck = (Cargo, Option<Slot>);
+
 #[derive(Default)]
 struct State {
     /// Tokens given out.
@@ -52,8 +55,8 @@ struct State {
     flights: VecDeque<Flight>,
     failure: Option<(u64, BackendError)>,
     stamps: Vec<RawStamp>,
-    /// What was put on the stream in part and so has no token: its memory may be in use for ever.
-    wrecks: Vec<Cargo>,
+    /// What was put on the stream in part, or after a failure: its memory may be in use for ever.
+    wrecks: Vec<Wreck>,
 }
 
 /// A queue.
@@ -140,7 +143,7 @@ impl Lane {
         // An abort may have come in between: what follows it is forgotten, but not its memory.
         let is_failed = state.failure.is_some();
         if is_failed {
-            state.wrecks.push(flight.cargo);
+            state.wrecks.push((flight.cargo, Some(flight.slot)));
         } else {
             state.flights.push_back(flight);
         }
@@ -165,7 +168,7 @@ impl Lane {
     /// Stops at the next token, since something was put on the stream in part.
     pub(super) fn wreck(&self, cargo: Cargo, error: BackendError) {
         let mut state = self.state();
-        state.wrecks.push(cargo);
+        state.wrecks.push((cargo, None));
         let next = state.submitted + 1;
         state.failure.get_or_insert((next, error));
     }
@@ -275,7 +278,7 @@ impl Lane {
     }
 
     /// What work here holds, complete or not; to be dropped or leaked by the caller.
-    pub(super) fn take_all(&self) -> (Vec<Flight>, Vec<Cargo>) {
+    pub(super) fn take_all(&self) -> (Vec<Flight>, Vec<Wreck>) {
         let mut state = self.state();
         (
             state.flights.drain(..).collect(),

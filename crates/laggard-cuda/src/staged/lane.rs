@@ -56,6 +56,9 @@ struct State {
     /// The last call, which the next one waits for, also on another queue.
     last: Option<Token>,
     room: Option<Arc<Room>>,
+    /// Calls that streams may still have something to do of, which is with their memory, also where
+    /// a call has failed.
+    under_way: VecDeque<Arc<Visit>>,
 }
 
 #[derive(Default)]
@@ -143,6 +146,7 @@ impl Lane {
     pub(super) fn enqueue(&self, call: Call, launch: Launch<'_>) -> Result<Token, BackendError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let number = state.number.wrapping_add(1);
+        self.forget_those_left(&mut state);
         let visit = Arc::new(self.visit(call, number, &mut state)?);
         let meeting: Arc<dyn Meeting> = Arc::clone(&visit) as Arc<dyn Meeting>;
         let mut outcome = Ok(());
@@ -153,6 +157,7 @@ impl Lane {
         })?;
         state.number = number;
         state.last = Some(token);
+        state.under_way.push_back(Arc::clone(&visit));
         let mut jobs = self.jobs();
         jobs.waiting.push_back(Job { visit, token });
         drop(jobs);
@@ -175,9 +180,19 @@ impl Lane {
         }
         self.words.write(raw, Word::Arrived, visit.number)?;
         self.words.wait(raw, Word::Done, visit.number)?;
-        visit
-            .written
-            .map_or(Ok(()), |span| visit.room.bring(span, stream, whose))
+        if let Some(span) = visit.written {
+            visit.room.bring(span, stream, whose)?;
+        }
+        self.words.write(raw, Word::Left, visit.number)
+    }
+
+    /// Lets go of calls that streams have left behind.
+    fn forget_those_left(&self, state: &mut State) {
+        let left = self.words.get(Word::Left);
+        let is_left = |visit: &Visit| left.wrapping_sub(visit.number).cast_signed() >= 0;
+        while state.under_way.front().is_some_and(|it| is_left(it)) {
+            state.under_way.pop_front();
+        }
     }
 
     /// Prepares a call.
@@ -251,14 +266,13 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        let number = self
-            .state
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .number;
-        if self.words.get(Word::Arrived) != number {
-            // Streams may still come to work that writes and reads these numbers.
+        let state = self.state.get_mut();
+        let mut state = std::mem::take(state.unwrap_or_else(PoisonError::into_inner));
+        self.forget_those_left(&mut state);
+        if !state.under_way.is_empty() {
+            // Streams may still come to work on this memory.
             self.words.leak();
+            std::mem::forget(state.under_way);
         }
     }
 }
@@ -270,10 +284,12 @@ impl Lane {
         while let Some(job) = self.next() {
             if let Err(error) = self.carry_out(&job, &mut memory) {
                 tracing::debug!(rank = self.office.rank, %error, "a call failed");
+                // Who hears of it may close the lane at once, which then is at work no more.
+                self.jobs().is_at_work = false;
                 self.office.device.fail(job.token, error);
             }
-            self.words.set(Word::Done, job.visit.number);
             self.jobs().is_at_work = false;
+            self.words.set(Word::Done, job.visit.number);
         }
     }
 
