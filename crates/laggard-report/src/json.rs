@@ -29,7 +29,7 @@ pub fn comparison_schema() -> String {
     schema::<Comparison>()
 }
 
-/// The JSON Schema of [`bench`], as in `docs/schema/bench.schema.json`.
+/// The JSON Schema of [`bench()`], as in `docs/schema/bench.schema.json`.
 pub fn bench_schema() -> String {
     schema::<Bench>()
 }

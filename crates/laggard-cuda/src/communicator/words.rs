@@ -1,5 +1,6 @@
 //! Numbers in host memory that streams write and wait for: how many calls a line of calls has come
-//! to, how many are done, and how many are behind it. The host reads them without asking the driver.
+//! to, how many are done, and how many are behind it. The host reads them without asking the
+//! driver.
 #![expect(unsafe_code, reason = "calls the driver")]
 
 use crate::CudaDevice;
