@@ -1,39 +1,7 @@
 // Layer normalisation (Ba, Kiros and Hinton 2016): each row becomes
 // (x - mean) / sqrt(variance + epsilon) * gain + bias. One block per row.
-#include "element.cuh"
-
-const u32 kThreads = 256;
-const u32 kPerChunk = 16 / sizeof(Element);
-
-union Lot {
-    Chunk chunk;
-    Element element[kPerChunk];
-};
-
-DEVICE float sum_of_warp(float value) {
-#pragma unroll
-    for (u32 distance = 16; distance > 0; distance /= 2) {
-        value += __shfl_xor_sync(0xffffffff, value, distance);
-    }
-    return value;
-}
-
-// The sum over the block, for each thread. Has a barrier before it uses `parts` and one after it
-// wrote them.
-DEVICE float sum_of_block(float value, float* parts) {
-    value = sum_of_warp(value);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) {
-        parts[threadIdx.x / 32] = value;
-    }
-    __syncthreads();
-    float sum = 0;
-#pragma unroll
-    for (u32 i = 0; i < kThreads / 32; i++) {
-        sum += parts[i];
-    }
-    return sum;
-}
+#include "block_sum.cuh"
+#include "lot.cuh"
 
 // Rows lie one after the other; their length is a multiple of 16 bytes.
 extern "C" __global__ void __launch_bounds__(kThreads)

@@ -1,38 +1,11 @@
 // The sum of squares, in the order of crates/laggard-backend/src/squares.rs, which no number of
 // blocks changes: one after the other within a chunk, in f32; by lanes, which are the threads of a
 // block, and by segments in f64.
-#include "element.cuh"
+#include "block_sum.cuh"
+#include "lot.cuh"
 
-const u32 kThreads = 256;
-const u32 kPerChunk = 16 / sizeof(Element);
 const u32 kTurns = 16;
 const u32 kSegment = kThreads * kTurns * kPerChunk;
-
-union Lot {
-    Chunk chunk;
-    Element element[kPerChunk];
-};
-
-// The sum over the block, for each thread.
-DEVICE double sum_of_block(double value, double* parts) {
-#pragma unroll
-    for (u32 distance = 16; distance > 0; distance /= 2) {
-        value += __shfl_xor_sync(0xffffffff, value, distance);
-    }
-    // The last sum may still be read.
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) {
-        parts[threadIdx.x / 32] = value;
-    }
-    // All parts are there.
-    __syncthreads();
-    double sum = 0;
-#pragma unroll
-    for (u32 i = 0; i < kThreads / 32; i++) {
-        sum += parts[i];
-    }
-    return sum;
-}
 
 // The squares of so many of the elements, one after the other.
 DEVICE float squares_of(const Element* element, u32 count) {

@@ -1,13 +1,6 @@
 // What is bound by memory alone: copies, the triad, sums and fills. All addresses are multiples of
 // 16; what does not fill the last 16 bytes is done by the first threads one by one.
-#include "element.cuh"
-
-const u32 kPerChunk = 16 / sizeof(Element);
-
-union Lot {
-    Chunk chunk;
-    Element element[kPerChunk];
-};
+#include "lot.cuh"
 
 // Every thread's first chunk and how far it is to its next one.
 DEVICE u64 first() { return static_cast<u64>(blockIdx.x) * blockDim.x + threadIdx.x; }

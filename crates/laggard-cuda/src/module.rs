@@ -106,11 +106,13 @@ macro_rules! source_file {
 }
 
 /// What modules include.
-pub const HEADERS: [SourceFile; 6] = [
+pub const HEADERS: [SourceFile; 8] = [
     source_file!("ptx.cuh"),
     source_file!("ptx_async.cuh"),
     source_file!("ptx_tensor.cuh"),
     source_file!("element.cuh"),
+    source_file!("lot.cuh"),
+    source_file!("block_sum.cuh"),
     source_file!("gemm.cuh"),
     source_file!("gemm_tma.cuh"),
 ];

@@ -1,12 +1,16 @@
 //! The real binary's `bench`: on processors, on stand-ins for GPUs, under `mpirun`, and what its
 //! result is good for. How fast anything is cannot be judged here.
 
+#[path = "../launchers/mod.rs"]
+mod launchers;
 #[path = "../stand_ins/mod.rs"]
 mod stand_ins;
 
 use laggard_analyze::Bench;
+use laggard_mpi::Flavor;
 use laggard_record::{BenchSamples, Placement};
 use laggard_types::Collective;
+use launchers::launcher;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -157,34 +161,18 @@ fn everything_is_measured_on_gpus() {
 
 #[test]
 fn everything_is_measured_under_mpirun() {
-    let plugin = Path::new(env!("CARGO_BIN_EXE_laggard"));
-    let plugin = plugin.with_file_name(laggard_mpi::Flavor::OpenMpi.file_name());
-    let mut command = Command::new("mpirun.openmpi");
-    let there = Command::new("mpirun.openmpi").arg("--version").output();
-    if there.is_err() || !plugin.is_file() {
-        let required = std::env::var("LAGGARD_REQUIRE").unwrap_or_default();
-        assert!(
-            !required.split(',').any(|name| name == "mpi"),
-            "{}",
-            plugin.display()
-        );
-        skipped(&plugin);
+    let Some(mut command) = launcher(Flavor::OpenMpi) else {
         return;
-    }
-    command
-        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
-        .env_remove("LAGGARD_LOG")
-        .args([
-            "-n",
-            "3",
-            env!("CARGO_BIN_EXE_laggard"),
-            "bench",
-            "--device",
-            "cpu",
-            "-q",
-        ]);
+    };
+    command.args([
+        "-n",
+        "3",
+        env!("CARGO_BIN_EXE_laggard"),
+        "bench",
+        "--device",
+        "cpu",
+        "-q",
+    ]);
     let home = TempDir::new().expect("a folder");
     let result = home.path().join("result");
     let path = result.to_str().expect("a path");
@@ -194,11 +182,6 @@ fn everything_is_measured_under_mpirun() {
     assert!(found.communication.backend.contains("Open MPI"));
     // One of the ranks speaks.
     assert_eq!(out.matches("all results are right").count(), 1, "{out}");
-}
-
-#[expect(clippy::print_stderr, reason = "a test that skips says so")]
-fn skipped(plugin: &Path) {
-    eprintln!("SKIPPED: mpirun.openmpi or {} is missing", plugin.display());
 }
 
 #[test]

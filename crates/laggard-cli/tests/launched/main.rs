@@ -2,6 +2,8 @@
 //! starts them, by variables alone, and under `mpirun`. What GPUs make of it cannot be seen here.
 #![cfg(target_os = "linux")]
 
+#[path = "../launchers/mod.rs"]
+mod launchers;
 #[path = "../planned/mod.rs"]
 mod planned;
 #[path = "../stand_ins/mod.rs"]
@@ -54,6 +56,11 @@ impl Launch {
     /// A command in the surroundings of the stand-ins.
     fn on_stand_ins(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
+        self.put_on_stand_ins(&mut command);
+        command
+    }
+
+    fn put_on_stand_ins<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command
             .env("LD_LIBRARY_PATH", self.folder)
             .env("LAGGARD_CUDA_PATH", self.folder)
@@ -63,8 +70,7 @@ impl Launch {
             .env_remove("NCCL_MULTI_RANK_GPU_ENABLE")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
+            .stderr(Stdio::piped())
     }
 
     /// `laggard run` of a small model as a rank of the launch.

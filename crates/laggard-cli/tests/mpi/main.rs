@@ -3,6 +3,9 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::print_stderr, reason = "tests that are passed over say so")]
 
+#[path = "../launchers/mod.rs"]
+mod launchers;
+
 mod failures;
 mod pools;
 
@@ -11,6 +14,7 @@ use laggard_mpi::Flavor;
 use laggard_record::{ClosingStatus, Record};
 use laggard_schedule::Phase;
 use laggard_types::{Caveat, CaveatCode};
+use launchers::launcher;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{PoisonError, RwLock};
@@ -29,38 +33,6 @@ fn alone() -> impl Drop {
 
 fn beside_others() -> impl Drop {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A launcher, if it and its plugin are there.
-fn launcher(flavor: Flavor) -> Option<Command> {
-    let program = match flavor {
-        Flavor::OpenMpi => "mpirun.openmpi",
-        Flavor::Mpich => "mpirun.mpich",
-    };
-    let plugin = Path::new(env!("CARGO_BIN_EXE_laggard")).with_file_name(flavor.file_name());
-    let there = Command::new(program)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if there && plugin.is_file() {
-        let mut command = Command::new(program);
-        command
-            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-            .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
-            .env_remove("LAGGARD_LOG");
-        return Some(command);
-    }
-    let required = std::env::var("LAGGARD_REQUIRE").unwrap_or_default();
-    assert!(
-        !required.split(',').any(|name| name == "mpi"),
-        "LAGGARD_REQUIRE asks for {program} and {}",
-        plugin.display()
-    );
-    eprintln!("SKIPPED: {program} or {} is missing", plugin.display());
-    None
 }
 
 /// Every launcher that is there, by name.

@@ -282,13 +282,13 @@ impl Lane {
     fn work(&self) {
         let mut memory = Memory::default();
         while let Some(job) = self.next() {
-            if let Err(error) = self.carry_out(&job, &mut memory) {
+            let outcome = self.carry_out(&job, &mut memory);
+            // Who hears of the end may close the lane at once, which must not seem to be at work.
+            self.jobs().is_at_work = false;
+            if let Err(error) = outcome {
                 tracing::debug!(rank = self.office.rank, %error, "a call failed");
-                // Who hears of it may close the lane at once, which then is at work no more.
-                self.jobs().is_at_work = false;
                 self.office.device.fail(job.token, error);
             }
-            self.jobs().is_at_work = false;
             self.words.set(Word::Done, job.visit.number);
         }
     }
