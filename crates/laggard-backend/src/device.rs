@@ -131,6 +131,12 @@ pub trait Device: Send + Sync {
     /// If the queue is not of this device.
     fn drain(&self, queue: QueueId, into: &mut Vec<TaggedStamp>) -> Result<(), BackendError>;
 
+    /// No stamp drained so far lies farther from its true time on [`DeviceDescription::clock`] than
+    /// this, nanoseconds; 0 where the clock itself is read, as a processor does.
+    fn clock_error_ns(&self) -> i64 {
+        0
+    }
+
     /// Tags of the work that is being executed at this moment, in the order of queues: what a rank
     /// that hangs was at.
     fn at_work(&self) -> Vec<u64>;

@@ -379,6 +379,10 @@ impl Device for CudaDevice {
         Ok(())
     }
 
+    fn clock_error_ns(&self) -> i64 {
+        self.clock().worst_error_ns
+    }
+
     fn at_work(&self) -> Vec<u64> {
         self.shared.at_work()
     }
