@@ -98,7 +98,7 @@ pub fn predict_with(
         elementwise_s: layers * layer.elementwise(),
         recompute_s: layers * layer.recompute_s,
         ends_s: micro_batches * stages.ends_of_longest,
-        host_s: layers * layer.host_s + micro_batches * stages.host,
+        host_s: micro_batches * stages.host_of_longest,
         tensor_s: layers * layer.tensor_s,
         context_s: layers * layer.context_s,
         expert_s: layers * layer.expert_s,
@@ -180,13 +180,13 @@ struct Stages {
     layers_of_longest: f64,
     /// Its embedding or head.
     ends_of_longest: f64,
-    /// What the host adds to each.
-    host: f64,
+    /// What the host adds to it.
+    host_of_longest: f64,
 }
 
 impl Stages {
     fn of(job: &Job, kernels: &Kernelry<'_>, layer: &LayerTimes) -> Self {
-        let host = kernels.constants.get(Constant::HostMicroBatch);
+        let host = host(job, kernels.constants, layer);
         let (head, embedding) = (head(job, kernels), embedding(job, kernels));
         // Each run of stages with equally many layers, and what its ends add.
         let mut stages = job.split().runs().map(|(layers, count)| Run {
@@ -197,7 +197,7 @@ impl Stages {
         let last = if job.degrees.pipeline == 1 { 0 } else { 3 };
         stages[0].ends += embedding;
         stages[last].ends += head;
-        let time = |run: &Run| run.layers * layer.total_s + run.ends + host;
+        let time = |run: &Run| run.layers * layer.total_s + run.ends + host(run.layers);
         let mut longest = &stages[0];
         for run in &stages {
             if run.stages > 0.0 && time(run) > time(longest) {
@@ -209,7 +209,7 @@ impl Stages {
             longest: time(longest),
             layers_of_longest: longest.layers,
             ends_of_longest: longest.ends,
-            host,
+            host_of_longest: host(longest.layers),
         }
     }
 }
@@ -220,6 +220,22 @@ struct Run {
     stages: f64,
     /// Seconds of the embedding or head of each.
     ends: f64,
+}
+
+/// What the host adds to a micro-batch on a stage, by the layers of the stage. It issues kernels
+/// and transfers while the device is at work, but not wholly: some kernels take longer to issue
+/// than to run, and others less. Together they take between the longer of both and their sum.
+fn host(job: &Job, constants: &Constants, layer: &LayerTimes) -> impl Fn(f64) -> f64 {
+    let transfers = match job.degrees.pipeline {
+        1 => 0.0,
+        _ => f64::from(job.degrees.virtual_stages) * constants.get(Constant::HostTransfer),
+    };
+    let always = constants.get(Constant::HostMicroBatch);
+    move |layers| {
+        let device = layers * layer.total_s;
+        let issue = layers * layer.issue_s + transfers;
+        always + issue.hypot(device) - device
+    }
 }
 
 /// Seconds of the output head and the loss, forward and backward, of one micro-batch.

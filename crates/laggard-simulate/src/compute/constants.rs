@@ -78,6 +78,9 @@ constants! {
     HostLayer,
     /// Seconds that the host adds to a micro-batch on each stage.
     HostMicroBatch,
+    /// Seconds of the host's own between the layers of one micro-batch and those of the next where
+    /// stages hand on: it waits for transfers, and then issues to a device that has nothing queued.
+    HostTransfer,
     /// Share of tensor-parallel communication that is exposed where products wait for it.
     TensorExposed,
     /// The same of backward beside the products that make gradients of weights.

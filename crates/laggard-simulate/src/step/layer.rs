@@ -45,8 +45,6 @@ pub struct LayerTimes {
     pub elementwise_s: [f64; 2],
     /// Forward again during backward, with its communication.
     pub recompute_s: f64,
-    /// Waiting for the host.
-    pub host_s: f64,
     /// Tensor-parallel communication.
     pub tensor_s: f64,
     /// Context-parallel communication.
@@ -57,6 +55,8 @@ pub struct LayerTimes {
     pub shard_s: f64,
     /// All of it.
     pub total_s: f64,
+    /// What the host needs to issue it, meanwhile.
+    pub issue_s: f64,
 }
 
 impl LayerTimes {
@@ -107,9 +107,8 @@ impl LayerTimes {
             let hidden = constant(Constant::OverlapShare) * busy;
             layer.shard_s = (constant(Constant::ShardExposed) * all).max(all - hidden);
         }
-        let device = busy + layer.shard_s;
-        layer.host_s = (host(job, constant(Constant::HostLayer)) - device).max(0.0);
-        layer.total_s = device + layer.host_s;
+        layer.total_s = busy + layer.shard_s;
+        layer.issue_s = issue(job, constant(Constant::HostLayer));
         layer
     }
 
@@ -148,7 +147,8 @@ impl LayerTimes {
     }
 }
 
-fn host(job: &Job, layer: f64) -> f64 {
+/// Seconds in which the host issues a layer's kernels, `layer` where they are one for each operation.
+fn issue(job: &Job, layer: f64) -> f64 {
     let fused = match job.software.kernels {
         Kernels::Eager => 1.0,
         _ => HOST_FUSED,
