@@ -14,6 +14,12 @@ pub(crate) struct Settings {
     pub(crate) breaks_with: i32,
     /// The launch that does not end before the test lets it, from 1.
     pub(crate) launch_that_holds: Option<u64>,
+    /// The launch that is refused for want of something, from 1.
+    pub(crate) launch_that_is_refused: Option<u64>,
+    /// How much a stream holds before whoever has it write or wait for a number waits.
+    pub(crate) stream_room: Option<usize>,
+    /// Whether memory is freed only once all streams have done what they were given.
+    pub(crate) frees_wait: bool,
     /// Kernels of this name compute nonsense.
     pub(crate) kernel_that_errs: Option<String>,
     /// Device time minus the host's monotonic clock, at the start.
@@ -67,6 +73,9 @@ pub(crate) fn settings() -> &'static Settings {
             launch_that_breaks: number(value("launch_that_breaks")),
             breaks_with: number(value("breaks_with")).unwrap_or(719),
             launch_that_holds: number(value("launch_that_holds")),
+            launch_that_is_refused: number(value("launch_that_is_refused")),
+            stream_room: number(value("stream_room")),
+            frees_wait: number(value("frees_wait")).unwrap_or(false),
             kernel_that_errs: value("kernel_that_errs"),
             offset_ns: number(value("offset_ns")).unwrap_or(0),
             drift_ppm: number(value("drift_ppm")).unwrap_or(0.0),

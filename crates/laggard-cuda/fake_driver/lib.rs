@@ -33,6 +33,7 @@ const INVALID_HANDLE: c_int = 400;
 const NOT_FOUND: c_int = 500;
 const NOT_READY: c_int = 600;
 const ILLEGAL_ADDRESS: c_int = 700;
+const OUT_OF_RESOURCES: c_int = 701;
 
 static MODULES: Handles<Image> = Handles::new();
 static FUNCTIONS: Handles<Function> = Handles::new();
@@ -215,10 +216,21 @@ unsafe extern "C" fn cuMemAlloc_v2(address: *mut u64, bytes: usize) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemFree_v2(address: u64) -> c_int {
+    wait_for_all();
     if memory::free(address) {
         SUCCESS
     } else {
         INVALID_VALUE
+    }
+}
+
+/// Waits for all streams where a test wants a driver that does so before it frees memory.
+fn wait_for_all() {
+    if settings().frees_wait {
+        STREAMS
+            .each()
+            .iter()
+            .for_each(|stream| stream.synchronize());
     }
 }
 
@@ -233,6 +245,7 @@ unsafe extern "C" fn cuMemHostAlloc(at: *mut u64, bytes: usize, _flags: c_uint) 
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemFreeHost(at: u64) -> c_int {
+    wait_for_all();
     if memory::free_pinned(at) {
         SUCCESS
     } else {
@@ -355,6 +368,9 @@ unsafe extern "C" fn cuLaunchKernel(
         // SAFETY: cuda.h's contract.
         let launch = unsafe { Launch::new((*function).clone(), arguments, stream.number)? };
         let number = Some(LAUNCHES.fetch_add(1, Ordering::SeqCst) + 1);
+        if number == settings().launch_that_is_refused {
+            return Err(OUT_OF_RESOURCES);
+        }
         let extent = Extent {
             blocks,
             shared_bytes,
@@ -414,6 +430,12 @@ unsafe extern "C" fn laggard_fake_cuda_diary(to: *mut Entry, room: usize) -> usi
 #[unsafe(no_mangle)]
 extern "C" fn laggard_fake_cuda_let_go() {
     faults::let_go();
+}
+
+/// Streams that there are.
+#[unsafe(no_mangle)]
+extern "C" fn laggard_fake_cuda_streams() -> usize {
+    STREAMS.each().len()
 }
 
 /// Loses the device at this moment, with a code, as an Xid does.

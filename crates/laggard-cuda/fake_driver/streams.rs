@@ -66,11 +66,22 @@ impl Stream {
         self.bell.notify_all();
     }
 
+    /// Waits while the stream is full, if it has an end.
+    pub(crate) fn push_into(&self, room: Option<usize>, operation: Operation) {
+        if let Some(room) = room {
+            let is_full = |inbox: &mut Inbox| inbox.operations.len() >= room;
+            let waited = self.bell.wait_while(locked(&self.inbox), is_full);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
+        self.push(operation);
+    }
+
     fn work(&self) {
         loop {
             let mut inbox = locked(&self.inbox);
             let operation = loop {
                 if let Some(operation) = inbox.operations.pop_front() {
+                    self.bell.notify_all();
                     break operation;
                 }
                 if inbox.closed {

@@ -1,5 +1,6 @@
 //! Words of host memory that streams write and wait for.
 
+use super::faults::settings;
 use super::{INVALID_VALUE, code, memory, state, stream};
 use std::ffi::{c_int, c_uint};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,12 +27,15 @@ extern "C" fn cuStreamWriteValue32_v2(
         if flags != 0 {
             return Err(INVALID_VALUE);
         }
-        stream(handle)?.push(Box::new(move || {
-            // SAFETY: it was allocated; who frees it before is at fault.
-            let word = unsafe { &*(address as *const AtomicU32) };
-            word.store(value, Ordering::SeqCst);
-            0
-        }));
+        stream(handle)?.push_into(
+            settings().stream_room,
+            Box::new(move || {
+                // SAFETY: it was allocated; who frees it before is at fault.
+                let word = unsafe { &*(address as *const AtomicU32) };
+                word.store(value, Ordering::SeqCst);
+                0
+            }),
+        );
         Ok(())
     }))
 }
@@ -49,19 +53,22 @@ extern "C" fn cuStreamWaitValue32_v2(
         if flags != 0 {
             return Err(INVALID_VALUE);
         }
-        stream(handle)?.push(Box::new(move || {
-            // SAFETY: as above.
-            let word = unsafe { &*(address as *const AtomicU32) };
-            while word
-                .load(Ordering::SeqCst)
-                .wrapping_sub(value)
-                .cast_signed()
-                < 0
-            {
-                std::thread::sleep(BETWEEN_LOOKS);
-            }
-            0
-        }));
+        stream(handle)?.push_into(
+            settings().stream_room,
+            Box::new(move || {
+                // SAFETY: as above.
+                let word = unsafe { &*(address as *const AtomicU32) };
+                while word
+                    .load(Ordering::SeqCst)
+                    .wrapping_sub(value)
+                    .cast_signed()
+                    < 0
+                {
+                    std::thread::sleep(BETWEEN_LOOKS);
+                }
+                0
+            }),
+        );
         Ok(())
     }))
 }
