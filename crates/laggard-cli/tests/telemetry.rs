@@ -91,7 +91,11 @@ fn what_gpus_tell_is_in_the_record() {
     assert_ne!(identity(0).uuid, identity(1).uuid);
     assert_eq!(identity(0).is_mig, Some(false));
     assert_eq!(identity(0).not_visible, [""; 0]);
-    assert_eq!(identity(1).not_visible, ["temperature (no permission)"]);
+    let hidden = [
+        "serial number (this GPU does not have it)",
+        "temperature (no permission)",
+    ];
+    assert_eq!(identity(1).not_visible, hidden);
     // This process is one of three on the first GPU.
     let others: Vec<_> = places.iter().map(|place| place.other_processes).collect();
     assert_eq!(others, [Some(2), Some(0)]);

@@ -3,6 +3,7 @@
 //! says nothing.
 
 use laggard_types::{AdapterPath, BytesPerSecond};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,8 +66,13 @@ impl InfinibandPort {
 
     /// What went wrong on its link since the counters began; `None` if none of them is visible.
     pub fn errors(&self) -> Option<u64> {
-        let counters = ERRORS.iter().filter_map(|name| self.counters.get(*name));
-        counters.copied().reduce(u64::saturating_add)
+        let counters = self.error_counters().into_iter().flatten();
+        counters.reduce(u64::saturating_add)
+    }
+
+    /// The counters of what went wrong on its link.
+    pub(crate) fn error_counters(&self) -> [Option<u64>; ERRORS.len()] {
+        ERRORS.map(|name| self.counters.get(name).copied())
     }
 
     /// Whether it carries data; `None` if that is not visible.
@@ -122,24 +128,26 @@ impl Sysfs {
         found
     }
 
-    /// The adapters that are nearest to the device of a PCI address: with which it shares most
-    /// bridges on the way to a processor. Empty if nothing is known of either.
+    /// The adapters that are nearest to the device of a PCI address: to which the way is shortest,
+    /// and of these the ones with which it shares most bridges on the way to a processor. Empty if
+    /// nothing is known of either.
     pub fn nearest_adapters(&self, pci: &str) -> Vec<String> {
         let Some(own) = self.device(pci) else {
             return Vec::new();
         };
         let class = self.root.join("class/infiniband");
-        let distances: Vec<(usize, String)> = names(&class)
+        let distances: Vec<_> = names(&class)
             .into_iter()
             .filter_map(|adapter| {
-                let path = fs::canonicalize(class.join(&adapter).join("device")).ok()?;
-                Some((shared(&own, &path), adapter))
+                let other = fs::canonicalize(class.join(&adapter).join("device")).ok()?;
+                let distance = (path_between(&own, &other), Reverse(shared(&own, &other)));
+                Some((distance, adapter))
             })
             .collect();
-        let most = distances.iter().map(|(shared, _)| *shared).max();
+        let least = distances.iter().map(|(distance, _)| *distance).min();
         let nearest = distances
             .into_iter()
-            .filter(|(shared, _)| Some(*shared) == most);
+            .filter(|(distance, _)| Some(*distance) == least);
         nearest.map(|(_, adapter)| adapter).collect()
     }
 
@@ -149,17 +157,7 @@ impl Sysfs {
         let own = self.device(pci)?;
         let class = self.root.join("class/infiniband");
         let other = fs::canonicalize(class.join(adapter).join("device")).ok()?;
-        let both = own.iter().zip(&other);
-        let shared: Vec<_> = both.take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
-        // A host bridge is called `pci0000:17`, what hangs from it `0000:17:00.0`.
-        let is_host_bridge = |name: &&std::ffi::OsStr| name.to_string_lossy().starts_with("pci");
-        let below = shared.iter().rev().position(is_host_bridge);
-        Some(match below {
-            Some(0) => AdapterPath::HostBridge,
-            Some(_) => AdapterPath::PcieSwitch,
-            None if same(numa_node(&own), numa_node(&other)) => AdapterPath::NumaNode,
-            None => AdapterPath::System,
-        })
+        Some(path_between(&own, &other))
     }
 
     /// The memory node that the device of a PCI address hangs from.
@@ -171,6 +169,20 @@ impl Sysfs {
     fn device(&self, pci: &str) -> Option<PathBuf> {
         let devices = self.root.join("bus/pci/devices");
         fs::canonicalize(devices.join(short_address(pci))).ok()
+    }
+}
+
+/// What lies between two devices.
+fn path_between(own: &Path, other: &Path) -> AdapterPath {
+    let both = own.iter().zip(other);
+    let shared: Vec<_> = both.take_while(|(a, b)| a == b).map(|(a, _)| a).collect();
+    // A host bridge is called `pci0000:17`, what hangs from it `0000:17:00.0`.
+    let is_host_bridge = |name: &&std::ffi::OsStr| name.to_string_lossy().starts_with("pci");
+    match shared.iter().rev().position(is_host_bridge) {
+        Some(0) => AdapterPath::HostBridge,
+        Some(_) => AdapterPath::PcieSwitch,
+        None if same(numa_node(own), numa_node(other)) => AdapterPath::NumaNode,
+        None => AdapterPath::System,
     }
 }
 
@@ -334,6 +346,12 @@ mod tests {
         for pci in ["00000000:82:00.0", "0000:82:00.0"] {
             assert_eq!(sysfs.nearest_adapters(pci), ["mlx5_1"], "{pci}");
         }
+        // Below no bridge of either: the one of its memory node.
+        let far = root
+            .path()
+            .join("devices/pci0000:00/0000:00:01.0/0000:17:00.0");
+        fs::write(far.join("numa_node"), "0\n").unwrap();
+        assert_eq!(sysfs.nearest_adapters("0000:c1:00.0"), ["mlx5_1"]);
         assert!(sysfs.nearest_adapters("0000:99:00.0").is_empty());
         assert_eq!(short_address("00010000:0B:00.0"), "10000:0b:00.0");
     }

@@ -115,6 +115,20 @@ fn what_cannot_be_read_is_not_visible_and_hides_nothing_else() {
     assert_eq!(now.pcie_replays, Err(NotVisible::Failed { why }));
     assert_eq!(now.sm_clock_mhz, Ok(1380));
     assert!(now.nvlinks.is_empty());
+    let hidden = [
+        "power (no permission)",
+        "power limit (no permission)",
+        "corrected errors of memory (this GPU does not have it)",
+        "errors of memory (this GPU does not have it)",
+        "replaced rows of memory (this GPU does not have it)",
+        "PCIe replays (Unknown Error)",
+    ];
+    assert_eq!(now.not_visible(), hidden);
+    let hidden = [
+        "serial number (this GPU does not have it)",
+        "instances (this GPU does not have it)",
+    ];
+    assert_eq!(facts.not_visible(), hidden);
     // Idle is nothing that slows.
     assert!(now.slowed_by().is_empty());
     let text = NotVisible::NoPermission.to_string();
@@ -161,6 +175,33 @@ fn xid_events_come_once_and_in_order() {
     let event = |xid| XidEvent { gpu: 0, xid };
     assert_eq!(watch.take(), Ok(vec![event(63), event(94)]));
     assert_eq!(watch.take(), Ok(vec![]));
+}
+
+#[test]
+fn an_event_before_a_failure_is_told() {
+    let nvml = nvml("nvml_falls", &["-DFALLS"]);
+    let [first, _] = gpus(&nvml);
+    let mut watch = XidWatch::begin(&nvml, vec![first]).expect("a watch");
+    let event = XidEvent { gpu: 0, xid: 63 };
+    assert_eq!(watch.take(), Ok(vec![event]));
+    assert_eq!(watch.take(), Err(NotVisible::Lost));
+}
+
+#[test]
+fn a_monitor_that_hears_of_no_more_events_says_nothing_of_them() {
+    let surroundings = Surroundings::only(&[built("monitor_falls", &["-DFALLS"])]);
+    let machine = machine();
+    let sysfs = Sysfs::at(machine.path());
+    let mut monitor = GpuMonitor::of(identity("0000:1b:00.0"), &surroundings, sysfs);
+    let mut read = || {
+        let state = monitor.read(Extent::Moving);
+        [Gauge::XidEvents, Gauge::Xid].map(|gauge| state.get(gauge))
+    };
+    assert_eq!(read(), [Some(1), Some(63)]);
+    assert_eq!(read(), [None; 2]);
+    assert_eq!(read(), [None; 2]);
+    let hidden = monitor.identity().not_visible;
+    assert_eq!(hidden.last().map(String::as_str), Some("Xid events"));
 }
 
 /// What the driver says of a GPU at this address.
@@ -236,7 +277,11 @@ fn a_monitor_knows_which_gpu_it_is_and_how_it_is_connected() {
     let most = (told.most_pcie_generation, told.most_pcie_width);
     assert_eq!(most, (Some(5), Some(16)));
     assert_eq!(told.most_sm_clock_mhz, Some(1980));
-    assert_eq!(told.not_visible, [""; 0]);
+    let hidden = [
+        "recoveries of NVLinks (no permission)",
+        "traffic of NVLinks (this GPU does not have it)",
+    ];
+    assert_eq!(told.not_visible, hidden);
 }
 
 #[test]
@@ -283,6 +328,27 @@ fn a_monitor_reads_a_gpu_and_the_ports_beside_it() {
     );
     let data = [PortsRate, PortsSent, PortsReceived];
     check(&all, &data, &[Some(50_000_000_000), Some(8000), None]);
+}
+
+#[test]
+fn a_port_that_tells_no_more_takes_nothing_off_a_sum() {
+    use Gauge::*;
+    let surroundings = Surroundings::only(&[built("monitor_ports", &[])]);
+    let machine = machine();
+    let sysfs = Sysfs::at(machine.path());
+    let mut monitor = GpuMonitor::of(identity("0000:1b:00.0"), &surroundings, sysfs);
+    let mut read = || {
+        let state = monitor.read(Extent::Whole);
+        [PortsSent, PortsErrors].map(|gauge| state.get(gauge))
+    };
+    assert_eq!(read(), [Some(8000), Some(10)]);
+    let counters = "class/infiniband/mlx5_3/ports/2/counters";
+    let counters = machine.path().join(counters);
+    std::fs::remove_file(counters.join("port_xmit_data")).expect("removed");
+    assert_eq!(read(), [None, Some(10)]);
+    // What went wrong is a sum as well.
+    std::fs::remove_file(counters.join("link_downed")).expect("removed");
+    assert_eq!(read(), [None; 2]);
 }
 
 #[test]

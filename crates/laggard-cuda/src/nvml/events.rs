@@ -73,28 +73,17 @@ impl XidWatch {
     /// The events since the last call. Does not wait.
     ///
     /// # Errors
-    /// [`NotVisible`] if NVML fails.
+    /// [`NotVisible`] if NVML fails before any event has come; otherwise the next call says so.
     pub fn take(&mut self) -> Result<Vec<XidEvent>, NotVisible> {
-        type Wait = unsafe extern "C" fn(*mut c_void, *mut RawEvent, c_uint) -> c_int;
         let mut events = Vec::new();
         while events.len() < MOST_EVENTS {
-            let mut event = RawEvent {
-                device: std::ptr::null_mut(),
-                kind: 0,
-                data: 0,
-                gpu_instance: 0,
-                compute_instance: 0,
+            let event = match self.next() {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                // A GPU that is lost says why just before.
+                Err(_) if !events.is_empty() => break,
+                Err(error) => return Err(error),
             };
-            // SAFETY: nvml.h declares it so; the set is live, the address that of an event.
-            let code = unsafe {
-                let wait = self.nvml.loaded.function("nvmlEventSetWait_v2");
-                let wait: Wait = wait.map_err(|_| NotVisible::NoFunction)?;
-                wait(self.set, &raw mut event, 0)
-            };
-            if code == code::TIMEOUT {
-                break;
-            }
-            self.nvml.judge(code)?;
             let gpu = self.gpus.iter().position(|gpu| gpu.raw == event.device);
             if let Some(gpu) = gpu.filter(|_| event.kind == XID) {
                 events.push(XidEvent {
@@ -104,6 +93,29 @@ impl XidWatch {
             }
         }
         Ok(events)
+    }
+
+    /// The next event of any kind, if one has come.
+    fn next(&mut self) -> Result<Option<RawEvent>, NotVisible> {
+        type Wait = unsafe extern "C" fn(*mut c_void, *mut RawEvent, c_uint) -> c_int;
+        let mut event = RawEvent {
+            device: std::ptr::null_mut(),
+            kind: 0,
+            data: 0,
+            gpu_instance: 0,
+            compute_instance: 0,
+        };
+        // SAFETY: nvml.h declares it so; the set is live, the address that of an event.
+        let code = unsafe {
+            let wait = self.nvml.loaded.function("nvmlEventSetWait_v2");
+            let wait: Wait = wait.map_err(|_| NotVisible::NoFunction)?;
+            wait(self.set, &raw mut event, 0)
+        };
+        if code == code::TIMEOUT {
+            return Ok(None);
+        }
+        self.nvml.judge(code)?;
+        Ok(Some(event))
     }
 }
 

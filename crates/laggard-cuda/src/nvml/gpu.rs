@@ -6,7 +6,7 @@ use super::reading::{
 };
 use super::{NvmlGpu, RawDevice, code};
 use laggard_types::{ClockReason, ComputeMode};
-use std::ffi::{c_char, c_int, c_uint, c_ulonglong};
+use std::ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong};
 
 /// Room for the longest text: `NVML_DEVICE_NAME_V2_BUFFER_SIZE`, as `NVML_DEVICE_UUID_V2_...`.
 const TEXT_BYTES: usize = 96;
@@ -22,14 +22,34 @@ pub(super) const MEMORY_CLOCK: c_uint = 2;
 pub(super) const CHIP: c_uint = 0;
 
 /// `nvmlMemoryErrorType_t`, and the counters since the driver was loaded (`NVML_VOLATILE_ECC`).
-const CORRECTED: c_uint = 0;
-const UNCORRECTED: c_uint = 1;
+pub(super) const CORRECTED: c_uint = 0;
+pub(super) const UNCORRECTED: c_uint = 1;
 const VOLATILE: c_uint = 0;
 
 /// `nvmlNvLinkErrorCounter_t`.
 const REPLAYS: c_uint = 0;
 const RECOVERIES: c_uint = 1;
 const CRC_FLITS: c_uint = 2;
+
+/// `NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX` and `..._RX` of nvml.h: KiB, of all links together.
+const LINK_DATA: [c_uint; 2] = [138, 139];
+
+/// Asks for all links (`scopeId` of `nvmlFieldValue_t`).
+const ALL_LINKS: c_uint = c_uint::MAX;
+
+/// `nvmlFieldValue_t`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct RawField {
+    id: c_uint,
+    scope: c_uint,
+    timestamp: c_longlong,
+    latency_us: c_longlong,
+    kind: c_uint,
+    code: c_int,
+    /// A union of eight bytes; these fields are unsigned integers of 64 bits.
+    value: c_ulonglong,
+}
 
 /// `nvmlPciInfo_t`.
 #[repr(C)]
@@ -87,14 +107,9 @@ impl NvmlGpu {
             ecc_corrected: ecc(CORRECTED),
             ecc_uncorrected: ecc(UNCORRECTED),
             remapped_rows: self.remapped_rows(),
-            pcie: self.link(
-                "nvmlDeviceGetCurrPcieLinkGeneration",
-                "nvmlDeviceGetCurrPcieLinkWidth",
-            ),
-            pcie_replays: self.number("nvmlDeviceGetPcieReplayCounter"),
-            nvlinks: (0..MOST_LINKS)
-                .filter_map(|link| self.nvlink(link))
-                .collect(),
+            pcie: self.pcie_link(),
+            pcie_replays: self.pcie_replays(),
+            nvlinks: self.nvlinks(),
             processes: self.processes("nvmlDeviceGetComputeRunningProcesses_v3"),
             mps_processes: self.processes("nvmlDeviceGetMPSComputeRunningProcesses_v3"),
         }
@@ -181,6 +196,17 @@ impl NvmlGpu {
         })
     }
 
+    pub(super) fn pcie_link(&self) -> Visible<PcieLink> {
+        self.link(
+            "nvmlDeviceGetCurrPcieLinkGeneration",
+            "nvmlDeviceGetCurrPcieLinkWidth",
+        )
+    }
+
+    pub(super) fn pcie_replays(&self) -> Visible<u32> {
+        self.number("nvmlDeviceGetPcieReplayCounter")
+    }
+
     /// From `nvmlComputeMode_t`.
     fn compute_mode(&self) -> Visible<ComputeMode> {
         match self.number("nvmlDeviceGetComputeMode")? {
@@ -208,7 +234,7 @@ impl NvmlGpu {
         Ok(mask)
     }
 
-    fn ecc_errors(&self, kind: c_uint) -> Visible<u64> {
+    pub(super) fn ecc_errors(&self, kind: c_uint) -> Visible<u64> {
         type Call = unsafe extern "C" fn(RawDevice, c_uint, c_uint, *mut c_ulonglong) -> c_int;
         let mut count: c_ulonglong = 0;
         // SAFETY: nvml.h declares it so; the address is that of an integer.
@@ -220,7 +246,7 @@ impl NvmlGpu {
         Ok(count)
     }
 
-    fn remapped_rows(&self) -> Visible<RemappedRows> {
+    pub(super) fn remapped_rows(&self) -> Visible<RemappedRows> {
         type Call = unsafe extern "C" fn(
             RawDevice,
             *mut c_uint,
@@ -242,6 +268,33 @@ impl NvmlGpu {
             uncorrected,
             is_pending: pending != 0,
             has_failed: failed != 0,
+        })
+    }
+
+    /// Links that there are.
+    pub(super) fn nvlinks(&self) -> Vec<NvLink> {
+        let links = (0..MOST_LINKS).filter_map(|link| self.nvlink(link));
+        links.collect()
+    }
+
+    /// KiB sent and received over all links, since the driver was loaded.
+    pub(crate) fn nvlink_kib(&self) -> [Visible<u64>; 2] {
+        type Call = unsafe extern "C" fn(RawDevice, c_int, *mut RawField) -> c_int;
+        let mut fields = LINK_DATA.map(|id| RawField {
+            id,
+            scope: ALL_LINKS,
+            ..RawField::default()
+        });
+        // SAFETY: nvml.h declares it so; there are as many fields as is said.
+        let asked = unsafe {
+            let call = self.function("nvmlDeviceGetFieldValues");
+            call.map(|call: Call| call(self.raw, 2, fields.as_mut_ptr()))
+        };
+        let asked = asked.and_then(|code| self.nvml.judge(code));
+        fields.map(|field| {
+            asked.clone()?;
+            self.nvml.judge(field.code)?;
+            Ok(field.value)
         })
     }
 
@@ -314,5 +367,7 @@ mod tests {
         assert_eq!(size_of::<RawPci>(), 68);
         assert_eq!(std::mem::offset_of!(RawPci, address), 36);
         assert_eq!(size_of::<RawProcess>(), 24);
+        assert_eq!(size_of::<RawField>(), 40);
+        assert_eq!(std::mem::offset_of!(RawField, value), 32);
     }
 }

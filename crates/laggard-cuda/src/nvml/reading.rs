@@ -76,6 +76,19 @@ pub struct GpuFacts {
     pub most_sm_clock_mhz: Result<u32, NotVisible>,
 }
 
+impl GpuFacts {
+    /// What the driver itself does not tell either and cannot be read, and why:
+    /// `serial number (no permission)`.
+    pub fn not_visible(&self) -> Vec<String> {
+        named(&[
+            ("serial number", self.serial.as_ref().err()),
+            ("instances", self.is_mig.as_ref().err()),
+            ("fastest PCIe link", self.most_pcie.as_ref().err()),
+            ("fastest clock", self.most_sm_clock_mhz.as_ref().err()),
+        ])
+    }
+}
+
 /// Rows of memory that were replaced by spare ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemappedRows {
@@ -163,20 +176,39 @@ impl GpuReading {
 
     /// What cannot be read, and why: `temperature (no permission)`.
     pub fn not_visible(&self) -> Vec<String> {
-        let all = [
+        named(&[
             ("clock", self.sm_clock_mhz.as_ref().err()),
+            ("clock of its memory", self.memory_clock_mhz.as_ref().err()),
             ("what slows it", self.clock_reasons.as_ref().err()),
             ("power", self.power_mw.as_ref().err()),
+            ("power limit", self.power_limit_mw.as_ref().err()),
             ("temperature", self.temperature_c.as_ref().err()),
+            (
+                "corrected errors of memory",
+                self.ecc_corrected.as_ref().err(),
+            ),
             ("errors of memory", self.ecc_uncorrected.as_ref().err()),
             ("replaced rows of memory", self.remapped_rows.as_ref().err()),
             ("PCIe", self.pcie.as_ref().err()),
+            ("PCIe replays", self.pcie_replays.as_ref().err()),
+            ("replays of NVLinks", self.of_links(|it| &it.replays)),
+            ("recoveries of NVLinks", self.of_links(|it| &it.recoveries)),
+            ("check sums of NVLinks", self.of_links(|it| &it.crc_errors)),
             ("processes", self.processes.as_ref().err()),
-        ];
-        let named = all.into_iter().filter_map(|(what, error)| {
-            let error: &NotVisible = error?;
-            Some(format!("{what} ({})", error.why()))
-        });
-        named.collect()
+        ])
     }
+
+    /// Why no link shows a counter; `None` if there is no link, or one does.
+    fn of_links(&self, counter: fn(&NvLink) -> &Result<u64, NotVisible>) -> Option<&NotVisible> {
+        let mut errors = self.nvlinks.iter().map(|link| counter(link).as_ref().err());
+        let first = errors.next()??;
+        errors.all(|error| error.is_some()).then_some(first)
+    }
+}
+
+fn named(all: &[(&str, Option<&NotVisible>)]) -> Vec<String> {
+    let named = all
+        .iter()
+        .filter_map(|(what, error)| Some(format!("{what} ({})", (*error)?.why())));
+    named.collect()
 }

@@ -1,7 +1,7 @@
 /* A stand-in for libnvidia-ml.so.1: two GPUs. The first shows everything, is power-capped and has
  * just reported an Xid; the second shows little: some it does not have, some takes privileges, some
- * fails. Built with LOST, the second does not answer any more; with OLD, functions have old
- * names.
+ * fails. Built with LOST, the second does not answer any more; with FALLS, whoever waits for events
+ * hears of one and then that the GPU is lost; with OLD, functions have old names.
  *
  * Under LAGGARD_FAKE_NVML, as many GPUs as it says, at the addresses of the stand-in for the driver
  * and well, but for what it says: `gpus=2 1.sm_clock=1200 0.xid=94@3` has the second at 1200 MHz,
@@ -272,6 +272,9 @@ int nvmlEventSetWait_v2(void *set, Event *event, U wait_ms) {
         *event = (Event){own->gpu, 8, xid, 0, 0};
         return 0;
     }
+#ifdef FALLS
+    if (events == 1) return LOST_CODE;
+#endif
     if (events == 2) return TIMEOUT;
     *event = (Event){&gpus[0], 8, events++ ? 94 : 63, 0, 0};
     return 0;
