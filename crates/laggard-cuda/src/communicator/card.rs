@@ -11,6 +11,8 @@ pub(crate) struct Card {
     pub host: String,
     /// PCI address of its GPU.
     pub gpu: String,
+    /// Multiprocessors of its GPU.
+    pub multiprocessors: u32,
     /// Whether `NCCL_MULTI_RANK_GPU_ENABLE` is set to something other than 0.
     pub shares: bool,
     /// `NCCL_HOSTID`, by which NCCL tells hosts apart.
@@ -29,9 +31,9 @@ impl Card {
             minor,
             patch,
         } = self.version;
-        let shares = u32::from(self.shares);
+        let (shares, multiprocessors) = (u32::from(self.shares), self.multiprocessors);
         let fields = [
-            format!("{major} {minor} {patch} {shares}"),
+            format!("{major} {minor} {patch} {shares} {multiprocessors}"),
             one_line(&self.host),
             one_line(&self.gpu),
             one_line(&self.host_id),
@@ -47,7 +49,7 @@ impl Card {
             return None;
         };
         let numbers: Result<Vec<u32>, _> = numbers.split(' ').map(str::parse).collect();
-        let [major, minor, patch, shares] = numbers.ok()?[..] else {
+        let [major, minor, patch, shares, multiprocessors] = numbers.ok()?[..] else {
             return None;
         };
         Some(Self {
@@ -58,6 +60,7 @@ impl Card {
             },
             host: host.to_owned(),
             gpu: gpu.to_owned(),
+            multiprocessors,
             shares: shares != 0,
             host_id: host_id.to_owned(),
             visible: visible.to_owned(),
@@ -65,9 +68,9 @@ impl Card {
     }
 }
 
-/// Refuses ranks that cannot use NCCL together, whose cards these are, in order; whether any of
-/// them share a GPU.
-pub(crate) fn check(cards: &[Card]) -> Result<bool, CudaError> {
+/// Refuses ranks that cannot use NCCL together, whose cards these are, in order. Gives how many
+/// multiprocessors each rank of the fullest GPU has for itself; `None` if none share any.
+pub(crate) fn check(cards: &[Card]) -> Result<Option<u32>, CudaError> {
     let mut versions: BTreeMap<NcclVersion, Vec<Rank>> = BTreeMap::new();
     for (rank, card) in (0..).zip(cards) {
         versions.entry(card.version).or_default().push(rank);
@@ -84,24 +87,44 @@ pub(crate) fn check(cards: &[Card]) -> Result<bool, CudaError> {
         let versions = said.collect::<Vec<_>>().join(", ");
         return Err(CudaError::NcclVersions { versions });
     }
-    let mut shares = false;
-    let mut seen: BTreeMap<(&str, &str), (Rank, &Card)> = BTreeMap::new();
+    let mut by_gpu: BTreeMap<(&str, &str), Vec<(Rank, &Card)>> = BTreeMap::new();
     for (rank, card) in (0..).zip(cards) {
-        let Some((other, first)) = seen.insert((&card.host, &card.gpu), (rank, card)) else {
+        let others = by_gpu.entry((&card.host, &card.gpu)).or_default();
+        for (other, first) in others.iter() {
+            if let Some(hint) = hindrance(first, card) {
+                return Err(shared_gpu((*other, rank), card, hint));
+            }
+        }
+        others.push((rank, card));
+    }
+    let mut least = None;
+    for ranks in by_gpu.values() {
+        let [(first, card), .., (last, _)] = ranks[..] else {
             continue;
         };
-        shares = true;
-        if let Some(hint) = hindrance(first, card) {
-            return Err(CudaError::SharedGpu {
-                a: other,
-                b: rank,
-                gpu: card.gpu.clone(),
-                host: card.host.clone(),
-                hint,
-            });
+        let each = card.multiprocessors as usize / ranks.len();
+        if each == 0 {
+            let hint = format!(
+                "fewer ranks on it: calls of {} do not fit {} multiprocessors at the same time",
+                ranks.len(),
+                card.multiprocessors
+            );
+            return Err(shared_gpu((first, last), card, hint));
         }
+        let each = u32::try_from(each).unwrap_or(u32::MAX);
+        least = Some(least.map_or(each, |least: u32| least.min(each)));
     }
-    Ok(shares)
+    Ok(least)
+}
+
+fn shared_gpu((a, b): (Rank, Rank), card: &Card, hint: String) -> CudaError {
+    CudaError::SharedGpu {
+        a,
+        b,
+        gpu: card.gpu.clone(),
+        host: card.host.clone(),
+        hint,
+    }
 }
 
 /// What keeps two ranks from sharing a GPU, as a hint. Source: NCCL's user guide, environment
@@ -144,6 +167,7 @@ mod tests {
             version: NcclVersion::from_code(code),
             host: host.to_owned(),
             gpu: gpu.to_owned(),
+            multiprocessors: 58,
             shares: false,
             host_id: String::new(),
             visible: String::new(),
@@ -162,8 +186,9 @@ mod tests {
         assert_eq!(come.host, "node 1");
         assert_eq!((come.version, come.gpu), (card.version, card.gpu));
         assert!(come.shares && come.host_id == "rank 3" && come.visible == "GPU-7");
-        assert_eq!(Card::decode(b"2 28 9 0\nnode"), None);
-        assert_eq!(Card::decode(b"2 28 x 0\na\nb\nc\n"), None);
+        assert_eq!(come.multiprocessors, 58);
+        assert_eq!(Card::decode(b"2 28 9 0 1\nnode"), None);
+        assert_eq!(Card::decode(b"2 28 x 0 1\na\nb\nc\n"), None);
     }
 
     #[test]
@@ -173,7 +198,7 @@ mod tests {
             card(22_809, "a", "1"),
             card(23_007, "b", "0"),
         ];
-        assert_eq!(check(&cards[..2]), Ok(false));
+        assert_eq!(check(&cards[..2]), Ok(None));
         let text = check(&cards).unwrap_err().to_string();
         let expect = "2.28.9 on 2 ranks, the first 0 (host a), 2.30.7 on rank 2 (host b)";
         assert!(text.contains(expect), "{text}");
@@ -210,7 +235,7 @@ mod tests {
             "{text}"
         );
         assert!(shared(23_007, |at, card| card.shares = at == 0).is_err());
-        assert_eq!(shared(23_007, |_, card| card.shares = true), Ok(true));
+        assert_eq!(shared(23_007, |_, card| card.shares = true), Ok(Some(29)));
         // Older ones do not know that variable.
         let text = shared(22_809, |_, card| card.shares = true)
             .unwrap_err()
@@ -222,7 +247,28 @@ mod tests {
         assert!(shared(22_809, |_, card| card.host_id = "same".to_owned()).is_err());
         assert_eq!(
             shared(22_809, |at, card| card.host_id = at.to_string()),
-            Ok(true)
+            Ok(Some(29))
+        );
+        // Of three on one GPU, the first and the last are one host.
+        let cards = ["x", "y", "x"].map(|host_id| Card {
+            host_id: host_id.to_owned(),
+            ..card(22_809, "a", "7")
+        });
+        let text = check(&cards).unwrap_err().to_string();
+        assert!(text.starts_with("ranks 0 and 2 share"), "{text}");
+        // As many as fit, and one more.
+        let many = |ranks| {
+            let card = Card {
+                shares: true,
+                ..card(23_007, "a", "7")
+            };
+            check(&vec![card; ranks])
+        };
+        assert_eq!((many(8), many(58)), (Ok(Some(7)), Ok(Some(1))));
+        let text = many(59).unwrap_err().to_string();
+        assert!(
+            text.contains("calls of 59 do not fit 58 multiprocessors"),
+            "{text}"
         );
     }
 }

@@ -11,7 +11,7 @@
 mod work;
 
 use super::group::{Group, Matter, Visit};
-use super::line::{Held, Line};
+use super::line::Line;
 use super::words::copy;
 use crate::nccl::{
     Comm, Config, Nccl, Place, Plan, Progress, RawStream, Side, Site, UniqueId, lower,
@@ -192,30 +192,23 @@ impl Lane {
             (Call::Receive { .. }, Some(receives)) => receives,
             _ => &self.line,
         };
-        let mut state = line.lock();
-        let number = state.number.wrapping_add(1);
-        let made = Arc::new(self.make(call, line, number)?);
+        let turn = line.turn();
+        let made = Arc::new(self.make(call, line, turn.number)?);
         let is_direct = self.is_direct();
         let mut outcome = self.group.check();
         let visit = Arc::clone(&made.visit);
         let device = &self.tools.device;
-        let token = device.put(launch, state.last, visit, &mut |stream| {
+        let token = device.put(launch, turn.last, visit, &mut |stream| {
             if outcome.is_ok() {
                 outcome = self.put(&made, stream.cu_stream().cast(), is_direct);
             }
             Ok(())
         })?;
-        state.number = number;
-        state.last = Some(token);
-        state.held.push_back(Held {
-            visit: Arc::clone(&made.visit),
-            token,
-            seen: None,
-        });
-        drop(state);
+        turn.note(Arc::clone(&made.visit), token);
         if outcome.is_ok() && !is_direct {
             outcome = self.hand_over(Job { call: made, token });
         }
+        drop(turn);
         if let Err(error) = outcome {
             self.stop(token, &error);
         }

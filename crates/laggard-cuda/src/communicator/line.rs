@@ -18,27 +18,54 @@ pub(crate) struct Line {
     words: Words,
     /// Whether streams were let go on by the host, and may touch the numbers at any time.
     is_open: AtomicBool,
+    /// Held while a call is put on streams, so that numbers and the order on queues agree. A full
+    /// stream makes its holder wait, which is why nothing else is behind it.
+    issuing: Mutex<()>,
     state: Mutex<State>,
 }
 
 /// What has been enqueued.
 #[derive(Default)]
-pub(crate) struct State {
+struct State {
     /// Number of the last call.
-    pub number: u32,
+    number: u32,
     /// The last call: the next one waits for it, also on another queue, since NCCL wants all ranks
     /// to make their calls in the same order.
-    pub last: Option<Token>,
+    last: Option<Token>,
     /// Calls that were not done when last looked at.
-    pub held: VecDeque<Held>,
+    held: VecDeque<Held>,
 }
 
 /// A call that is under way.
-pub(crate) struct Held {
-    pub visit: Arc<Visit>,
-    pub token: Token,
+struct Held {
+    visit: Arc<Visit>,
+    token: Token,
     /// When it was first seen that its stream has come to it.
-    pub seen: Option<Instant>,
+    seen: Option<Instant>,
+}
+
+/// The right to put the next call on streams, and to have it made.
+pub(crate) struct Turn<'a> {
+    line: &'a Line,
+    _issuing: MutexGuard<'a, ()>,
+    /// The number of that call.
+    pub number: u32,
+    /// The call before it.
+    pub last: Option<Token>,
+}
+
+impl Turn<'_> {
+    /// The call is on its stream.
+    pub(crate) fn note(&self, visit: Arc<Visit>, token: Token) {
+        let mut state = self.line.state();
+        state.number = self.number;
+        state.last = Some(token);
+        state.held.push_back(Held {
+            visit,
+            token,
+            seen: None,
+        });
+    }
 }
 
 impl Line {
@@ -46,12 +73,24 @@ impl Line {
         Ok(Arc::new(Self {
             words: Words::new(device, rank)?,
             is_open: AtomicBool::new(false),
+            issuing: Mutex::default(),
             state: Mutex::default(),
         }))
     }
 
-    /// Held while a call is enqueued, so that numbers and the order on queues agree.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+    /// Waits for the calls before to be on their streams.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        let issuing = self.issuing.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
+        Turn {
+            line: self,
+            _issuing: issuing,
+            number: state.number.wrapping_add(1),
+            last: state.last,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -88,7 +127,7 @@ impl Line {
     /// than `limit` ago.
     pub(crate) fn look(&self, now: Instant, limit: Duration) -> Option<(Arc<Visit>, Token)> {
         let (arrived, done) = (self.arrived(), self.words.get(Word::Done));
-        let mut state = self.lock();
+        let mut state = self.state();
         while let Some(held) = state.held.front()
             && is_past(done, held.visit.number)
         {
@@ -106,7 +145,7 @@ impl Line {
     /// The first call that is not done.
     pub(crate) fn first(&self) -> Option<(Arc<Visit>, Token)> {
         let done = self.words.get(Word::Done);
-        let state = self.lock();
+        let state = self.state();
         let mut under_way = state.held.iter();
         let first = under_way.find(|held| !is_past(done, held.visit.number))?;
         Some((Arc::clone(&first.visit), first.token))
@@ -116,20 +155,20 @@ impl Line {
     /// long as streams may still write the numbers of calls that they come to.
     pub(crate) fn open(&self) {
         self.is_open.store(true, Ordering::Release);
-        let number = self.lock().number;
+        let number = self.state().number;
         self.words.set(Word::Arrived, number);
         self.words.set(Word::Done, number);
     }
 
     /// Forgets the calls, whose visits refer to the line.
     pub(crate) fn clear(&self) {
-        self.lock().held.clear();
+        self.state().held.clear();
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let is_quiet = self.words.get(Word::Done) == self.lock().number;
+        let is_quiet = self.words.get(Word::Done) == self.state().number;
         if self.is_open.load(Ordering::Acquire) || !is_quiet {
             // Streams may still come to work that writes these numbers.
             self.words.leak();

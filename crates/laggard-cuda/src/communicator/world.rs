@@ -7,7 +7,7 @@ use super::lane::Tools;
 use super::mail::Mail;
 use super::watch::{Watch, Watcher};
 use crate::nccl::{Config, Nccl};
-use crate::{CudaDevice, CudaError};
+use crate::{CudaDevice, CudaError, CudaIdentity};
 use laggard_backend::agreement::mixed;
 use laggard_backend::control::ControlPlane;
 use laggard_backend::{
@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 /// How long ranks wait for each other by default.
 const USUAL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Most thread blocks of a call where ranks share a GPU: calls that wait for each other must all
-/// fit, or they wait for ever. The smallest GPU of the tables (L4) has 58 multiprocessors, so that
-/// 7 ranks fit.
+/// Most thread blocks of a call where ranks share a GPU, and fewer where there are no so many
+/// multiprocessors for each rank: calls that wait for each other must all fit, or they wait for
+/// ever.
 const BLOCKS_OF_SHARED: u32 = 8;
 
 /// How communicators over NCCL behave.
@@ -99,9 +99,32 @@ impl NcclWorld {
         surround: &Surround,
         options: &NcclOptions,
     ) -> Result<Self, CudaError> {
+        let joined = Self::connect((nccl, device), host, surround, options);
+        joined.inspect_err(|error| match error {
+            // All ranks find these alike, and each is to say so.
+            CudaError::NcclVersions { .. } | CudaError::SharedGpu { .. } => {}
+            error => {
+                let rank = surround.messenger.rank();
+                let reason = format!("rank {rank} gave up: {error}");
+                surround.abort.abort(&reason);
+            }
+        })
+    }
+
+    fn connect(
+        (nccl, device): (&Arc<Nccl>, &Arc<CudaDevice>),
+        host: &str,
+        surround: &Surround,
+        options: &NcclOptions,
+    ) -> Result<Self, CudaError> {
         let messenger = &*surround.messenger;
-        let gpu = device.identity()?.pci_bus_id;
-        let shares = compare(nccl, (host, &gpu), messenger, options.timeout)?;
+        let each = compare(
+            nccl,
+            (host, &device.identity()?),
+            messenger,
+            options.timeout,
+        )?;
+        let blocks = each.map(|multiprocessors| multiprocessors.min(BLOCKS_OF_SHARED));
         let mail = Mail::new(Arc::clone(&surround.control))?;
         let (watch, watcher) = Watch::start()?;
         let listeners: [Weak<dyn Abortable>; 2] = [
@@ -124,7 +147,7 @@ impl NcclWorld {
             tools: Arc::new(Tools {
                 nccl: Arc::clone(nccl),
                 config: Config {
-                    most_blocks: options.most_blocks.or(shares.then_some(BLOCKS_OF_SHARED)),
+                    most_blocks: options.most_blocks.or(blocks),
                 },
                 device: Arc::clone(device),
             }),
@@ -135,6 +158,7 @@ impl NcclWorld {
             let rank = messenger.rank();
             let group = Group::new(rank, members.clone(), id, &settings);
             let made = NcclCommunicator::connect(&group, &office);
+            // At once: what was made before is freed only once the others have heard of it.
             made.inspect_err(|error| group.give_up(&error.to_string()))
         };
         Ok(Self {
@@ -176,22 +200,28 @@ fn is_sharing_asked_for() -> bool {
     !shares.is_empty() && shares != "0"
 }
 
-/// Compares what the ranks use; whether any share a GPU.
+/// Compares what the ranks use, as [`check`] does.
 fn compare(
     nccl: &Nccl,
-    (host, gpu): (&str, &str),
+    (host, gpu): (&str, &CudaIdentity),
     messenger: &dyn Messenger,
     timeout: Duration,
-) -> Result<bool, CudaError> {
+) -> Result<Option<u32>, CudaError> {
     let card = Card {
         version: nccl.version(),
         host: host.to_owned(),
-        gpu: gpu.to_owned(),
+        gpu: gpu.pci_bus_id.clone(),
+        multiprocessors: gpu.multiprocessors,
         shares: is_sharing_asked_for(),
         host_id: std::env::var("NCCL_HOSTID").unwrap_or_default(),
         visible: std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default(),
     };
     let all = messenger::all_gather(messenger, &card.encode(), Instant::now() + timeout)?;
-    let cards: Vec<Card> = all.iter().filter_map(|bytes| Card::decode(bytes)).collect();
-    check(&cards)
+    let cards = (0..).zip(&all).map(|(rank, bytes): (Rank, _)| {
+        Card::decode(bytes).ok_or_else(|| BackendError::System {
+            what: format!("joining NCCL's ranks on rank {}", messenger.rank()),
+            why: format!("rank {rank} says something else than this version of laggard"),
+        })
+    });
+    check(&cards.collect::<Result<Vec<Card>, _>>()?)
 }

@@ -8,7 +8,8 @@ use crate::CudaError;
 use laggard_backend::Slice;
 use laggard_types::{DataType, Rank, ReduceOp, Seconds};
 use std::ffi::{c_int, c_void};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 /// Whether what was asked of NCCL is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,12 @@ pub(crate) enum Progress {
     Done,
     InProgress,
 }
+
+/// Longer than a call of NCCL's takes to be made, unless it waits for its stream.
+const USUAL_CALL: Duration = Duration::from_millis(100);
+
+/// Between two looks at whether a call has been made.
+const BETWEEN_LOOKS: Duration = Duration::from_micros(100);
 
 /// A communicator. Its functions may be called from any thread, one at a time.
 pub(crate) struct Comm {
@@ -73,19 +80,24 @@ impl Comm {
     }
 
     /// Whether all that was asked is done, or what went wrong, also by itself: a peer that is gone,
-    /// a broken link.
+    /// a broken link. Does not wait for a call that is being made, which is in progress.
     pub(crate) fn progress(&self) -> Result<Progress, CudaError> {
-        self.with(|nccl, raw| {
-            let mut state: Code = 0;
-            // SAFETY: the handle is live, and the address that of an integer.
-            let code = unsafe { (nccl.functions.async_error)(raw, &raw mut state) };
-            nccl.check("ncclCommGetAsyncError", code)?;
-            if state == IN_PROGRESS {
-                return Ok(Progress::InProgress);
-            }
-            nccl.check("a communicator", state)?;
-            Ok(Progress::Done)
-        })
+        let raw = match self.raw.try_lock() {
+            Ok(raw) => raw,
+            Err(TryLockError::Poisoned(raw)) => raw.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(Progress::InProgress),
+        };
+        let Raw(raw) = (*raw).ok_or(CudaError::Closed)?;
+        let nccl = &self.nccl;
+        let mut state: Code = 0;
+        // SAFETY: the handle is live, and the address that of an integer.
+        let code = unsafe { (nccl.functions.async_error)(raw, &raw mut state) };
+        nccl.check("ncclCommGetAsyncError", code)?;
+        if state == IN_PROGRESS {
+            return Ok(Progress::InProgress);
+        }
+        nccl.check("a communicator", state)?;
+        Ok(Progress::Done)
     }
 
     /// Enqueues operations as one group.
@@ -166,7 +178,8 @@ impl Comm {
     }
 
     /// Stops whatever is under way, also on the device, and frees the communicator. What is called
-    /// afterwards fails.
+    /// afterwards fails. Does nothing while another thread makes a call that does not end, as where
+    /// a stream is full: to be repeated then.
     pub(crate) fn abort(&self) {
         if let Some(raw) = self.take() {
             // SAFETY: the handle is live, and nobody has it any more.
@@ -199,10 +212,15 @@ impl Comm {
     }
 
     fn take(&self) -> Option<Raw> {
-        self.raw
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        let begin = Instant::now();
+        loop {
+            match self.raw.try_lock() {
+                Ok(mut raw) => return raw.take(),
+                Err(TryLockError::Poisoned(raw)) => return raw.into_inner().take(),
+                Err(TryLockError::WouldBlock) if begin.elapsed() > USUAL_CALL => return None,
+                Err(TryLockError::WouldBlock) => std::thread::sleep(BETWEEN_LOOKS),
+            }
+        }
     }
 
     fn with<T>(

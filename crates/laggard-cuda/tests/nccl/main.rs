@@ -81,6 +81,30 @@ fn a_rank_that_does_not_come_is_named_when_the_time_is_over() {
     in_child(test, &[], own::missing_rank);
 }
 
+/// Over streams that take no more than so much.
+const NARROW: (&str, &str) = (
+    "LAGGARD_FAKE_CUDA",
+    "devices=4,memory_bytes=2000000000,stream_room=40",
+);
+
+#[test]
+fn a_rank_whose_stream_is_full_still_hears_of_the_end_of_time() {
+    let test = "a_rank_whose_stream_is_full_still_hears_of_the_end_of_time";
+    in_child(test, &[NARROW], || own::full_stream(false));
+}
+
+#[test]
+fn so_does_one_whose_calls_are_compared() {
+    let test = "so_does_one_whose_calls_are_compared";
+    in_child(test, &[NARROW], || own::full_stream(true));
+}
+
+#[test]
+fn a_rank_that_cannot_join_ends_the_others() {
+    let test = "a_rank_that_cannot_join_ends_the_others";
+    in_child(test, &[], own::mute_rank);
+}
+
 #[test]
 fn a_communicator_that_never_comes_about_is_given_up() {
     let test = "a_communicator_that_never_comes_about_is_given_up";
