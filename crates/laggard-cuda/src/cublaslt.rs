@@ -19,7 +19,7 @@ use matmul::{Matmul, attribute};
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// What NVIDIA advises for Hopper, the generation that wants most (cuBLAS documentation,
 /// `cublasSetWorkspace`).
@@ -42,8 +42,9 @@ struct State {
     handle: Option<Address>,
     /// How each product is computed; `None` if it is not.
     plans: BTreeMap<Matmul, Option<Arc<Plan>>>,
-    /// Each stream's own, as its products run beside those of others.
-    workspaces: BTreeMap<usize, CudaSlice<u8>>,
+    /// Each stream's own, as its products run beside those of others. By the stream's address here,
+    /// which no other has as long as this knows of it; the driver gives handles out again.
+    workspaces: BTreeMap<usize, (Weak<CudaStream>, CudaSlice<u8>)>,
 }
 
 /// Something of the library's, which it lets every thread use.
@@ -248,13 +249,15 @@ impl CublasLt {
         })
     }
 
-    /// The workspace of a stream, made when it is first needed.
-    fn workspace(&self, stream: &CudaStream) -> Result<u64, CudaError> {
+    /// The workspace of a stream, made when it is first needed. Those of streams that are gone go.
+    fn workspace(&self, stream: &Arc<CudaStream>) -> Result<u64, CudaError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = stream.cu_stream() as usize;
-        if let Some(workspace) = state.workspaces.get(&key) {
+        let key = Arc::as_ptr(stream) as usize;
+        if let Some((_, workspace)) = state.workspaces.get(&key) {
             return Ok(workspace.device_ptr(stream).0);
         }
+        let workspaces = &mut state.workspaces;
+        workspaces.retain(|_, (stream, _)| stream.strong_count() > 0);
         // SAFETY: nobody reads it before the library has written there.
         let workspace = unsafe { stream.context().default_stream().alloc(WORKSPACE_BYTES) };
         let workspace = workspace.map_err(|error| CudaError::Driver {
@@ -262,7 +265,8 @@ impl CublasLt {
             why: error.to_string(),
         })?;
         let address = workspace.device_ptr(stream).0;
-        state.workspaces.insert(key, workspace);
+        let of_stream = Arc::downgrade(stream);
+        workspaces.insert(key, (of_stream, workspace));
         Ok(address)
     }
 }
@@ -272,20 +276,21 @@ impl ProductEngine for CublasLt {
         "cuBLASLt"
     }
 
+    fn prepare(&self, stream: &Arc<CudaStream>) -> Result<(), CudaError> {
+        bind(stream)?;
+        self.workspace(stream).map(|_| ())
+    }
+
     fn issue(
         &self,
         product: &Product,
         operands: ElementType,
-        stream: &CudaStream,
+        stream: &Arc<CudaStream>,
     ) -> Result<bool, CudaError> {
         let Some(matmul) = Matmul::new(product, operands)? else {
             return Ok(false);
         };
-        let bound = stream.context().bind_to_thread();
-        bound.map_err(|error| CudaError::Driver {
-            doing: "making a device current",
-            why: error.to_string(),
-        })?;
+        bind(stream)?;
         let site = Site {
             addresses: [product.a.address, product.b.address, product.c.address],
             workspace: (self.workspace(stream)?, WORKSPACE_BYTES),
@@ -293,4 +298,13 @@ impl ProductEngine for CublasLt {
         };
         self.multiply(&matmul, (product.scale, product.accumulate), site)
     }
+}
+
+/// Makes the device of a stream the current one.
+fn bind(stream: &CudaStream) -> Result<(), CudaError> {
+    let bound = stream.context().bind_to_thread();
+    bound.map_err(|error| CudaError::Driver {
+        doing: "making a device current",
+        why: error.to_string(),
+    })
 }

@@ -2,11 +2,21 @@
 
 use crate::{CudaError, ElementType, Gpu, Module, Product};
 use cudarc::driver::CudaStream;
+use std::sync::Arc;
 
 /// Computes products on a stream.
 pub trait ProductEngine: Send + Sync {
     /// Its name, as records and messages say it.
     fn name(&self) -> &'static str;
+
+    /// Takes what products on a stream need, which lives as long as the stream: nothing can be taken
+    /// while a stream is captured.
+    ///
+    /// # Errors
+    /// What the library or the driver fails with.
+    fn prepare(&self, _stream: &Arc<CudaStream>) -> Result<(), CudaError> {
+        Ok(())
+    }
 
     /// Puts a product of operands of a half type onto a stream, and says whether it did: one that
     /// it cannot compute is left to the next engine. Never waits for the device.
@@ -17,7 +27,7 @@ pub trait ProductEngine: Send + Sync {
         &self,
         product: &Product,
         operands: ElementType,
-        stream: &CudaStream,
+        stream: &Arc<CudaStream>,
     ) -> Result<bool, CudaError>;
 }
 

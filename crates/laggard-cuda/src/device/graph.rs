@@ -11,6 +11,8 @@
 )]
 
 use super::lane::Cargo;
+use super::lower::Step;
+use super::memory::RawMemory;
 use super::shared::Shared;
 use super::{CudaDevice, trouble::Whose};
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
@@ -40,8 +42,18 @@ pub struct StepGraph {
 pub(crate) struct Captured {
     /// Graphs may not be used by several threads at a time.
     graph: Mutex<OwnedGraph>,
-    #[expect(dead_code, reason = "held and not looked at")]
     tasks: Vec<Task>,
+    /// What each task needs beside its results.
+    _scratch: Vec<Option<RawMemory>>,
+    /// What was captured from: what engines need on a stream lives as long.
+    _streams: Vec<Arc<CudaStream>>,
+}
+
+impl Captured {
+    /// The tasks of its operations.
+    pub(super) fn tasks(&self) -> &[Task] {
+        &self.tasks
+    }
 }
 
 struct OwnedGraph(CudaGraph);
@@ -57,13 +69,14 @@ impl CudaDevice {
     /// Captures operations into a graph. Nothing runs.
     ///
     /// # Errors
-    /// [`BackendError::Invalid`] for an operation that comes after a later one, that is repeated in
-    /// part, or that is made of other arithmetic than kernels; [`BackendError::Device`] if the
-    /// driver refuses.
+    /// [`BackendError::Invalid`] for an operation that comes after a later one, that is on a stream
+    /// beyond as many as there are operations, that is repeated in part, or that is made of other
+    /// arithmetic than kernels; [`BackendError::Device`] if the driver refuses.
     pub fn capture(&self, operations: &[GraphOperation]) -> Result<StepGraph, BackendError> {
         let shared = &self.shared;
         for (at, operation) in operations.iter().enumerate() {
-            check(operation, at).map_err(|why| BackendError::Invalid {
+            let checked = check(operation, at, operations.len());
+            checked.map_err(|why| BackendError::Invalid {
                 rank: shared.whose.rank,
                 call: format!("operation {at} of a graph"),
                 why,
@@ -78,14 +91,26 @@ impl CudaDevice {
             shared,
             context: shared.gpu.context(),
             streams: streams.collect::<Result<_, _>>()?,
+            steps: Vec::with_capacity(operations.len()),
             joined: Vec::new(),
             ends: Vec::new(),
         };
+        let mut scratch = Vec::with_capacity(operations.len());
+        for GraphOperation { stream, task, .. } in operations {
+            // Operations of other streams run beside it.
+            let memory = shared.scratch(task)?;
+            let steps = shared.steps(task, memory.as_ref().map_or(0, RawMemory::address))?;
+            shared.prepare(&steps, &capture.streams[*stream])?;
+            capture.steps.push(steps);
+            scratch.push(memory);
+        }
         let graph = capture.graph(operations)?;
         Ok(StepGraph {
             captured: Arc::new(Captured {
                 graph: Mutex::new(OwnedGraph(graph)),
                 tasks: operations.iter().map(|it| it.task.clone()).collect(),
+                _scratch: scratch,
+                _streams: capture.streams,
             }),
             shared: Arc::clone(shared),
         })
@@ -93,7 +118,13 @@ impl CudaDevice {
 }
 
 /// Whether an operation can be part of a graph.
-fn check(operation: &GraphOperation, at: usize) -> Result<(), String> {
+fn check(operation: &GraphOperation, at: usize, operations: usize) -> Result<(), String> {
+    let stream = operation.stream;
+    if stream >= operations {
+        return Err(format!(
+            "it is on stream {stream} of {operations} operations"
+        ));
+    }
     if let Some(later) = operation.after.iter().find(|before| **before >= at) {
         return Err(format!("it comes after operation {later}"));
     }
@@ -137,6 +168,8 @@ struct Capture<'a> {
     shared: &'a Arc<Shared>,
     context: &'a Arc<CudaContext>,
     streams: Vec<Arc<CudaStream>>,
+    /// The launches of each operation.
+    steps: Vec<Vec<Step>>,
     /// Streams beside the first that are in the capture by now.
     joined: Vec<usize>,
     /// The end of each operation, which those on other streams wait for.
@@ -164,7 +197,7 @@ impl Capture<'_> {
 
     fn operations(&mut self, operations: &[GraphOperation]) -> Result<(), BackendError> {
         let begin = self.mark(0)?;
-        for operation in operations {
+        for (at, operation) in operations.iter().enumerate() {
             let stream = Arc::clone(&self.streams[operation.stream]);
             if operation.stream > 0 && !self.joined.contains(&operation.stream) {
                 stream.wait(&begin).map_err(|error| self.failed(error))?;
@@ -175,7 +208,7 @@ impl Capture<'_> {
                 let end = &self.ends[*before];
                 stream.wait(end).map_err(|error| self.failed(error))?;
             }
-            self.shared.launch_all(&operation.task, &stream)?;
+            self.shared.launch_all(&self.steps[at], &stream)?;
             let end = self.mark(operation.stream)?;
             self.ends.push(end);
         }

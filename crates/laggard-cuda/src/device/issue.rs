@@ -46,22 +46,46 @@ impl Shared {
         })
     }
 
-    /// Puts the kernels of a task, which was checked and is not repeated, onto a stream that is
-    /// being captured.
-    pub(super) fn launch_all(
-        self: &Arc<Self>,
-        task: &Task,
-        stream: &CudaStream,
+    /// Has engines take what they need for these launches on a stream.
+    pub(super) fn prepare(
+        &self,
+        steps: &[Step],
+        stream: &Arc<CudaStream>,
     ) -> Result<(), BackendError> {
-        for step in self.steps(task, 0)? {
-            let issued = self.step(&step, stream);
+        let has_products = steps.iter().any(|step| matches!(step, Step::Product(..)));
+        for engine in self.options.engines.iter().filter(|_| has_products) {
+            let prepared = engine.prepare(stream);
+            prepared.map_err(|error| self.refusal("preparing a product", &error))?;
+        }
+        Ok(())
+    }
+
+    /// Puts launches onto a stream that is being captured.
+    pub(super) fn launch_all(
+        &self,
+        steps: &[Step],
+        stream: &Arc<CudaStream>,
+    ) -> Result<(), BackendError> {
+        for step in steps {
+            let issued = self.step(step, stream);
             issued.map_err(|error| self.refusal("capturing a kernel", &error))?;
         }
         Ok(())
     }
 
+    /// Memory beside its results that a task needs; `None` if it needs none.
+    pub(super) fn scratch(&self, task: &Task) -> Result<Option<RawMemory>, BackendError> {
+        let bytes = scratch_bytes(task);
+        let memory = RawMemory::new(self.gpu.context(), &self.whose, bytes)?;
+        Ok((bytes > 0).then_some(memory))
+    }
+
     /// Launches of all kernels of a task.
-    fn steps(self: &Arc<Self>, task: &Task, scratch: u64) -> Result<Vec<Step>, BackendError> {
+    pub(super) fn steps(
+        self: &Arc<Self>,
+        task: &Task,
+        scratch: u64,
+    ) -> Result<Vec<Step>, BackendError> {
         let mut lowering = Lowering {
             place: self.gpu.place(),
             modules: &self.modules,
@@ -99,7 +123,7 @@ impl Shared {
         }
     }
 
-    fn step(&self, step: &Step, stream: &CudaStream) -> Result<(), CudaError> {
+    fn step(&self, step: &Step, stream: &Arc<CudaStream>) -> Result<(), CudaError> {
         match step {
             Step::Launch(launch) => self.gpu.enqueue(launch, stream),
             Step::Product(product, operands) => {

@@ -18,7 +18,6 @@ pub(crate) struct Cargo {
     #[expect(dead_code, reason = "held and not looked at")]
     pub scratch: Option<Arc<RawMemory>>,
     /// The step that it replays, if it does.
-    #[expect(dead_code, reason = "held and not looked at")]
     pub graph: Option<Arc<Captured>>,
     /// Where it meets other ranks, if it does.
     pub meeting: Option<Arc<dyn Meeting>>,
@@ -67,8 +66,10 @@ pub(crate) struct Lane {
     /// stream makes its holder wait, which is why nothing else is behind it.
     issuing: Mutex<()>,
     state: Mutex<State>,
-    /// Where repetitions write to. One after the other, so that all work here can have the same.
-    scratch: Mutex<Option<Arc<RawMemory>>>,
+    /// Where repetitions write to. One after the other, so that all work here can have the same. It
+    /// grows, and what has become too small stays: the driver may wait for the whole device before
+    /// it frees memory, and work there may wait for what comes next here.
+    scratch: Mutex<Vec<Arc<RawMemory>>>,
 }
 
 /// Why an answer cannot be had: the device failed while it was asked.
@@ -98,11 +99,14 @@ impl Lane {
             return Ok(None);
         }
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = scratch.as_ref().filter(|old| old.bytes() >= bytes) {
+        let old = scratch.last();
+        if let Some(old) = old.filter(|old| old.bytes() >= bytes) {
             return Ok(Some(Arc::clone(old)));
         }
-        let new = Arc::new(make(bytes)?);
-        *scratch = Some(Arc::clone(&new));
+        // Twice as much, so that all together are no more than twice the last.
+        let least = old.map_or(0, |old| 2 * old.bytes());
+        let new = Arc::new(make(bytes.max(least))?);
+        scratch.push(Arc::clone(&new));
         Ok(Some(new))
     }
 
@@ -265,11 +269,13 @@ impl Lane {
         })
     }
 
-    /// Looks at all tasks that are not known to be complete.
+    /// Looks at all tasks that are not known to be complete, those of replays among them.
     pub(super) fn open_tasks(&self, mut look: impl FnMut(&Task)) {
         let state = self.state();
-        let tasks = state.flights.iter().filter_map(|it| it.cargo.task.as_ref());
-        tasks.for_each(&mut look);
+        for Flight { cargo, .. } in &state.flights {
+            let captured = cargo.graph.iter().flat_map(|graph| graph.tasks());
+            cargo.task.iter().chain(captured).for_each(&mut look);
+        }
     }
 
     /// Whether nothing is under way.

@@ -2,11 +2,17 @@
 //! again, in the order that its edges ask for and no other.
 
 use super::child::in_child;
-use super::{LONG, device, launch};
-use laggard_backend::{BackendError, Device, Kernel, Slice, Task};
-use laggard_cuda::{CudaDevice, GraphOperation};
+use super::speed::cublaslt;
+use super::troubles::let_go;
+use super::{LONG, device, launch, open, options};
+use laggard_backend::{BackendError, Device, Kernel, Matrix, Slice, Task, Transpose};
+use laggard_cuda::{CudaDevice, CudaOptions, GraphOperation};
 use laggard_types::DataType;
 use std::sync::Arc;
+
+/// The launch of the first operation that is captured, after the stamps of the clocks and one fill
+/// or sum with its stamps.
+const HOLD_THE_REPLAY: &str = "launch_that_holds=36";
 
 fn slice(device: &CudaDevice, value: f32) -> Slice {
     let buffer = device.allocate(DataType::F32, 4096).expect("a buffer");
@@ -104,7 +110,7 @@ fn a_replay_computes_what_the_operations_would() {
 #[test]
 fn a_graph_keeps_its_memory_until_the_last_replay_is_over() {
     let test = "graphs::a_graph_keeps_its_memory_until_the_last_replay_is_over";
-    in_child(test, "", &[], || {
+    in_child(test, HOLD_THE_REPLAY, &[], || {
         let device = device();
         let kept = slice(&device, 0.0);
         let queue = device.create_queue("replay").expect("a queue");
@@ -116,8 +122,117 @@ fn a_graph_keeps_its_memory_until_the_last_replay_is_over() {
             graph.replay(launch(queue)).expect("a replay")
         };
         // The fake device dies of memory that is freed too early.
+        let_go();
         device.wait(token, LONG).expect("replayed");
         assert_eq!(kept.read_f32().expect("read"), [2.0; 4096]);
+    });
+}
+
+#[test]
+fn the_host_copies_nothing_that_a_replay_uses() {
+    let test = "graphs::the_host_copies_nothing_that_a_replay_uses";
+    in_child(test, HOLD_THE_REPLAY, &[], || {
+        let device = device();
+        let [from, to] = [slice(&device, 1.0), slice(&device, 0.0)];
+        let operations = [on(0, &[], add(&from, &to))];
+        warm(&device, &operations);
+        let graph = device.capture(&operations).expect("a graph");
+        let queue = device.create_queue("replay").expect("a queue");
+        let token = graph.replay(launch(queue)).expect("a replay");
+        let is_refused = |copied: Result<(), BackendError>| {
+            assert!(
+                matches!(copied, Err(BackendError::Conflict { .. })),
+                "{copied:?}"
+            );
+        };
+        is_refused(to.read_f32().map(|_| ()));
+        is_refused(from.write_f32(&[0.0; 4096]));
+        assert_eq!(from.read_f32().expect("both read"), [1.0; 4096]);
+        let_go();
+        device.wait(token, LONG).expect("replayed");
+        assert_eq!(to.read_f32().expect("read"), [2.0; 4096]);
+    });
+}
+
+#[test]
+fn norms_on_two_streams_have_memory_for_their_sums() {
+    let test = "graphs::norms_on_two_streams_have_memory_for_their_sums";
+    in_child(test, "", &[], || {
+        let device = device();
+        let one = || {
+            let buffer = device.allocate(DataType::F32, 1).expect("a buffer");
+            Slice::whole(&buffer)
+        };
+        let norm = |from: &Slice, to: &Slice| {
+            task(Kernel::SquaredNorm {
+                from: from.clone(),
+                to: to.clone(),
+                accumulate: false,
+            })
+        };
+        let [ones, threes] = [1.0, 3.0].map(|it| slice(&device, it));
+        let [small, large] = [one(), one()];
+        let operations = [
+            on(0, &[], norm(&ones, &small)),
+            on(1, &[], norm(&threes, &large)),
+        ];
+        warm(&device, &operations);
+        let graph = device.capture(&operations).expect("a graph");
+        for to in [&small, &large] {
+            to.write_f32(&[0.0]).expect("written");
+        }
+        let queue = device.create_queue("replay").expect("a queue");
+        for _ in 0..20 {
+            let token = graph.replay(launch(queue)).expect("a replay");
+            device.wait(token, LONG).expect("replayed");
+            assert_eq!(small.read_f32().expect("read"), [4096.0]);
+            assert_eq!(large.read_f32().expect("read"), [9.0 * 4096.0]);
+        }
+    });
+}
+
+/// A product of an engine takes memory of the engine's, which is made before a capture and lives as
+/// long as the graph.
+#[test]
+fn what_an_engine_needs_is_there_before_a_capture() {
+    let test = "graphs::what_an_engine_needs_is_there_before_a_capture";
+    in_child(test, "", &[], || {
+        let device = open(CudaOptions {
+            engines: vec![cublaslt()],
+            ..options()
+        });
+        let device = device.unwrap_or_else(|error| panic!("{error}"));
+        let matrix = || {
+            let buffer = device.allocate(DataType::Bf16, 64).expect("a buffer");
+            Matrix {
+                slice: Slice::whole(&buffer),
+                rows: 8,
+                columns: 8,
+                row_stride: 8,
+            }
+        };
+        let product = task(Kernel::Gemm {
+            a: matrix(),
+            transpose_a: Transpose::No,
+            b: matrix(),
+            transpose_b: Transpose::No,
+            c: matrix(),
+            scale: 1.0,
+            accumulate: false,
+        });
+        let operations = [on(0, &[], product.clone()), on(1, &[], product)];
+        warm(&device, &operations);
+        let free = || device.identity().expect("an identity").memory_free_bytes;
+        let before = free();
+        let mut graph = device.capture(&operations).expect("a graph");
+        let after = free();
+        assert!(after < before, "{after} {before}");
+        // What is made for the next one takes the place of what the last one had.
+        for _ in 0..3 {
+            drop(graph);
+            graph = device.capture(&operations).expect("a graph");
+            assert_eq!(free(), after);
+        }
     });
 }
 
@@ -136,6 +251,7 @@ fn what_cannot_be_captured_is_refused() {
                 assert!(error.to_string().contains(expect), "{error}");
             };
             refused(on(0, &[0], add(&from, &to)), "it comes after operation 0");
+            refused(on(usize::MAX, &[], add(&from, &to)), "is on stream");
             let scaled = Task {
                 work_scale: 1.5,
                 ..add(&from, &to)

@@ -18,7 +18,7 @@ impl ProductEngine for Unable {
         "unable"
     }
 
-    fn issue(&self, _: &Product, _: ElementType, _: &CudaStream) -> Result<bool, CudaError> {
+    fn issue(&self, _: &Product, _: ElementType, _: &Arc<CudaStream>) -> Result<bool, CudaError> {
         Ok(false)
     }
 }
@@ -28,7 +28,7 @@ fn gpu() -> Gpu {
 }
 
 /// The stand-in of the crate's own tests, which cannot reach the memory of the fake driver.
-fn cublaslt() -> Arc<CublasLt> {
+pub(crate) fn cublaslt() -> Arc<CublasLt> {
     let folder = tempfile::tempdir().expect("a folder");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/cublaslt/fake_cublaslt.c");
     let status = Command::new("cc")

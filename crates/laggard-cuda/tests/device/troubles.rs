@@ -2,17 +2,19 @@
 
 use super::child::{function_of, in_child};
 use super::{LONG, device, fill, launch, open, options};
-use laggard_backend::{BackendError, Device, Launch, Slice};
+use laggard_backend::{BackendError, Device, Launch, Slice, Task};
 use laggard_cuda::{CudaDevice, CudaOptions};
 use laggard_types::DataType;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 /// The first fill of a test: the clock takes 32 stamps, and each piece of work begins with one.
 const HOLD_THE_FIRST_FILL: &str = "launch_that_holds=34";
 
-/// Lets the fill end.
+/// Lets the launch end that holds.
 #[expect(unsafe_code, reason = "asks the fake driver")]
-fn let_go() {
+pub(crate) fn let_go() {
     // SAFETY: the fake driver has the function with this type.
     unsafe { function_of::<extern "C" fn()>("libcuda.so.1", "laggard_fake_cuda_let_go")() };
 }
@@ -111,6 +113,40 @@ fn the_allocation_of_scratch_that_fails_is_an_error_of_its_task() {
         // It was one allocation, and neither queue nor device are harmed.
         let token = device.enqueue(&task, launch(queue)).expect("a token");
         device.wait(token, LONG).expect("an end");
+    });
+}
+
+#[test]
+fn scratch_that_becomes_too_small_is_not_freed_under_way() {
+    let test = "troubles::scratch_that_becomes_too_small_is_not_freed_under_way";
+    // Two stamps and two fills, and then the first stamp of the one that holds.
+    in_child(test, "frees_wait=true,launch_that_holds=38", &[], || {
+        let device = Arc::new(device());
+        let [held, queue] = ["held", "check"].map(|it| device.create_queue(it).expect("a queue"));
+        let repeated = |len| {
+            let (task, _) = fill(&device, len);
+            Task {
+                work_scale: 2.0,
+                ..task
+            }
+        };
+        let [small, large] = [100, 10_000].map(repeated);
+        let token = device.enqueue(&small, launch(queue)).expect("a token");
+        device.wait(token, LONG).expect("an end");
+        let (task, _slice) = fill(&device, 100);
+        let last = device.enqueue(&task, launch(held)).expect("a token");
+        let (tell, told) = channel();
+        let of_thread = Arc::clone(&device);
+        std::thread::spawn(move || {
+            let token = of_thread.enqueue(&large, launch(queue));
+            let end = token.and_then(|token| of_thread.wait(token, LONG));
+            tell.send((end, large)).expect("the test");
+        });
+        // The driver waits for all streams before it frees memory, and one of them holds.
+        let (end, _task) = told.recv_timeout(LONG).expect("an end");
+        end.expect("a success");
+        let_go();
+        device.wait(last, LONG).expect("an end");
     });
 }
 
