@@ -23,7 +23,7 @@ extern "C" __global__ void spin(u64 wanted, u64* spent) {
 // that it has completed, all 0 at first. A round is complete when every member is in it, so that
 // rounds take turns that kernels cannot take one after the other. None takes longer than `limit`
 // cycles. The first block takes part; the others stay as long, so that the launch occupies whatever
-// its blocks take up.
+// its blocks take up, and look but now and then, as the words are in the host's memory.
 extern "C" __global__ void meet_others(u64* words, u32 own, u32 members, u32 rounds, u64 limit) {
     if (threadIdx.x != 0) {
         return;
@@ -32,6 +32,7 @@ extern "C" __global__ void meet_others(u64* words, u32 own, u32 members, u32 rou
     const u64 begin = cycles();
     if (blockIdx.x != 0) {
         while (mine[2] == 0 && cycles() - begin < limit) {
+            pause_ns(2000);
         }
         return;
     }

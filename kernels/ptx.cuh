@@ -202,6 +202,11 @@ DEVICE u64 global_timer_ns() {
     return now;
 }
 
+// Lets other warps of the multiprocessor go first, for about so long (PTX ISA 6.3, sm_70).
+DEVICE void pause_ns(u32 duration) {
+    asm volatile("nanosleep.u32 %0;" ::"r"(duration) : "memory");
+}
+
 // Cycles of this multiprocessor's clock.
 DEVICE u64 cycles() {
     u64 now;

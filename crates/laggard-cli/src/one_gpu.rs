@@ -49,7 +49,7 @@ pub(crate) fn run(gpus: Gpus, settings: &mut Settings, hooks: &Hooks<'_>) -> Res
     let devices: Vec<Arc<CudaDevice>> = (0..settings.ranks()).map(open).collect::<Result<_>>()?;
     let options = ConcurrencyOptions {
         timeout: settings.timeout,
-        ..ConcurrencyOptions::default()
+        ..ConcurrencyOptions::among(devices.len())
     };
     let found = concurrency(&devices, &options)?;
     if let Concurrency::NotShown { why } = &found {

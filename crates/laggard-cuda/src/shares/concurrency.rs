@@ -21,14 +21,21 @@ pub struct ConcurrencyOptions {
     pub timeout: Duration,
 }
 
-impl Default for ConcurrencyOptions {
-    fn default() -> Self {
+/// Turns that all members take in all, and how many rounds there are at least.
+const TURNS: usize = 512;
+const LEAST_ROUNDS: usize = 8;
+
+impl ConcurrencyOptions {
+    /// For so many kernels that are to meet. The figures are estimates and yet to be measured on a
+    /// GPU: in a round each kernel looks at the others' words one after the other, a read of the
+    /// host's memory each, of about a microsecond; where kernels take turns on the whole GPU, a
+    /// round costs a time slice of the driver for each, about a millisecond. With as many rounds
+    /// less as there are kernels more, all rounds take about a millisecond or about a second,
+    /// however many kernels there are, and the limit, about 30 ms, is between.
+    pub fn among(kernels: usize) -> Self {
+        let rounds = (TURNS / kernels.max(1)).max(LEAST_ROUNDS);
         Self {
-            // A round among kernels that run takes some microseconds, and hundreds of them about a
-            // millisecond: within one time slice of the driver. Taking turns on the whole GPU, each
-            // round costs a slice.
-            rounds: 256,
-            // About 30 ms.
+            rounds: u32::try_from(rounds).unwrap_or(u32::MAX),
             limit_cycles: 50_000_000,
             timeout: Duration::from_secs(30),
         }
@@ -110,15 +117,22 @@ impl Meeting<'_> {
     fn hold(&self) -> Result<Vec<Visit>, BackendError> {
         let streams = self.devices.iter().map(|device| device.new_stream());
         let streams: Vec<Arc<CudaStream>> = streams.collect::<Result<_, _>>()?;
-        for (own, (device, stream)) in self.devices.iter().zip(&streams).enumerate() {
+        let held = self.hold_on(&streams);
+        if held.is_err() {
+            // Kernels that were launched may still read and write there.
+            std::mem::forget(Arc::clone(&self.words));
+        }
+        held
+    }
+
+    fn hold_on(&self, streams: &[Arc<CudaStream>]) -> Result<Vec<Visit>, BackendError> {
+        for (own, (device, stream)) in self.devices.iter().zip(streams).enumerate() {
             self.launch(own, device, stream)?;
         }
         let deadline = Instant::now() + self.options.timeout;
         for (own, device) in self.devices.iter().enumerate() {
             while self.word(own, 2) == 0 {
                 if Instant::now() >= deadline {
-                    // It may still write there.
-                    std::mem::forget(Arc::clone(&self.words));
                     let why = format!("no end came within {:?}", self.options.timeout);
                     return Err(device.whose().error(MEETING, why, ""));
                 }
@@ -126,7 +140,7 @@ impl Meeting<'_> {
             }
         }
         // Their last words are there once the kernels are over.
-        for (device, stream) in self.devices.iter().zip(&streams) {
+        for (device, stream) in self.devices.iter().zip(streams) {
             let ended = stream.synchronize();
             ended.map_err(device.whose().failed(MEETING))?;
         }
@@ -205,10 +219,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn more_kernels_meet_less_often() {
+        let rounds = [0, 1, 2, 16, 1000].map(|kernels| ConcurrencyOptions::among(kernels).rounds);
+        assert_eq!(rounds, [512, 512, 256, 32, 8]);
+    }
+
+    #[test]
     fn only_kernels_that_met_at_one_time_are_concurrent() {
         let options = ConcurrencyOptions {
             rounds: 10,
-            ..ConcurrencyOptions::default()
+            ..ConcurrencyOptions::among(2)
         };
         let check = |visits: &[(u64, i64, i64)], expect: &str| {
             let visits: Vec<Visit> = visits

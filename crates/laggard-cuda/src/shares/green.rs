@@ -7,7 +7,7 @@ use super::Resource;
 use super::count::Granularity;
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 use std::ptr::null_mut;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// The functions that are called here: cudarc panics where one is missing.
 const FUNCTIONS: [&str; 7] = [
@@ -116,8 +116,22 @@ pub(super) struct GreenContext {
     streams: Mutex<Vec<Stream>>,
 }
 
-/// The handle of a stream.
-struct Stream(sys::CUstream);
+/// The handle of a stream, and whoever uses it: a stream that is wrapped does not end its handle.
+struct Stream {
+    raw: sys::CUstream,
+    users: Weak<CudaStream>,
+}
+
+impl Stream {
+    /// Ends it once it has done what it was given.
+    ///
+    /// # Safety
+    /// It was made here, nobody uses it any more, and its context is current.
+    unsafe fn destroy(self) -> Result<(), DriverError> {
+        // SAFETY: the caller says so.
+        unsafe { sys::cuStreamDestroy_v2(self.raw) }.result()
+    }
+}
 
 // SAFETY: handles of the driver may be used from any thread.
 unsafe impl Send for Stream {}
@@ -168,6 +182,7 @@ impl GreenContext {
     }
 
     /// A stream whose kernels stay on these multiprocessors, for use in a context of the same GPU.
+    /// Streams that nobody uses any more end.
     pub(super) fn new_stream(
         &self,
         context: &Arc<CudaContext>,
@@ -180,10 +195,22 @@ impl GreenContext {
             sys::cuGreenCtxStreamCreate(&raw mut stream, self.raw, NON_BLOCKING, priority)
         };
         code.result()?;
+        // SAFETY: the stream is live as long as what is made here, or until this is dropped, which
+        // whoever uses it keeps.
+        let wrapped = unsafe { context.wrap_borrowed_stream(stream) };
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.push(Stream(stream));
-        // SAFETY: the stream is live until this is dropped, which whoever uses it keeps.
-        Ok(unsafe { context.wrap_borrowed_stream(stream) })
+        let unused = streams.extract_if(.., |stream| stream.users.strong_count() == 0);
+        for stream in unused {
+            // SAFETY: it was made here, its last user is gone, and a context of its GPU is current.
+            if let Err(error) = unsafe { stream.destroy() } {
+                tracing::debug!("a stream was not given back: {error}");
+            }
+        }
+        streams.push(Stream {
+            raw: stream,
+            users: Arc::downgrade(&wrapped),
+        });
+        Ok(wrapped)
     }
 }
 
@@ -198,7 +225,7 @@ impl Drop for GreenContext {
         let mut destroy = || -> Result<(), DriverError> {
             for stream in streams.drain(..) {
                 // SAFETY: it was made here, and nobody uses it any more.
-                unsafe { sys::cuStreamDestroy_v2(stream.0) }.result()?;
+                unsafe { stream.destroy() }?;
             }
             // SAFETY: it was made here, and is not used again.
             unsafe { sys::cuGreenCtxDestroy(self.raw) }.result()

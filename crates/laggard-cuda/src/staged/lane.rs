@@ -55,7 +55,9 @@ struct State {
     number: u32,
     /// The last call, which the next one waits for, also on another queue.
     last: Option<Token>,
-    room: Option<Arc<Room>>,
+    /// Rooms by size. What has become too small stays: the driver may wait for the whole device
+    /// before it frees memory, and another rank's stream there may wait for this rank.
+    rooms: Vec<Arc<Room>>,
     /// Calls that streams may still have something to do of, which is with their memory, also where
     /// a call has failed.
     under_way: VecDeque<Arc<Visit>>,
@@ -228,15 +230,15 @@ impl Lane {
         })
     }
 
-    /// Room for so many bytes. Calls under way keep one that has become too small.
+    /// Room for so many bytes.
     fn room(&self, bytes: usize, state: &mut State) -> Result<Arc<Room>, BackendError> {
-        if let Some(room) = state.room.as_ref().filter(|room| room.bytes() >= bytes) {
+        if let Some(room) = state.rooms.last().filter(|room| room.bytes() >= bytes) {
             return Ok(Arc::clone(room));
         }
         let bytes = bytes.max(STEP_BYTES).next_power_of_two();
         let words = self.office.device.words(bytes / size_of::<u64>())?;
         let room = Room::new(words, bytes);
-        state.room = Some(Arc::clone(&room));
+        state.rooms.push(Arc::clone(&room));
         Ok(room)
     }
 

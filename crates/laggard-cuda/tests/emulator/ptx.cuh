@@ -239,3 +239,4 @@ DEVICE u64 atomicMin(u64* to, u64 value) {
 DEVICE u32 min(u32 a, u32 b) { return a < b ? a : b; }
 DEVICE u64 cycles() { return machine.ticks += 7; }
 DEVICE u64 global_timer_ns() { return machine.ticks += 32; }
+DEVICE void pause_ns(u32 duration) { machine.ticks += duration; }

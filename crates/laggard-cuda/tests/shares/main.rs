@@ -288,6 +288,53 @@ fn parts_that_take_turns_are_found_out() {
 }
 
 #[test]
+fn a_launch_that_fails_leaves_the_words_to_those_that_run() {
+    let test = "a_launch_that_fails_leaves_the_words_to_those_that_run";
+    // Of the stamps of two clocks, a kernel alone on each part, and then one on both.
+    let faults = "multiprocessors=132,launch_that_is_refused=68";
+    in_child(test, faults, &[], || {
+        let devices: Vec<_> = shares(&[1.0, 1.0])
+            .into_iter()
+            .map(|share| device(Some(share)))
+            .collect();
+        let options = ConcurrencyOptions {
+            rounds: 20,
+            // A second of the fake's, in which the first kernel asks for the other.
+            limit_cycles: 1_000_000_000,
+            timeout: LONG,
+        };
+        let error = concurrency(&devices, &options).expect_err("a launch that is refused");
+        assert!(error.to_string().contains("launching a kernel"), "{error}");
+        // Comes to its part only when that kernel is over, which must not have lost the device.
+        let found = meet(&devices[..1], PATIENT);
+        assert!(matches!(found, Concurrency::Shown { .. }), "{found:?}");
+    });
+}
+
+/// Streams of the fake.
+#[expect(unsafe_code, reason = "asks the fake driver")]
+fn streams() -> usize {
+    // SAFETY: the fake declares it so.
+    let count: extern "C" fn() -> usize =
+        unsafe { function_of("libcuda.so.1", "laggard_fake_cuda_streams") };
+    count()
+}
+
+#[test]
+fn streams_of_a_part_go_with_their_users() {
+    in_child("streams_of_a_part_go_with_their_users", HOPPER, &[], || {
+        let device = device(Some(shares(&[1.0])[0].clone()));
+        let met = || {
+            let found = meet(std::slice::from_ref(&device), PATIENT);
+            assert!(matches!(found, Concurrency::Shown { .. }), "{found:?}");
+            streams()
+        };
+        let first = met();
+        assert_eq!([met(), met()], [first; 2]);
+    });
+}
+
+#[test]
 fn staged_calls_conform() {
     in_child("staged_calls_conform", HOPPER, &[], staged::conforms);
 }
@@ -300,6 +347,13 @@ fn a_rank_that_stays_away_is_named() {
         &[],
         staged::missing_rank,
     );
+}
+
+#[test]
+fn a_rank_that_needs_more_room_waits_for_nobody() {
+    let test = "a_rank_that_needs_more_room_waits_for_nobody";
+    let faults = "multiprocessors=132,frees_wait=true";
+    in_child(test, faults, &[], staged::growing_room);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use laggard_backend::{Abort, BackendError, Call, Launch, Slice, Token, World};
 use laggard_cuda::{CudaDevice, CudaOptions, Share, Surroundings, staged_worlds};
 use laggard_types::{DataType, ReduceOp};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Ranks on equal parts of one GPU, or all on the whole of it.
@@ -134,6 +135,55 @@ pub(crate) fn missing_rank() {
             }
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// A rank's calls need more room while another waits for it, over a driver that waits for all
+/// streams before it frees memory.
+pub(crate) fn growing_room() {
+    let ranks = Ranks {
+        are_confined: true,
+        timeout: Duration::from_secs(20),
+    };
+    let is_at_work = AtomicBool::new(false);
+    let ends = ranks.each(2, &|world| {
+        let device = Arc::clone(&world.device);
+        let queue = device.create_queue("test").expect("a queue");
+        let calls = [10, 100_000].map(|len| {
+            let slice = Slice::whole(&device.allocate(DataType::F32, len).expect("a buffer"));
+            Call::AllReduce {
+                send: slice.clone(),
+                recv: slice,
+                op: ReduceOp::Sum,
+            }
+        });
+        let launch = Launch {
+            queue,
+            after: &[],
+            tag: 0,
+        };
+        // Kept, since giving memory back is a wait here, too.
+        let [small, large] = &calls;
+        let token = world.data.enqueue(small.clone(), launch)?;
+        device.wait(token, LONG)?;
+        let token = if world.data.rank() == 1 {
+            let token = world.data.enqueue(large.clone(), launch)?;
+            while device.at_work().is_empty() {
+                std::thread::yield_now();
+            }
+            is_at_work.store(true, Ordering::SeqCst);
+            token
+        } else {
+            while !is_at_work.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            world.data.enqueue(large.clone(), launch)?
+        };
+        device.wait(token, LONG)?;
+        Ok::<_, BackendError>((world, calls))
+    });
+    for end in ends {
+        assert_eq!(end.map(|_| ()), Ok(()));
     }
 }
 
