@@ -9,8 +9,8 @@ pub trait ProductEngine: Send + Sync {
     /// Its name, as records and messages say it.
     fn name(&self) -> &'static str;
 
-    /// Takes what products on a stream need, which lives as long as the stream: nothing can be taken
-    /// while a stream is captured.
+    /// Takes what products on a stream need, which lives as long as the stream: while a stream is
+    /// captured nothing can be taken.
     ///
     /// # Errors
     /// What the library or the driver fails with.
