@@ -3,7 +3,7 @@
 //! replay, so that one checks the other.
 
 use crate::known_manifest::{Placement, manifest, sample, write};
-use laggard_record::{Manifest, RecordError, Sample, StepWork};
+use laggard_record::{Manifest, RecordError, Sample, StepWork, Telemetry};
 use laggard_schedule::{LayerWork, Layout, ModelWork, Part, PartWork, Schedule, generate};
 use laggard_stats::Rng;
 use std::path::Path;
@@ -48,6 +48,8 @@ pub struct KnownJob {
     pub pause: f64,
     /// Coefficient of variation of tokens per rank and step.
     pub ragged: f64,
+    /// What processors did meanwhile.
+    pub telemetry: Vec<Telemetry>,
     /// Seed.
     pub seed: u64,
 }
@@ -103,6 +105,7 @@ impl KnownJob {
             pause_probability: vec![0.0; count],
             pause: 0.02,
             ragged: 0.0,
+            telemetry: Vec::new(),
             seed,
         }
     }
@@ -129,7 +132,7 @@ impl KnownJob {
             .flat_map(|step| layout.step(step))
             .collect::<Vec<_>>();
         let steps = if self.ragged > 0.0 { layout.work } else { work };
-        write(dir, &manifest, samples, steps)
+        write(dir, &manifest, (samples, steps, self.telemetry.clone()))
     }
 
     /// Expected waterfall, from the laws: the expectations of maxima from many draws, all else by

@@ -121,7 +121,7 @@ impl KnownLayout {
             samples.extend(timeline.samples(step));
             steps.extend((0..self.ranks()).map(|rank| self.work(rank, step)));
         }
-        write(dir, &self.manifest(), samples, steps)
+        write(dir, &self.manifest(), (samples, steps, Vec::new()))
     }
 
     /// Every rank of a replica works on the replica's tokens.

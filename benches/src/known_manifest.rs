@@ -2,7 +2,8 @@
 
 use laggard_record::{
     Class, Clock, Closing, ClosingStatus, Host, Manifest, Origin, Peak, PeakKind, RankPlace,
-    RecordError, Sample, SchemaVersion, StepWork, TableRows, TimeBasis, Workload, write_record,
+    RecordError, Sample, SchemaVersion, StepWork, TableRows, Telemetry, TimeBasis, Workload,
+    write_record,
 };
 use laggard_schedule::Schedule;
 use laggard_types::{ClockDomain, Stamp};
@@ -114,14 +115,13 @@ pub fn large_manifest(schedule: Schedule, seed: u64, origin: Origin) -> Manifest
 pub(crate) fn write(
     dir: &Path,
     manifest: &Manifest,
-    samples: Vec<Sample>,
-    steps: Vec<StepWork>,
+    (samples, steps, telemetry): (Vec<Sample>, Vec<StepWork>, Vec<Telemetry>),
 ) -> Result<(), RecordError> {
     let completed = samples.iter().map(|sample| sample.step + 1).max();
     let rows = TableRows {
         samples,
         steps,
-        telemetry: Vec::new(),
+        telemetry,
     };
     let closing = Closing {
         status: ClosingStatus::Finished,

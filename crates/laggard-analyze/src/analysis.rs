@@ -196,12 +196,13 @@ fn assess(
         seed: options.seed,
     };
     let mut found = findings(&evidence);
+    let of_devices = device::explain(&evidence, &mut found);
     let mut caveats = doubts::against_findings(&evidence);
     if evidence.is_wall() {
         // CPU time, which drives the virtual clock, does not count what others use.
         doubts::withhold(&mut found, &caveats, &evidence);
     }
-    caveats.extend(device::explain(&evidence, &mut found));
+    caveats.extend(of_devices);
     caveats.extend(doubts::of_basis(&evidence));
     let work = inputs.work.total();
     let value = evidence.loss(Level::Utilisation);

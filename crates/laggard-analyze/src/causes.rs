@@ -15,7 +15,7 @@ use crate::interval::estimate;
 use crate::levels::Waterfall;
 use crate::per_step::{Inputs, Lengths, RankBlame};
 use crate::traits::{Chance, Traits};
-use crate::{Estimate, Finding, Level};
+use crate::{Cause, Culprit, Estimate, Finding, Level};
 use laggard_record::{Manifest, TimeBasis};
 use laggard_stats::{BlockBootstrap, Resampling};
 
@@ -42,6 +42,20 @@ impl Default for Thresholds {
     }
 }
 
+impl Cause {
+    /// Whether it says that what ranks compute on is slow.
+    pub(crate) const fn is_slow_device(self) -> bool {
+        matches!(
+            self,
+            Self::SlowRank
+                | Self::SlowStage
+                | Self::SlowNode
+                | Self::SlowBackward
+                | Self::SlowForward
+        )
+    }
+}
+
 /// Everything that the questions are asked of.
 pub(crate) struct Evidence<'a> {
     pub(crate) manifest: &'a Manifest,
@@ -60,17 +74,32 @@ pub(crate) struct Evidence<'a> {
 /// Asks all questions; the most costly finding comes first.
 pub(crate) fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut limited = outside::limits(evidence, &mut found);
+    let limited = outside::limits(evidence, &mut found);
     let contended = outside::contention(evidence, &limited, &mut found);
     outside::slow_links(evidence, &mut found);
-    limited.extend(&contended);
-    shared::pauses(evidence, &limited, &mut found);
+    shared::pauses(evidence, &[&limited[..], &contended].concat(), &mut found);
     shared::uneven_work(evidence, &mut found);
     shared::generations(evidence, &mut found);
     shared::stages(evidence, &mut found);
     let jittery = shared::jitter(evidence, &contended, &mut found);
-    limited.extend(jittery);
-    persistent::slow_units(evidence, &limited, &mut found);
+    // What an accelerator tells explains a slow rank better than how it is set up.
+    let slowed = device::slowed(evidence, &limited);
+    let limited: Vec<usize> = limited
+        .into_iter()
+        .filter(|it| !slowed.contains(it))
+        .collect();
+    let mut slow = Vec::new();
+    persistent::slow_units(evidence, &[limited, contended, jittery].concat(), &mut slow);
+    let named = slow
+        .iter()
+        .flat_map(|finding| evidence.ranks_of(&finding.culprit));
+    let named: Vec<usize> = named.collect();
+    let is_named = |rank: &usize| named.contains(rank);
+    found.retain(|finding| {
+        let is_of_set_up = matches!(finding.cause, Cause::Binding | Cause::CpuQuota);
+        !(is_of_set_up && evidence.ranks_of(&finding.culprit).iter().any(is_named))
+    });
+    found.extend(slow);
     found.sort_by(|a, b| b.loss.value.total_cmp(&a.loss.value));
     found
 }
@@ -78,6 +107,31 @@ pub(crate) fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
 impl Evidence<'_> {
     pub(crate) fn ranks(&self) -> usize {
         self.inputs.cells.ranks
+    }
+
+    /// The ranks that a culprit is made of.
+    pub(crate) fn ranks_of(&self, culprit: &Culprit) -> Vec<usize> {
+        let cells = self.inputs.cells;
+        let all = 0..cells.ranks;
+        match culprit {
+            Culprit::Nobody => Vec::new(),
+            Culprit::Rank(rank) => vec![*rank as usize],
+            Culprit::Ranks(ranks) => ranks.iter().map(|rank| *rank as usize).collect(),
+            Culprit::Host(host) => all
+                .filter(|rank| cells.host_of_rank[*rank] == *host as usize)
+                .collect(),
+            Culprit::Stage(stage) => all
+                .filter(|rank| cells.stage_of_rank[*rank] == *stage)
+                .collect(),
+        }
+    }
+
+    /// Whether any of these ranks says that it has an accelerator, or told anything of one.
+    pub(crate) fn is_on_accelerators(&self, ranks: &[usize]) -> bool {
+        let tells = |rank: &usize| {
+            self.manifest.ranks[*rank].accelerator.is_some() || self.devices.is_visible(*rank)
+        };
+        ranks.iter().any(tells)
     }
 
     pub(crate) fn is_wall(&self) -> bool {

@@ -28,6 +28,8 @@ pub(crate) enum Steadiness {
     NotVisible,
     /// What moved, in words.
     NotSteady(String),
+    /// What was read too rarely to tell, in words.
+    TooFew(String),
     Steady,
 }
 
@@ -87,35 +89,44 @@ impl Devices {
         ClockReason::of_mask(all)
     }
 
-    /// All that a gauge showed during the run.
-    fn all(&self, rank: usize, gauge: Gauge) -> impl Iterator<Item = i64> {
-        let rows = self.of_rank[rank].iter();
-        rows.filter_map(move |row| row.state.get(gauge))
-    }
-
-    /// The largest value of a gauge during the run.
-    pub(crate) fn most(&self, rank: usize, gauge: Gauge) -> Option<f64> {
-        self.all(rank, gauge).max().map(|value| value as f64)
+    /// The largest value of a gauge in a window.
+    pub(crate) fn most(&self, rank: usize, gauge: Gauge, window: &Window) -> Option<f64> {
+        self.shown(rank, gauge, window).into_iter().reduce(f64::max)
     }
 
     /// The smallest.
-    pub(crate) fn least(&self, rank: usize, gauge: Gauge) -> Option<f64> {
-        self.all(rank, gauge).min().map(|value| value as f64)
+    pub(crate) fn least(&self, rank: usize, gauge: Gauge, window: &Window) -> Option<f64> {
+        self.shown(rank, gauge, window).into_iter().reduce(f64::min)
     }
 
-    /// The last.
-    pub(crate) fn last(&self, rank: usize, gauge: Gauge) -> Option<i64> {
-        self.all(rank, gauge).last()
+    /// The last until a time.
+    pub(crate) fn last(&self, rank: usize, gauge: Gauge, until_ns: i64) -> Option<i64> {
+        let rows = self.of_rank[rank].iter().rev();
+        let mut until = rows.filter(|row| row.at_ns <= until_ns);
+        until.find_map(|row| row.state.get(gauge))
     }
 
-    /// How far a counter went up during the run; `None` where it was not visible twice.
-    pub(crate) fn growth(&self, rank: usize, gauge: Gauge) -> Option<f64> {
-        let values: Vec<i64> = self.all(rank, gauge).collect();
+    /// Whether a gauge showed anything during the run.
+    pub(crate) fn shows(&self, rank: usize, gauge: Gauge) -> bool {
+        self.last(rank, gauge, i64::MAX).is_some()
+    }
+
+    /// How far a counter went up in a window, from what it showed last before that; `None` where it
+    /// was not visible twice.
+    pub(crate) fn growth(&self, rank: usize, gauge: Gauge, window: &Window) -> Option<f64> {
+        let before = window.start().checked_sub(1);
+        let before = before.and_then(|until_ns| self.last(rank, gauge, until_ns));
+        let within = self.shown(rank, gauge, window).into_iter();
+        let values: Vec<f64> = before
+            .map(|it| it as f64)
+            .into_iter()
+            .chain(within)
+            .collect();
         let [first, .., last] = values[..] else {
             return None;
         };
         // One that was reset meanwhile has grown by what it shows.
-        Some(if last >= first { last - first } else { last } as f64)
+        Some(if last >= first { last - first } else { last })
     }
 
     /// Whether clock and temperature were steady in a window. `clock` is how far medians of the
@@ -125,15 +136,16 @@ impl Devices {
             (Gauge::SmClock, "clock"),
             (Gauge::Temperature, "temperature"),
         ];
-        let mut is_visible = false;
+        let mut found = Steadiness::NotVisible;
         for (gauge, name) in gauges {
             let values = self.shown(rank, gauge, window);
-            is_visible |= self.all(rank, gauge).next().is_some();
+            if !self.shows(rank, gauge) {
+                continue;
+            }
             if values.len() < FEWEST_READINGS {
-                if self.all(rank, gauge).next().is_some() {
+                if !matches!(found, Steadiness::TooFew(_)) {
                     let count = values.len();
-                    let words = format!("its {name} was read {count} times, too few to tell");
-                    return Steadiness::NotSteady(words);
+                    found = Steadiness::TooFew(format!("its {name} was read {count} times"));
                 }
                 continue;
             }
@@ -149,11 +161,11 @@ impl Devices {
                 let words = format!("its {name} went from {before:.0} to {after:.0} {unit}");
                 return Steadiness::NotSteady(words);
             }
+            if found == Steadiness::NotVisible {
+                found = Steadiness::Steady;
+            }
         }
-        match is_visible {
-            true => Steadiness::Steady,
-            false => Steadiness::NotVisible,
-        }
+        found
     }
 }
 
@@ -182,12 +194,20 @@ mod tests {
     #[test]
     fn counters_grow_or_begin_again() {
         let growth = |values: &[Option<i64>]| {
-            readings(Gauge::PcieReplays, values).growth(0, Gauge::PcieReplays)
+            readings(Gauge::PcieReplays, values).growth(0, Gauge::PcieReplays, &ALL)
         };
         assert_eq!(growth(&[Some(5), None, Some(12)]), Some(7.0));
         assert_eq!(growth(&[Some(5), Some(2)]), Some(2.0));
         assert_eq!(growth(&[Some(5), None]), None);
         assert_eq!(growth(&[None, None]), None);
+        let devices = readings(
+            Gauge::PcieReplays,
+            &[Some(1), Some(5), None, Some(6), Some(9)],
+        );
+        let within = |window: Window| devices.growth(0, Gauge::PcieReplays, &window);
+        assert_eq!(within(2_500_000_000..=3_500_000_000), Some(1.0));
+        assert_eq!(within(0..=1_000_000_000), Some(4.0));
+        assert_eq!(within(0..=500_000_000), None);
     }
 
     #[test]
@@ -205,24 +225,24 @@ mod tests {
 
     #[test]
     fn a_device_is_steady_if_halves_are_alike() {
-        let check = |gauge, values: &[i64], expect: Result<(), &str>| {
+        let check = |gauge, values: &[i64], expect: Steadiness| {
             let values: Vec<_> = values.iter().map(|value| Some(*value)).collect();
             let found = readings(gauge, &values).steadiness(0, &ALL, 0.02);
-            match expect {
-                Ok(()) => assert_eq!(found, Steadiness::Steady, "{values:?}"),
-                Err(words) => {
-                    assert_eq!(found, Steadiness::NotSteady(words.to_owned()), "{values:?}");
-                }
-            }
+            assert_eq!(found, expect, "{values:?}");
         };
-        check(Gauge::Temperature, &[60, 61, 62, 63], Ok(()));
+        let moved = |words: &str| Steadiness::NotSteady(words.to_owned());
+        check(Gauge::Temperature, &[60, 61, 62, 63], Steadiness::Steady);
         let words = "its temperature went from 52 to 66 C";
-        check(Gauge::Temperature, &[50, 53, 64, 67], Err(words));
-        check(Gauge::SmClock, &[1980, 1965, 1950, 1965], Ok(()));
+        check(Gauge::Temperature, &[50, 53, 64, 67], moved(words));
+        check(
+            Gauge::SmClock,
+            &[1980, 1965, 1950, 1965],
+            Steadiness::Steady,
+        );
         let words = "its clock went from 1980 to 1500 MHz";
-        check(Gauge::SmClock, &[1980, 1980, 1500, 1500], Err(words));
-        let words = "its clock was read 3 times, too few to tell";
-        check(Gauge::SmClock, &[1980, 1980, 1980], Err(words));
+        check(Gauge::SmClock, &[1980, 1980, 1500, 1500], moved(words));
+        let words = "its clock was read 3 times".to_owned();
+        check(Gauge::SmClock, &[1980; 3], Steadiness::TooFew(words));
         let hidden = readings(Gauge::Power, &[Some(1); 9]);
         assert_eq!(hidden.steadiness(0, &ALL, 0.02), Steadiness::NotVisible);
     }

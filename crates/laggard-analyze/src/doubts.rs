@@ -76,38 +76,40 @@ pub(crate) fn against_findings(evidence: &Evidence<'_>) -> Vec<Caveat> {
 /// their processors longer than the others by at least half of what they are named for.
 pub(crate) fn withhold(found: &mut [Finding], caveats: &[Caveat], evidence: &Evidence<'_>) {
     let Some(doubt) = caveats.first() else { return };
-    let shares = evidence.inputs.measured.descheduled_shares();
-    let lowest = shares.iter().copied().fold(1.0, f64::min);
-    let on_host = |rank: &u32| evidence.inputs.cells.host_of_rank[*rank as usize] as u32;
+    let kept_off = kept_off(evidence);
     for finding in found.iter_mut().filter(|f| f.culprit != Culprit::Nobody) {
-        let ranks: Vec<u32> = match &finding.culprit {
-            Culprit::Rank(rank) => vec![*rank],
-            Culprit::Ranks(ranks) => ranks.clone(),
-            Culprit::Host(host) => (0..evidence.ranks() as u32)
-                .filter(|rank| on_host(rank) == *host)
-                .collect(),
-            Culprit::Stage(stage) => (0..evidence.ranks() as u32)
-                .filter(|rank| evidence.inputs.cells.stage_of_rank[*rank as usize] == *stage)
-                .collect(),
-            Culprit::Nobody => Vec::new(),
-        };
-        let off = ranks
-            .iter()
-            .filter_map(|&rank| shares.get(rank as usize))
-            .map(|s| s - lowest);
+        let ranks = evidence.ranks_of(&finding.culprit);
         let size = finding
             .excess
             .map_or(finding.loss.value, |excess| excess.value);
-        let innocent =
-            !ranks.is_empty() && !shares.is_empty() && off.fold(0.0, f64::max) < size / 2.0;
+        // Accelerators compute without processors, whoever uses them.
+        let is_elsewhere = finding.cause.is_slow_device() && evidence.is_on_accelerators(&ranks);
+        let innocent = |rank: &usize| {
+            let off = kept_off.get(*rank).copied().flatten();
+            off.map_or(is_elsewhere, |off| off < size / 2.0)
+        };
         let outside = doubt.code == CaveatCode::OutsideContention;
-        if finding.cause == Cause::OutsideContention || (outside && innocent) {
+        let is_innocent = !ranks.is_empty() && ranks.iter().all(innocent);
+        if finding.cause == Cause::OutsideContention || (outside && is_innocent) {
             continue;
         }
         finding.confidence = Confidence::Inconclusive;
         finding.culprit = Culprit::Nobody;
         finding.summary = format!("{}; but {}", finding.summary, doubt.message);
     }
+}
+
+/// How much longer each rank was kept off its processor than the one that was least: by its
+/// threads' own clock, or where that does not tell by what others used of its processor.
+fn kept_off(evidence: &Evidence<'_>) -> Vec<Option<f64>> {
+    let shares = evidence.inputs.measured.descheduled_shares();
+    let shares: Vec<Option<f64>> = match evidence.contention {
+        Some(contention) if shares.is_empty() => contention.of_rank.clone(),
+        _ => shares.into_iter().map(Some).collect(),
+    };
+    let lowest = shares.iter().flatten().copied().fold(1.0, f64::min);
+    let beyond = |share: Option<f64>| share.map(|share| share - lowest);
+    shares.into_iter().map(beyond).collect()
 }
 
 /// What a reader must know of how figures came about.

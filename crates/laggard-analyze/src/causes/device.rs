@@ -2,6 +2,7 @@
 //! findings that stand without them, and only those that peers do not show alike.
 
 use super::Evidence;
+use super::persistent::onset;
 use super::placement::far_adapter;
 use super::words::rank_list;
 use crate::devices::{Devices, Steadiness, Window};
@@ -9,6 +10,7 @@ use crate::sign::{Sign, SignKind};
 use crate::{Cause, Confidence, Culprit, Finding};
 use laggard_stats::median;
 use laggard_types::{Caveat, CaveatCode, ClockReason, Gauge};
+use std::collections::BTreeMap;
 
 /// A reason for slow clocks counts if more of the readings name it than do not.
 const MOST: f64 = 0.5;
@@ -26,17 +28,12 @@ const NEARLY_ALL: f64 = 0.75;
 pub(crate) fn explain(evidence: &Evidence<'_>, found: &mut [Finding]) -> Vec<Caveat> {
     let mut caveats = Vec::new();
     for finding in found {
-        let (is_compute, is_network) = match finding.cause {
-            Cause::SlowRank
-            | Cause::SlowStage
-            | Cause::SlowNode
-            | Cause::SlowBackward
-            | Cause::SlowForward => (true, false),
-            Cause::SlowLink => (false, true),
-            _ => continue,
-        };
-        let ranks = ranks_of(evidence, &finding.culprit);
-        if ranks.is_empty() || !is_on_accelerators(evidence, &ranks) {
+        let is_network = finding.cause == Cause::SlowLink;
+        let is_of_set_up = matches!(finding.cause, Cause::Binding | Cause::CpuQuota);
+        let is_compute = finding.cause.is_slow_device();
+        let ranks = evidence.ranks_of(&finding.culprit);
+        let is_asked = is_compute || is_network || is_of_set_up;
+        if !is_asked || ranks.is_empty() || !evidence.is_on_accelerators(&ranks) {
             continue;
         }
         let look = Look {
@@ -74,29 +71,18 @@ pub(crate) fn explain(evidence: &Evidence<'_>, found: &mut [Finding]) -> Vec<Cav
     caveats
 }
 
-/// The ranks that a culprit is made of.
-fn ranks_of(evidence: &Evidence<'_>, culprit: &Culprit) -> Vec<usize> {
-    let cells = evidence.inputs.cells;
-    let all = 0..cells.ranks;
-    match culprit {
-        Culprit::Nobody => Vec::new(),
-        Culprit::Rank(rank) => vec![*rank as usize],
-        Culprit::Ranks(ranks) => ranks.iter().map(|rank| *rank as usize).collect(),
-        Culprit::Host(host) => all
-            .filter(|rank| cells.host_of_rank[*rank] == *host as usize)
-            .collect(),
-        Culprit::Stage(stage) => all
-            .filter(|rank| cells.stage_of_rank[*rank] == *stage)
-            .collect(),
-    }
-}
-
-/// Whether any of these ranks says that it has an accelerator, or told anything of one.
-fn is_on_accelerators(evidence: &Evidence<'_>, ranks: &[usize]) -> bool {
-    let tells = |rank: &usize| {
-        evidence.manifest.ranks[*rank].accelerator.is_some() || evidence.devices.is_visible(*rank)
+/// Which of these ranks have accelerators that show, while the rank is slow, what slows computing.
+pub(super) fn slowed(evidence: &Evidence<'_>, ranks: &[usize]) -> Vec<usize> {
+    let is_slowed = |rank: &usize| {
+        let look = Look {
+            evidence,
+            devices: evidence.devices,
+            window: window(evidence, onset(evidence, *rank).map(|onset| onset.step)),
+        };
+        let signs = look.signs(*rank, ranks);
+        signs.iter().any(|sign| sign.kind.slows_computing())
     };
-    ranks.iter().any(tells)
+    ranks.iter().copied().filter(is_slowed).collect()
 }
 
 /// The time from a step on, or all that was measured.
@@ -118,17 +104,20 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// The signs of one rank; of several those that nearly all show, as the first shows them.
+    /// The signs of one rank; of several those of the kinds that nearly all show, each as the first
+    /// rank with it shows it.
     fn common_signs(&self, ranks: &[usize]) -> Vec<Sign> {
         let of_ranks: Vec<Vec<Sign>> = ranks.iter().map(|rank| self.signs(*rank, ranks)).collect();
-        let most = of_ranks.iter().max_by_key(|signs| signs.len());
-        let is_common = |sign: &&Sign| {
-            let has = |signs: &&Vec<Sign>| signs.iter().any(|other| other.kind == sign.kind);
-            let count = of_ranks.iter().filter(has).count();
-            count as f64 >= NEARLY_ALL * ranks.len() as f64
-        };
-        let signs = most.into_iter().flatten().filter(is_common);
-        signs.cloned().collect()
+        let mut with: BTreeMap<SignKind, Vec<&[Sign]>> = BTreeMap::new();
+        for signs in &of_ranks {
+            for of_kind in signs.chunk_by(|a, b| a.kind == b.kind) {
+                with.entry(of_kind[0].kind).or_default().push(of_kind);
+            }
+        }
+        let is_common =
+            |of_kind: &Vec<&[Sign]>| of_kind.len() as f64 >= NEARLY_ALL * ranks.len() as f64;
+        let common = with.into_values().filter(is_common);
+        common.flat_map(|of_kind| of_kind[0].to_vec()).collect()
     }
 
     fn signs(&self, rank: usize, slow: &[usize]) -> Vec<Sign> {
@@ -185,7 +174,7 @@ impl Look<'_> {
                 (Gauge::EccUncorrected, "errors of its memory"),
                 (Gauge::PcieWidth, "its PCIe link"),
             ];
-            let is_hidden = |(gauge, _): &&(Gauge, &str)| self.devices.last(rank, *gauge).is_none();
+            let is_hidden = |(gauge, _): &&(Gauge, &str)| !self.devices.shows(rank, *gauge);
             let hidden: Vec<&str> = hidden.iter().filter(is_hidden).map(|(_, it)| *it).collect();
             if hidden.is_empty() {
                 return None;
@@ -200,25 +189,36 @@ impl Look<'_> {
     fn withhold(&self, finding: &mut Finding, ranks: &[usize]) -> Option<Caveat> {
         // A third of the smallest excess that is named: so much of it may be the clock's.
         let clock = self.evidence.thresholds.excess / 3.0;
-        let moved = ranks.iter().find_map(|rank| {
+        let mut few = None;
+        for rank in ranks {
             match self.devices.steadiness(*rank, &self.window, clock) {
-                Steadiness::NotSteady(what) => Some((*rank, what)),
-                Steadiness::Steady | Steadiness::NotVisible => None,
+                Steadiness::NotSteady(what) => return Some(take_back(finding, *rank, &what)),
+                Steadiness::TooFew(what) => few = few.or(Some((rank, what))),
+                Steadiness::Steady | Steadiness::NotVisible => {}
             }
-        });
-        let (rank, what) = moved?;
-        finding.confidence = Confidence::Inconclusive;
-        finding.culprit = Culprit::Nobody;
-        finding.summary = format!("{}; but its GPU was not steady: {what}", finding.summary);
-        finding.advice = format!(
-            "run again with --soak, so that it is warm before steps count; then {}",
-            finding.advice
-        );
+        }
+        let (rank, what) = few?;
         let message = format!(
-            "the GPU of rank {rank} was not steady: {what}; nobody is named for being slow for good"
+            "the GPU of rank {rank} may not have been steady: {what} while steps were measured, \
+             too few to tell; run more --steps"
         );
-        Some(Caveat::new(CaveatCode::NotSteady, message))
+        Some(Caveat::new(CaveatCode::NotVisible, message))
     }
+}
+
+/// Names nobody for what a GPU that was not steady may have done.
+fn take_back(finding: &mut Finding, rank: usize, what: &str) -> Caveat {
+    finding.confidence = Confidence::Inconclusive;
+    finding.culprit = Culprit::Nobody;
+    finding.summary = format!("{}; but its GPU was not steady: {what}", finding.summary);
+    finding.advice = format!(
+        "run again with --soak, so that it is warm before steps count; then {}",
+        finding.advice
+    );
+    let message = format!(
+        "the GPU of rank {rank} was not steady: {what}; nobody is named for being slow for good"
+    );
+    Caveat::new(CaveatCode::NotSteady, message)
 }
 
 /// A rank's accelerator and those of its class that are not slow with it.
@@ -253,15 +253,21 @@ impl<'a> Subject<'a> {
     }
 
     fn most_of(&self, gauge: Gauge) -> (Option<f64>, Option<f64>) {
-        let of = |rank| self.look.devices.most(rank, gauge);
+        let of = |rank| self.look.devices.most(rank, gauge, &self.look.window);
         (of(self.rank), self.usual(of))
+    }
+
+    fn least_of(&self, rank: usize, gauge: Gauge) -> Option<f64> {
+        let window = &self.look.window;
+        self.look.devices.least(rank, gauge, window)
     }
 
     /// How far counters went up, all together, if that is much more than among peers.
     fn grew(&self, gauges: &[Gauge]) -> Option<f64> {
         let of = |rank| {
             let growths = gauges.iter();
-            let growths = growths.filter_map(|gauge| self.look.devices.growth(rank, *gauge));
+            let (devices, window) = (self.look.devices, &self.look.window);
+            let growths = growths.filter_map(|gauge| devices.growth(rank, *gauge, window));
             growths.reduce(|a, b| a + b)
         };
         let usual = self.usual(of).unwrap_or(0.0);
@@ -371,12 +377,15 @@ impl<'a> Subject<'a> {
     fn xid(&self) -> Option<String> {
         let (own, usual) = self.most_of(Gauge::XidEvents);
         let is_alone = own? > 0.0 && usual.unwrap_or(0.0) < 1.0;
-        let last = self.look.devices.last(self.rank, Gauge::Xid)?;
+        let last = self
+            .look
+            .devices
+            .last(self.rank, Gauge::Xid, *self.look.window.end())?;
         is_alone.then(|| format!("Xid {last}"))
     }
 
     fn nvlinks(&self) -> Option<String> {
-        let of = |rank| self.look.devices.least(rank, Gauge::NvlinksUp);
+        let of = |rank| self.least_of(rank, Gauge::NvlinksUp);
         let own = of(self.rank);
         let (all, _) = self.most_of(Gauge::Nvlinks);
         let down = own.zip(self.usual(of).or(all));
@@ -393,7 +402,7 @@ impl<'a> Subject<'a> {
     }
 
     fn ports(&self) -> Option<String> {
-        let of = |rank| self.look.devices.least(rank, Gauge::PortsActive);
+        let of = |rank| self.least_of(rank, Gauge::PortsActive);
         let own = of(self.rank);
         let down = own.zip(self.usual(of));
         if let Some((own, expect)) = down.filter(|(own, expect)| own < expect) {

@@ -145,8 +145,11 @@ pub(super) fn limits(evidence: &Evidence<'_>, found: &mut Vec<Finding>) -> Vec<u
     explained
 }
 
-/// What limits a rank and not most of its class.
-fn limit_of(evidence: &Evidence<'_>, rank: usize) -> Option<(Cause, String, &'static str)> {
+/// What limits a rank and not most of its class: the cause, in words, and what to do.
+pub(super) fn limit_of(
+    evidence: &Evidence<'_>,
+    rank: usize,
+) -> Option<(Cause, String, &'static str)> {
     let ranks = &evidence.manifest.ranks;
     let place = &ranks[rank];
     let peers = || ranks.iter().filter(|other| other.class == place.class);

@@ -1,10 +1,13 @@
 //! Ranks, hosts and stages that are always slower than their peers.
 
 use super::Evidence;
+use super::device::slowed;
+use super::outside::limit_of;
 use super::words::{host_name, percent, percent_interval, rank_list, rank_name};
 use crate::cells::Slot;
 use crate::traits::ALIKE;
 use crate::{Cause, Confidence, Culprit, Estimate, Finding, Onset};
+use laggard_stats::Change;
 
 /// Ranks alone in their class are measured against a published ratio, which is less sure than a
 /// peer.
@@ -104,15 +107,25 @@ fn lasting_excess(evidence: &Evidence<'_>, rank: usize) -> Lasting {
     let change = evidence.traits.largest_change(rank);
     let first = change.as_ref().map_or(0, |change| change.at);
     let excess: Vec<f64> = series[first..].iter().map(|ratio| ratio - 1.0).collect();
+    let onset = change.map(|change| onset_of(evidence, &change));
+    (evidence.mean(&excess), onset)
+}
+
+/// Since when a rank is as slow as it is, if that is not from the beginning.
+pub(super) fn onset(evidence: &Evidence<'_>, rank: usize) -> Option<Onset> {
+    let change = evidence.traits.largest_change(rank)?;
+    Some(onset_of(evidence, &change))
+}
+
+fn onset_of(evidence: &Evidence<'_>, change: &Change) -> Onset {
     let numbers = &evidence.inputs.measured.step_numbers;
     let step = |index: usize| numbers[index.min(numbers.len() - 1)];
-    let onset = change.map(|change| Onset {
+    Onset {
         step: step(change.at),
         earliest: step(*change.range.start()),
         latest: step(*change.range.end()),
         ratio: change.after / change.before,
-    });
-    (evidence.mean(&excess), onset)
+    }
 }
 
 /// Hosts of at least two ranks of which nearly all are slow, while other hosts are not; each with
@@ -257,6 +270,7 @@ fn slow_alike(
         rank_list(ranks)
     )];
     lines.extend(unit.evidence.map(str::to_owned));
+    lines.extend(ranks.iter().find_map(|rank| set_up(evidence, *rank)));
     lines.push(chance_line(evidence));
     Finding {
         cause: unit.cause,
@@ -301,6 +315,9 @@ fn rank_finding(evidence: &Evidence<'_>, (excess, onset): Lasting, rank: usize) 
         ),
         chance_line(evidence),
     ];
+    if cause != Cause::Binding {
+        lines.extend(set_up(evidence, rank));
+    }
     if !evidence.traits.has_peers[rank] {
         lines.push("alone in its class: compared with others by the class's relative rate".into());
     }
@@ -322,9 +339,19 @@ fn rank_finding(evidence: &Evidence<'_>, (excess, onset): Lasting, rank: usize) 
     }
 }
 
+/// How a rank is set up unlike most of its class, which is not what it is named for.
+fn set_up(evidence: &Evidence<'_>, rank: usize) -> Option<String> {
+    let bound = || "it is bound differently from its peers".to_owned();
+    let limit = limit_of(evidence, rank).map(|(_, limit, _)| limit);
+    let how = limit.or_else(|| bound_differently(evidence, rank).then(bound))?;
+    Some(format!(
+        "beside that, rank {rank} is set up unlike most of its class: {how}"
+    ))
+}
+
 /// Whether one part of the step alone, or the binding, explains a slow rank.
 fn phase_cause(evidence: &Evidence<'_>, rank: usize) -> Cause {
-    if bound_differently(evidence, rank) {
+    if bound_differently(evidence, rank) && slowed(evidence, &[rank]).is_empty() {
         return Cause::Binding;
     }
     let forward = evidence.traits.slot_excess(rank, Slot::Forward);

@@ -1,7 +1,7 @@
 //! How ranks' accelerators are set up and connected, against most of their class.
 
 use laggard_record::RankPlace;
-use laggard_types::{AdapterPath, ComputeMode, DeviceIdentity};
+use laggard_types::{AdapterPath, DeviceIdentity};
 
 /// What of a rank's accelerator is unlike those of most of its class and slows what it computes, in
 /// words. What is not known of either is no difference.
@@ -27,15 +27,6 @@ pub(super) fn odd_accelerator(ranks: &[RankPlace], rank: usize) -> Option<String
     }
     if of(|it| it.shared_by_mps) == Some(true) {
         return Some("processes share its GPU by way of a server (MPS)".to_owned());
-    }
-    let mode = |place: &RankPlace| place.accelerator.as_ref()?.compute_mode;
-    if let Some(mode) = odd(ranks, rank, mode) {
-        let mode = match mode {
-            ComputeMode::Default => "any number of processes",
-            ComputeMode::ExclusiveProcess => "one process at a time",
-            ComputeMode::Prohibited => "no process",
-        };
-        return Some(format!("its GPU admits {mode}, unlike most of its class"));
     }
     let is_far = |place: &RankPlace| {
         let node = place.accelerator.as_ref()?.numa_node?;
@@ -71,7 +62,7 @@ pub(super) fn far_adapter(ranks: &[RankPlace], rank: usize) -> Option<String> {
     ))
 }
 
-/// A rank's own property, where at most half of its class have the same.
+/// A rank's own property, where less than half of its class have the same.
 fn odd<T: PartialEq>(
     ranks: &[RankPlace],
     rank: usize,
@@ -83,7 +74,7 @@ fn odd<T: PartialEq>(
         .filter(|place| place.class == ranks[rank].class);
     let known: Vec<T> = class.filter_map(of).collect();
     let like = known.iter().filter(|other| **other == own).count();
-    (like * 2 <= known.len()).then_some(own)
+    (like * 2 < known.len()).then_some(own)
 }
 
 /// The ranks on the accelerator of a rank, the rank among them; none where it does not tell.

@@ -9,9 +9,9 @@ use laggard_types::{CaveatCode, DeviceState, Gauge};
 use serde_json::json;
 
 /// The slow rank.
-const SLOW: u32 = 3;
-const RANKS: u32 = 8;
-const LENGTH: u32 = 400;
+pub(super) const SLOW: u32 = 3;
+pub(super) const RANKS: u32 = 8;
+pub(super) const LENGTH: u32 = 400;
 /// Readings a second, and seconds of them: longer than the steps take.
 const PER_SECOND: u32 = 10;
 const SECONDS: u32 = 8;
@@ -43,6 +43,15 @@ fn well() -> DeviceState {
 
 /// An analysis of a job, with what rank and time make of a GPU that is well; `None` tells nothing.
 fn with(job: &KnownJob, told: impl Fn(u32, f64, DeviceState) -> Option<DeviceState>) -> Analysis {
+    with_places(job, told, &|_, _| ())
+}
+
+/// The same, where the manifest says more of the ranks' places.
+pub(super) fn with_places(
+    job: &KnownJob,
+    told: impl Fn(u32, f64, DeviceState) -> Option<DeviceState>,
+    place: &dyn Fn(u32, &mut serde_json::Value),
+) -> Analysis {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let path = dir.path().join("record");
     job.write(&path).expect("a record");
@@ -61,17 +70,19 @@ fn with(job: &KnownJob, told: impl Fn(u32, f64, DeviceState) -> Option<DeviceSta
     let file = path.join("manifest.json");
     let text = std::fs::read(&file).expect("a manifest");
     let mut manifest: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
-    for rank in 0..RANKS as usize {
+    for rank in 0..RANKS {
+        let own = &mut manifest["ranks"][rank as usize];
         let uuid = format!("GPU-{rank}");
-        manifest["ranks"][rank]["accelerator"] =
+        own["accelerator"] =
             json!({"uuid": uuid, "most_sm_clock_mhz": 1980, "most_pcie_width": 16});
+        place(rank, own);
     }
     std::fs::write(&file, manifest.to_string()).expect("a manifest");
     let record = Record::open(&path).expect("a readable record");
     analyze(&record, &Options::default()).expect("an analysis")
 }
 
-fn slow_job() -> KnownJob {
+pub(super) fn slow_job() -> KnownJob {
     let mut job = KnownJob::clean(RANKS, 2, LENGTH, 5);
     job.rank_excess[SLOW as usize] = 0.2;
     job
@@ -97,7 +108,7 @@ fn finding(analysis: &Analysis) -> &Finding {
     finding
 }
 
-fn kinds(finding: &Finding) -> Vec<SignKind> {
+pub(super) fn kinds(finding: &Finding) -> Vec<SignKind> {
     finding.signs.iter().map(|sign| sign.kind).collect()
 }
 
@@ -211,7 +222,7 @@ fn nobody_is_blamed_for_signs_alone() {
 }
 
 #[test]
-fn a_reason_counts_while_the_rank_is_slow() {
+fn signs_count_while_the_rank_is_slow() {
     let mut job = slow_job();
     job.from_step = LENGTH / 2;
     // Where the steps of the second half begin, and where the last ends: until then half of them
@@ -225,18 +236,40 @@ fn a_reason_counts_while_the_rank_is_slow() {
         .median;
     let end_s = middle_s + f64::from(LENGTH / 2) * slow_s;
     assert!(end_s + 1.0 < f64::from(SECONDS));
-    let held_back = |is_held_back: &dyn Fn(f64) -> bool| {
+    let check = |gauge: Gauge, value: i64, kind: SignKind| {
+        let shown = |is_odd: &dyn Fn(f64) -> bool| {
+            let analysis = with(&job, |rank, at, mut state| {
+                if rank == SLOW && is_odd(at) {
+                    state.set(gauge, Some(value));
+                }
+                Some(state)
+            });
+            kinds(finding(&analysis))
+        };
+        assert_eq!(shown(&|at| middle_s <= at && at <= end_s), [kind]);
+        // Neither before it was slow nor after the last step.
+        assert_eq!(
+            shown(&|at| at < middle_s - 0.2 || at > end_s),
+            [],
+            "{gauge:?}"
+        );
+    };
+    check(Gauge::ClockReasons, 0x20, SignKind::ClocksHeldBack);
+    check(Gauge::PcieWidth, 8, SignKind::Pcie);
+    check(Gauge::NvlinksUp, 17, SignKind::Nvlink);
+    // A counter counts from what it showed before.
+    let grew = |from_s: f64| {
         let analysis = with(&job, |rank, at, mut state| {
-            if rank == SLOW && is_held_back(at) {
-                state.set(Gauge::ClockReasons, Some(0x20));
+            if rank == SLOW && at >= from_s {
+                state.set(Gauge::PcieReplays, Some(12));
             }
             Some(state)
         });
         kinds(finding(&analysis))
     };
-    assert_eq!(held_back(&|at| at >= middle_s), [SignKind::ClocksHeldBack]);
-    // Neither before it was slow nor after the last step.
-    assert_eq!(held_back(&|at| at < middle_s || at > end_s), []);
+    assert_eq!(grew(middle_s), [SignKind::PcieReplays]);
+    assert_eq!(grew(middle_s - 0.2), []);
+    assert_eq!(grew(end_s + 0.1), []);
 }
 
 #[test]
@@ -333,62 +366,40 @@ fn no_verdict_on_a_gpu_that_is_not_steady() {
 }
 
 #[test]
-fn gpus_that_are_set_up_unlike_their_class_are_a_matter_of_binding() {
-    let check = |own: serde_json::Value, others: serde_json::Value, expect: Option<&str>| {
-        let analysis = super::run_with(&slow_job(), |manifest| {
-            for rank in 0..RANKS {
-                let value = if rank == SLOW { &own } else { &others };
-                let place = &mut manifest["ranks"][rank as usize];
-                place["numa_node"] = 0.into();
-                for (name, value) in value.as_object().expect("an object") {
-                    place[name] = value.clone();
-                }
-                if place["accelerator"]["uuid"].is_null() {
-                    place["accelerator"]["uuid"] = format!("GPU-{rank}").into();
-                }
-            }
-        });
-        let cause = match expect {
-            Some(_) => Cause::Binding,
-            None => Cause::SlowRank,
-        };
-        assert_eq!(names(&analysis), [(cause, Culprit::Rank(SLOW))], "{own}");
-        let summary = &analysis.findings[0].summary;
-        assert!(summary.contains(expect.unwrap_or_default()), "{summary}");
-    };
-    let gpu = |identity: serde_json::Value| json!({"accelerator": identity});
-    let node = |node: u32| gpu(json!({"numa_node": node}));
-    let far = "its processors are on memory node 0, its GPU on node 1";
-    check(node(1), node(0), Some(far));
-    check(node(1), node(1), None);
-    check(gpu(json!({})), node(0), None);
-    let mig = |is: bool| gpu(json!({"is_mig": is}));
-    check(mig(true), mig(false), Some("cut into instances (MIG)"));
-    check(mig(true), mig(true), None);
-    let mps = |is: bool| gpu(json!({"shared_by_mps": is}));
-    check(mps(true), mps(false), Some("(MPS)"));
-    let mode = |mode: &str| gpu(json!({"compute_mode": mode}));
-    let alone = "its GPU admits one process at a time";
-    check(mode("exclusive_process"), mode("default"), Some(alone));
-    let others = |count: u32| json!({"accelerator": {}, "other_processes": count});
-    let crowded = "2 processes of others compute on its GPU";
-    check(others(2), others(0), Some(crowded));
-    check(others(0), others(2), None);
+fn few_readings_keep_the_rank_and_its_signs() {
+    let analysis = with(&slow_job(), |rank, at, mut state| {
+        if rank == SLOW {
+            state.set(Gauge::ClockReasons, Some(0x40));
+        }
+        (at < 0.35 || rank != SLOW).then_some(state)
+    });
+    assert_eq!(kinds(finding(&analysis)), [SignKind::ClocksHeldBack]);
+    let expect = "the GPU of rank 3 may not have been steady: its clock was read 3 times while \
+                  steps were measured, too few to tell; run more --steps";
+    let caveats = &analysis.caveats;
+    assert!(caveats.iter().any(|it| it.message == expect), "{caveats:?}");
+    let advice = &analysis.findings[0].advice;
+    assert!(!advice.contains("--soak"), "{advice}");
 }
 
 #[test]
-fn a_rank_that_shares_its_gpu_is_bound_unlike_its_class() {
-    let analysis = super::run_with(&slow_job(), |manifest| {
-        for rank in 0..RANKS as usize {
-            // Rank 2 is on the host of rank 3.
-            let gpu = if rank == 2 { SLOW as usize } else { rank };
-            manifest["ranks"][rank]["accelerator"] = json!({"uuid": format!("GPU-{gpu}")});
+fn what_nearly_all_of_a_slow_host_show_counts() {
+    let mut job = KnownJob::clean(RANKS, 4, LENGTH, 5);
+    job.host_excess[1] = 0.2;
+    let analysis = with(&job, |rank, _, mut state| {
+        match rank {
+            4..7 => state.set(Gauge::ClockReasons, Some(0x40)),
+            7 => {
+                state.set(Gauge::XidEvents, Some(1));
+                state.set(Gauge::Xid, Some(94));
+                state.set(Gauge::NvlinksUp, Some(17));
+            }
+            _ => {}
         }
+        Some(state)
     });
-    assert_eq!(names(&analysis), [(Cause::Binding, Culprit::Rank(SLOW))]);
-    let summary = &analysis.findings[0].summary;
-    assert!(
-        summary.contains("it shares its GPU with ranks 2"),
-        "{summary}"
-    );
+    assert_eq!(names(&analysis), [(Cause::SlowNode, Culprit::Host(1))]);
+    let signs = &analysis.findings[0].signs;
+    let signs: Vec<_> = signs.iter().map(|it| (it.rank, it.kind)).collect();
+    assert_eq!(signs, [(4, SignKind::ClocksHeldBack)]);
 }

@@ -1,9 +1,11 @@
 //! Jobs whose laws are known: every term of the waterfall, the blame and the verdict against the
 //! truth.
 
+mod contention;
 mod devices;
 mod fleet;
 mod layouts;
+mod set_up;
 
 use laggard_analyze::{Analysis, Cause, Culprit, Level, Options, analyze};
 use laggard_benches::known_job::{KnownJob, Truth};
