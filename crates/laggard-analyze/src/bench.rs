@@ -9,9 +9,8 @@ mod tests;
 
 pub use device::{KernelKind, SlowDevice};
 pub use late::LateRank;
-pub use pair::{PairFigures, SlowRankLinks};
+pub use pair::{LinkScope, PairFigures, SlowRankLinks};
 
-use crate::Estimate;
 use laggard_record::{
     BenchRank, BenchSamples, CollectiveSamples, Communication, ComputeSamples, ComputeWork, Peak,
     Placement,
@@ -25,6 +24,8 @@ use serde::{Deserialize, Serialize};
 pub const BENCH_VERSION: u32 = 1;
 /// 95 % of a normal distribution lie within so many standard deviations.
 const Z: f64 = 1.96;
+/// All of fewer samples lie on one side of the median more often than one time in twenty.
+const LEAST_FOR_INTERVAL: usize = 6;
 /// From so many samples on, a percentile is distinguishable from the largest sample, with 95 %
 /// confidence: `ln 0.05 / ln p`.
 const LEAST_FOR_P95: usize = 59;
@@ -36,17 +37,12 @@ pub struct BenchOptions {
     /// Smallest shortfall that is named, as a share: of a device's rate, or of the time of calls
     /// that others wait for a rank.
     pub name_over: f64,
-    /// Seed of resampling.
-    pub seed: u64,
 }
 
 impl Default for BenchOptions {
     /// As the analysis of a run has it.
     fn default() -> Self {
-        Self {
-            name_over: 0.06,
-            seed: 0,
-        }
+        Self { name_over: 0.06 }
     }
 }
 
@@ -84,8 +80,11 @@ pub struct Bench {
 pub struct Distribution {
     /// How many there are.
     pub n: usize,
-    /// The median, with an interval by order statistics that supposes no distribution.
-    pub median: Estimate,
+    /// The median.
+    pub median: f64,
+    /// Its 95 % interval by order statistics, which supposes no distribution; `None` where the
+    /// samples are too few for one.
+    pub interval: Option<[f64; 2]>,
     /// The 5th percentile.
     pub p5: f64,
     /// The 95th percentile; `None` where the samples are too few to tell it from the largest.
@@ -182,7 +181,7 @@ pub fn bench(samples: &BenchSamples, options: &BenchOptions) -> Bench {
     let pairs: Vec<_> = samples.pairs.iter().filter_map(PairFigures::of).collect();
     let slow_devices = device::slow(samples, options);
     let late_ranks = late::late(samples, options);
-    let slow_links = pair::slow(&pairs, samples.ranks.len());
+    let slow_links = pair::slow(&pairs, &samples.ranks);
     let mut found = Bench {
         schema_version: BENCH_VERSION,
         verdict: String::new(),
@@ -214,13 +213,11 @@ impl Distribution {
         let half = Z * (n as f64).sqrt() / 2.0;
         let low = (n as f64 / 2.0 - half).floor().max(1.0) as usize;
         let high = ((n as f64 / 2.0 + half).ceil() as usize + 1).min(n);
+        let interval = || Some([*sorted.get(low - 1)?, *sorted.get(high - 1)?]);
         Some(Self {
             n,
-            median: Estimate {
-                value: at(0.5)?,
-                low: *sorted.get(low - 1)?,
-                high: *sorted.get(high - 1)?,
-            },
+            median: at(0.5)?,
+            interval: interval().filter(|_| n >= LEAST_FOR_INTERVAL),
             p5: at(0.05)?,
             p95: percentile(0.95, LEAST_FOR_P95),
             p99: percentile(0.99, LEAST_FOR_P99),
@@ -268,8 +265,8 @@ fn collective(samples: &CollectiveSamples) -> Option<CollectiveFigures> {
         placement: samples.placement,
         data_type: samples.data_type,
         bytes: samples.bytes,
-        algbw_bytes_per_s: bytes / transfer.median.value,
-        busbw_bytes_per_s: factor * bytes / transfer.median.value,
+        algbw_bytes_per_s: bytes / transfer.median,
+        busbw_bytes_per_s: factor * bytes / transfer.median,
         back_to_back_s,
         back_to_back_busbw_bytes_per_s: factor * bytes / back_to_back_s.max(1e-9),
         transfer,
@@ -306,7 +303,7 @@ fn kernel(samples: &ComputeSamples, peaks: &[Option<&Peak>]) -> ComputeFigures {
     };
     let of_rank = |(times, peak): (&Vec<f64>, &Option<&Peak>)| {
         let seconds = Distribution::of(times)?;
-        let rate = amount / seconds.median.value;
+        let rate = amount / seconds.median;
         Some(RankKernel {
             seconds,
             rate,
@@ -340,10 +337,13 @@ impl Bench {
         let wrong: Vec<_> = self.collectives.iter().filter(|it| it.wrong > 0).collect();
         if let Some(first) = wrong.first() {
             let (name, ranks) = (first.collective.name(), &first.wrong_ranks);
+            let more = match wrong.len() - 1 {
+                0 => String::new(),
+                more => format!(", and {more} more"),
+            };
             words.push(format!(
-                "WRONG RESULTS: {name} of {} bytes on ranks {ranks:?}, and {} more",
-                first.bytes,
-                wrong.len() - 1
+                "WRONG RESULTS: {name} of {} bytes on ranks {ranks:?}{more}",
+                first.bytes
             ));
         } else if !self.collectives.is_empty() {
             words.push("all results are right".to_owned());
@@ -369,7 +369,7 @@ impl Bench {
         for kernel in &self.compute {
             for class in device::classes(&self.ranks) {
                 let times = class.iter().filter_map(|rank| kernel.ranks.get(*rank));
-                let times: Vec<f64> = times.map(|it| it.seconds.median.value).collect();
+                let times: Vec<f64> = times.map(|it| it.seconds.median).collect();
                 if times.len() > 1 {
                     let ends = (quantile(&times, 0.0).ok()?, quantile(&times, 1.0).ok()?);
                     most = Some(most.unwrap_or(0.0).max(ends.1 / ends.0 - 1.0));

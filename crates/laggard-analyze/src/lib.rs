@@ -42,7 +42,8 @@ pub use analysis::analyze;
 pub use answer::{ANALYSIS_VERSION, Options};
 pub use bench::{
     BENCH_VERSION, Bench, BenchOptions, CollectiveFigures, ComputeFigures, Distribution,
-    KernelKind, LateRank, PairFigures, RankCalls, RankKernel, SlowDevice, SlowRankLinks, bench,
+    KernelKind, LateRank, LinkScope, PairFigures, RankCalls, RankKernel, SlowDevice, SlowRankLinks,
+    bench,
 };
 pub use causes::Thresholds;
 pub use compare::{COMPARISON_VERSION, compare};

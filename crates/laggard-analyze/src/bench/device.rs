@@ -3,15 +3,14 @@
 use super::BenchOptions;
 use crate::Estimate;
 use laggard_record::{BenchRank, BenchSamples, ComputeSamples, ComputeWork};
-use laggard_stats::{BlockBootstrap, Ranked, Resampling, block_length, median};
+use laggard_stats::{median, sorted_quantile};
 use laggard_types::Rank;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Chance that one of a class is named though all are equal.
+/// Chance that one of a class is named, at any kind of kernel, though all are equal.
 const FALSE_ALARM: f64 = 0.05;
-const REPLICATES: usize = 2000;
 
 /// A device that is slower than its peers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -78,11 +77,12 @@ pub(super) fn classes(ranks: &[BenchRank]) -> Vec<Vec<usize>> {
 }
 
 /// The devices whose rate is below their peers' by more than is ignored, with the interval of a
-/// test that allows for looking at all of the class; the slowest first.
+/// test that allows for looking at all of the class, at each kind of kernel; the slowest first.
 pub(super) fn slow(samples: &BenchSamples, options: &BenchOptions) -> Vec<SlowDevice> {
     let mut slow = Vec::new();
-    for kind in [KernelKind::Products, KernelKind::Memory] {
-        let is_of = |it: &&ComputeSamples| kind_of(it.work) == kind;
+    let kinds: BTreeSet<KernelKind> = samples.compute.iter().map(|it| kind_of(it.work)).collect();
+    for kind in &kinds {
+        let is_of = |it: &&ComputeSamples| kind_of(it.work) == *kind;
         let kernels: Vec<&ComputeSamples> = samples.compute.iter().filter(is_of).collect();
         for class in classes(&samples.ranks)
             .iter()
@@ -90,18 +90,17 @@ pub(super) fn slow(samples: &BenchSamples, options: &BenchOptions) -> Vec<SlowDe
         {
             for at in class {
                 let rates = relative_rates(&kernels, class, *at);
-                let Some(below) = below(&rates, class.len(), options.seed) else {
+                let below = below(&rates, class.len() * kinds.len());
+                let is_named = |it: &Estimate| it.value >= options.name_over && it.low > 0.0;
+                let Some(below) = below.filter(is_named) else {
                     continue;
                 };
-                if below.value < options.name_over || below.low <= 0.0 {
-                    continue;
-                }
                 let rank = &samples.ranks[*at];
                 slow.push(SlowDevice {
                     rank: *at as Rank,
                     host: rank.host.clone(),
                     device: rank.device.clone(),
-                    kind,
+                    kind: *kind,
                     below,
                     peers: class.len() - 1,
                 });
@@ -144,24 +143,49 @@ fn relative_rates(kernels: &[&ComputeSamples], class: &[usize], rank: usize) -> 
     (0..rounds.unwrap_or(0)).filter_map(of_round).collect()
 }
 
-/// One less the median of relative rates; the interval allows for as many looks as the class has
-/// members.
-fn below(rates: &[f64], looks: usize, seed: u64) -> Option<Estimate> {
-    let resampling = Resampling {
-        block_length: block_length(rates)
-            .unwrap_or(1)
-            .clamp(1, rates.len().max(1)),
-        replicates: REPLICATES,
-        seed,
-    };
-    let ranked = Ranked::new(rates).ok()?;
-    let middle = |counts: &[u32]| ranked.resampled_quantile(counts, 0.5).unwrap_or(f64::NAN);
-    let confidence = 1.0 - FALSE_ALARM / looks as f64;
-    let bootstrap = BlockBootstrap::new(rates.len(), resampling).ok()?;
-    let estimate = bootstrap.estimate(confidence, middle).ok()?;
+/// One less the median of relative rates, with an interval by order statistics that allows for so
+/// many looks. It supposes no distribution, and that rounds do not depend on each other; intervals
+/// by resampling came out too narrow for so many looks at so few rounds. `None` where the rounds
+/// are too few.
+fn below(rates: &[f64], looks: usize) -> Option<Estimate> {
+    let mut sorted = rates.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let outside = outside(sorted.len(), FALSE_ALARM / looks as f64 / 2.0)?;
     Some(Estimate {
-        value: 1.0 - estimate.value,
-        low: 1.0 - estimate.interval.high,
-        high: 1.0 - estimate.interval.low,
+        value: 1.0 - sorted_quantile(&sorted, 0.5).ok()?,
+        low: 1.0 - sorted[sorted.len() - outside],
+        high: 1.0 - sorted[outside - 1],
     })
+}
+
+/// The largest number for which fewer of so many tosses of a coin come out heads with at most this
+/// probability; `None` where that is not even so for 1.
+fn outside(tosses: usize, probability: f64) -> Option<usize> {
+    let mut log_of_one = -(tosses as f64) * std::f64::consts::LN_2;
+    let mut fewer = log_of_one.exp();
+    let mut heads = 0;
+    while fewer <= probability && heads < tosses / 2 {
+        heads += 1;
+        log_of_one += ((tosses - heads + 1) as f64 / heads as f64).ln();
+        fewer += log_of_one.exp();
+    }
+    (heads > 0).then_some(heads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::outside;
+
+    #[test]
+    fn few_lie_outside_by_chance() {
+        // Tables of the binomial distribution: of 20 tosses, 5 heads or fewer with 0.0207, 6 or
+        // fewer with 0.0577.
+        assert_eq!(outside(20, 0.025), Some(6));
+        assert_eq!(outside(20, 0.02), Some(5));
+        assert_eq!(outside(5, 0.025), None);
+        assert_eq!(outside(6, 0.025), Some(1));
+        assert_eq!(outside(0, 0.025), None);
+        // By the normal distribution: 5000 - 1.96 x 50.
+        assert!(outside(10_000, 0.025).is_some_and(|it| it.abs_diff(4902) <= 2));
+    }
 }

@@ -62,8 +62,8 @@ fn the_late_rank_is_told_apart_from_the_network() {
     samples.collectives = vec![all_reduce(60, &[early, early, late, early])];
     let found = bench(&samples, &BenchOptions::default());
     let figures = &found.collectives[0];
-    close(figures.transfer.median.value, 20e-6);
-    close(figures.skew.median.value, 200e-6);
+    close(figures.transfer.median, 20e-6);
+    close(figures.skew.median, 200e-6);
     close(figures.algbw_bytes_per_s, 4000.0 / 20e-6);
     close(figures.busbw_bytes_per_s, 1.5 * 4000.0 / 20e-6);
     close(figures.back_to_back_busbw_bytes_per_s, 1.5 * 4000.0 / 40e-6);
@@ -171,10 +171,13 @@ fn percentiles_are_given_where_samples_suffice() {
     assert_eq!((of(58).p95, of(298).p99), (None, None));
     assert!(of(59).p95.is_some() && of(299).p99.is_some());
     // Conover's interval for n = 100: order statistics 40 and 61.
-    let median = of(100).median;
-    assert_eq!((median.value, median.low, median.high), (50.5, 40.0, 61.0));
-    let few = of(3).median;
-    assert_eq!((few.value, few.low, few.high), (2.0, 1.0, 3.0));
+    assert_eq!(
+        (of(100).median, of(100).interval),
+        (50.5, Some([40.0, 61.0]))
+    );
+    // Of five, all lie on one side of the median too often: 2 / 2^5.
+    assert_eq!((of(5).median, of(5).interval), (3.0, None));
+    assert_eq!(of(6).interval, Some([1.0, 6.0]));
 }
 
 #[test]
@@ -200,6 +203,123 @@ fn wrong_results_come_first() {
 }
 
 #[test]
+fn wrong_results_are_counted_in_words() {
+    let samples = samples(&["gpu"; 2]);
+    let mut point = all_reduce(9, &[[0, 10_000]; 2]);
+    point.wrong[1] = 3;
+    let check = |points: Vec<CollectiveSamples>, expect: &str| {
+        let samples = BenchSamples {
+            collectives: points,
+            ..samples.clone()
+        };
+        let verdict = bench(&samples, &BenchOptions::default()).verdict;
+        assert_eq!(
+            verdict,
+            format!("WRONG RESULTS: all_reduce of 4000 bytes {expect}")
+        );
+    };
+    check(vec![point.clone()], "on ranks [1]");
+    check(
+        vec![point.clone(), point.clone()],
+        "on ranks [1], and 1 more",
+    );
+}
+
+#[test]
+fn equal_devices_are_rarely_named() {
+    const BENCHMARKS: usize = 200;
+    let is_alarm = |seed: &u64| {
+        let mut samples = products(&["a"; 8], None);
+        let mut rng = Rng::new(*seed);
+        for kernel in &mut samples.compute {
+            let all = kernel.seconds.iter_mut().flatten();
+            all.for_each(|it| *it = (0.01 * rng.normal()).exp());
+        }
+        samples.compute[1].work = ComputeWork::Triad { bytes: 3000 };
+        let options = BenchOptions { name_over: 0.0 };
+        !bench(&samples, &options).slow_devices.is_empty()
+    };
+    let alarms = (0..BENCHMARKS as u64).filter(is_alarm).count();
+    assert!(alarms * 20 <= BENCHMARKS, "{alarms} of {BENCHMARKS}");
+}
+
+#[test]
+fn few_rounds_name_no_device() {
+    let check = |rounds: usize, expect: usize| {
+        let mut samples = products(&["a"; 4], Some((2, 1.5)));
+        for kernel in &mut samples.compute {
+            kernel.seconds.iter_mut().for_each(|it| it.truncate(rounds));
+        }
+        let found = bench(&samples, &BenchOptions::default());
+        assert_eq!(found.slow_devices.len(), expect, "{rounds} rounds");
+    };
+    check(1, 0);
+    check(5, 0);
+    check(20, 1);
+}
+
+/// Links of ranks on hosts of so many: fast within a host, slower across, and by `of` slower still.
+/// Of many ranks not all pairs are probed.
+fn links(per_host: &[usize], of: &dyn Fn(usize, usize, bool) -> f64) -> BenchSamples {
+    let hosts = per_host.iter().zip(0..);
+    let hosts: Vec<usize> = hosts.flat_map(|(count, host)| vec![host; *count]).collect();
+    let n = hosts.len();
+    let mut samples = samples(&vec!["gpu"; n]);
+    for (rank, host) in hosts.iter().enumerate() {
+        samples.ranks[rank].host = format!("h{host}");
+    }
+    let distances = [1, 2, 4, 8];
+    for from in 0..n {
+        for to in (0..n).filter(|to| *to != from) {
+            let away = (from + n - to) % n;
+            if n > 12 && !distances.contains(&away.min(n - away)) {
+                continue;
+            }
+            let is_within = hosts[from] == hosts[to];
+            let bandwidth = if is_within { 200e9 } else { 25e9 };
+            samples.pairs.push(PairSamples {
+                from: from as Rank,
+                to: to as Rank,
+                bytes: 1_000_000,
+                seconds: vec![1e6 / (bandwidth * of(from, to, is_within)); 7],
+            });
+        }
+    }
+    samples
+}
+
+fn slow_links(samples: &BenchSamples) -> Vec<(Rank, LinkScope)> {
+    let found = bench(samples, &BenchOptions::default()).slow_links;
+    found.iter().map(|it| (it.rank, it.scope)).collect()
+}
+
+#[test]
+fn links_across_hosts_are_not_held_against_those_within() {
+    for per_host in [&[8, 1][..], &[8, 4], &[2, 1], &[8, 8, 8], &[1, 1, 1], &[4]] {
+        let samples = links(per_host, &|_, _, _| 1.0);
+        assert_eq!(slow_links(&samples), [], "{per_host:?}");
+    }
+    let of = |rank: usize, scope: LinkScope| {
+        move |from: usize, to: usize, is_within: bool| {
+            let is_in = is_within == (scope == LinkScope::WithinHost);
+            let is_its = from == rank || to == rank;
+            if is_in && is_its { 0.1 } else { 1.0 }
+        }
+    };
+    for scope in [LinkScope::WithinHost, LinkScope::AcrossHosts] {
+        for per_host in [&[8, 4][..], &[8, 8, 8], &[4, 4]] {
+            let samples = links(per_host, &of(5, scope));
+            assert_eq!(slow_links(&samples), [(5, scope)], "{per_host:?}");
+        }
+    }
+    let samples = links(&[8, 1], &of(5, LinkScope::WithinHost));
+    assert_eq!(slow_links(&samples), [(5, LinkScope::WithinHost)]);
+    // A link has two ends, and here nothing tells which it is.
+    let samples = links(&[2, 1], &of(0, LinkScope::AcrossHosts));
+    assert_eq!(slow_links(&samples), []);
+}
+
+#[test]
 fn the_rank_with_slow_links_is_named() {
     let mut samples = samples(&["gpu"; 4]);
     for (from, to) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
@@ -217,7 +337,7 @@ fn the_rank_with_slow_links_is_named() {
     let [slow] = &found.slow_links[..] else {
         panic!("{:?}", found.slow_links)
     };
-    assert_eq!(slow.rank, 3);
+    assert_eq!((slow.rank, slow.scope), (3, LinkScope::WithinHost));
     close(slow.bandwidth_bytes_per_s, 1e8);
     close(slow.others_bandwidth_bytes_per_s, 1e9);
 }

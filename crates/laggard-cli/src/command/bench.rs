@@ -104,7 +104,6 @@ fn with_hooks<T>(quiet: bool, measure: impl FnOnce(&SweepHooks<'_>) -> Result<T>
 fn tell(args: &BenchArgs, samples: &BenchSamples) -> Result<u8> {
     let options = BenchOptions {
         name_over: args.name_over / 100.0,
-        ..BenchOptions::default()
     };
     let found = bench(samples, &options);
     if let Some(folder) = &args.output {

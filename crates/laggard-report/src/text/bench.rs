@@ -85,8 +85,11 @@ fn collective(page: &mut Page, bench: &Bench, which: Collective) {
     let bandwidth =
         |of: fn(&CollectiveFigures) -> f64| cells(&|it| figure::decimal(of(it) * GB, 2));
     let interval = cells(&|it| {
-        let median = it.transfer.median;
-        format!("[{}, {}]", us(median.low), us(median.high))
+        let interval = it.transfer.interval;
+        interval.map_or_else(
+            || "-".to_owned(),
+            |[low, high]| format!("[{}, {}]", us(low), us(high)),
+        )
     });
     let number = Column::numbers;
     let table = vec![
@@ -96,15 +99,11 @@ fn collective(page: &mut Page, bench: &Bench, which: Collective) {
             Keep::Always,
             cells(&|it| it.placement.name().to_owned()),
         ),
-        number("p50", Keep::Always, of(|it| Some(it.median.value))),
+        number("p50", Keep::Always, of(|it| Some(it.median))),
         number("algbw", Keep::Always, bandwidth(|it| it.algbw_bytes_per_s)),
         number("busbw", Keep::Always, bandwidth(|it| it.busbw_bytes_per_s)),
         number("wrong", Keep::Always, cells(&|it| it.wrong.to_string())),
-        number(
-            "late p50",
-            Keep::Always,
-            cells(&|it| us(it.skew.median.value)),
-        ),
+        number("late p50", Keep::Always, cells(&|it| us(it.skew.median))),
         number("p95", Keep::IfRoom, of(|it| it.p95)),
         number("p99", Keep::IfRoom, of(|it| it.p99)),
         number(
@@ -202,7 +201,7 @@ fn pairs(page: &mut Page, bench: &Bench) {
     pairs.truncate(MOST_PAIRS);
     let from = pairs.iter().map(|it| it.from.to_string()).collect();
     let to = pairs.iter().map(|it| it.to.to_string()).collect();
-    let time = pairs.iter().map(|it| us(it.seconds.median.value)).collect();
+    let time = pairs.iter().map(|it| us(it.seconds.median)).collect();
     let gb = pairs
         .iter()
         .map(|it| figure::decimal(it.bandwidth_bytes_per_s * GB, 2));
