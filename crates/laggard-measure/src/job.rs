@@ -81,6 +81,7 @@ impl Job {
         let Places {
             reports,
             cpu_of_rank,
+            ..
         } = places;
         let on_accelerators = check_devices(&reports, settings.data_type)?;
         if !settings.allow_shared_gpu {

@@ -86,7 +86,7 @@ fn place(job: &Job, rank: Rank) -> RankPlace {
         cpus: job.processor_of(rank).into_iter().collect(),
         allowed_cpus: report.allowed_cpus.clone(),
         cpu_quota: report.cpu_quota,
-        numa_node: report.numa_node,
+        numa_node: report.numa_node(job.processor_of(rank)),
         other_load: report.other_load,
         accelerator: report.identity.clone(),
         other_processes: sharing::other_processes(&job.reports, rank as usize),

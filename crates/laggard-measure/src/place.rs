@@ -27,8 +27,8 @@ pub(crate) struct Report {
     pub allowed_cpus: Vec<u32>,
     /// Processors' worth of time that a control group allows, where one limits it.
     pub cpu_quota: Option<f64>,
-    /// Memory node of the first of them.
-    pub numa_node: Option<u32>,
+    /// Memory node of each processor that the rank may use, where the system tells.
+    pub numa_nodes: Vec<Option<u32>>,
     /// Share of their time that was in use just before the run, while this run waited.
     pub other_load: Option<f64>,
     /// What the rank computes on, where that is no processor of the host.
@@ -70,14 +70,14 @@ fn names(types: &[DataType]) -> Vec<String> {
 impl Report {
     /// What the calling process can tell of its place.
     fn of(allowed_cpus: Vec<u32>, other_load: Option<f64>) -> Self {
-        let first = allowed_cpus.first();
+        let nodes = allowed_cpus.iter().map(|cpu| processors::numa_node(*cpu));
         Self {
             host: processors::host_name(),
             machine: processors::machine(),
             architecture: std::env::consts::ARCH.to_owned(),
             processor: laggard_backend::processor_name(),
             cpu_quota: cpu_quota::cpu_quota(),
-            numa_node: first.and_then(|cpu| processors::numa_node(*cpu)),
+            numa_nodes: nodes.collect(),
             other_load,
             allowed_cpus,
             accelerator: None,
@@ -96,12 +96,32 @@ impl Report {
             processor: "p".to_owned(),
             allowed_cpus: Vec::new(),
             cpu_quota: None,
-            numa_node: None,
+            numa_nodes: Vec::new(),
             other_load: None,
             accelerator: None,
             identity: None,
             process: 1,
         }
+    }
+
+    /// Memory node of the processor that the rank is bound to, or of all that it may use; `None`
+    /// where they lie on several.
+    pub(crate) fn numa_node(&self, bound: Option<u32>) -> Option<u32> {
+        let is_its = |cpu: &u32| bound.is_none_or(|bound| bound == *cpu);
+        let nodes = self.allowed_cpus.iter().zip(&self.numa_nodes);
+        let mut nodes = nodes.filter(|(cpu, _)| is_its(cpu)).map(|(_, node)| *node);
+        let first = nodes.next()??;
+        nodes.all(|node| node == Some(first)).then_some(first)
+    }
+
+    /// The processors that the rank may use, those near its accelerator first.
+    fn seats(&self) -> Vec<Seat<'_>> {
+        let of_device = self.identity.as_ref().and_then(|it| it.numa_node);
+        let is_far = |cpu: &u32| of_device.is_some() && self.numa_node(Some(*cpu)) != of_device;
+        let cpus = self.allowed_cpus.iter().copied();
+        let (far, near): (Vec<u32>, Vec<u32>) = cpus.partition(is_far);
+        let all = near.into_iter().chain(far);
+        all.map(|cpu| (self.machine.as_str(), cpu)).collect()
     }
 
     /// Name of what the rank computes on.
@@ -143,6 +163,8 @@ pub struct Places {
     pub(crate) reports: Vec<Report>,
     /// The processor that each rank is bound to, where each has one of its own.
     pub(crate) cpu_of_rank: Option<Vec<u32>>,
+    /// Whether ranks of other jobs have taken their processors beside these.
+    is_part: bool,
 }
 
 impl Places {
@@ -168,6 +190,15 @@ impl Places {
         Self {
             cpu_of_rank: assign(&reports),
             reports,
+            is_part: false,
+        }
+    }
+
+    /// The same ranks, on processors near the devices that they have told of.
+    fn near_devices(self) -> Self {
+        match self.is_part {
+            true => self,
+            false => Self::new(self.reports),
         }
     }
 
@@ -209,7 +240,7 @@ impl Places {
         for (report, bytes) in self.reports.iter_mut().zip(&all) {
             report.identity = serde_json::from_slice(bytes).map_err(|error| unreadable(&error))?;
         }
-        Ok(self)
+        Ok(self.near_devices())
     }
 
     /// The ranks of this process, knowing which devices they have.
@@ -217,7 +248,7 @@ impl Places {
         for (report, identity) in self.reports.iter_mut().zip(identities) {
             report.identity.clone_from(identity);
         }
-        self
+        self.near_devices()
     }
 
     /// The ranks of this process on devices that they have.
@@ -234,6 +265,7 @@ impl Places {
         let ranks = ranks.start as usize..ranks.end as usize;
         let cpus = self.cpu_of_rank.as_ref();
         Self {
+            is_part: self.is_part || ranks.len() < self.reports.len(),
             reports: self.reports[ranks.clone()].to_vec(),
             cpu_of_rank: cpus.map(|cpus| cpus[ranks].to_vec()),
         }
@@ -264,13 +296,14 @@ fn unreadable(error: &serde_json::Error) -> MeasureError {
     }
 }
 
-/// A processor of its own for each rank, among those that its report allows; `None` if there are
-/// too few on some machine.
+/// A processor of its own for each rank, among those that its report allows, near its accelerator
+/// where one is free there; `None` if there are too few on some machine.
 fn assign(reports: &[Report]) -> Option<Vec<u32>> {
+    let seats: Vec<Vec<Seat<'_>>> = reports.iter().map(Report::seats).collect();
     // Rank that holds a processor of a machine.
     let mut holder = BTreeMap::new();
     for rank in 0..reports.len() {
-        if !seat(reports, rank, &mut holder, &mut BTreeSet::new()) {
+        if !seat(&seats, rank, &mut holder, &mut BTreeSet::new()) {
             return None;
         }
     }
@@ -281,31 +314,26 @@ fn assign(reports: &[Report]) -> Option<Vec<u32>> {
     Some(processor_of)
 }
 
+/// A processor of a machine.
 type Seat<'a> = (&'a str, u32);
 
 /// Seats a rank, moving others where they have another choice (an augmenting path of bipartite
 /// matching; Kuhn 1955).
 fn seat<'a>(
-    reports: &'a [Report],
+    seats: &[Vec<Seat<'a>>],
     rank: usize,
     holder: &mut BTreeMap<Seat<'a>, usize>,
     tried: &mut BTreeSet<Seat<'a>>,
 ) -> bool {
-    let report = &reports[rank];
-    let seats = || {
-        report
-            .allowed_cpus
-            .iter()
-            .map(|cpu| (report.machine.as_str(), *cpu))
-    };
-    if let Some(free) = seats().find(|seat| !holder.contains_key(seat)) {
-        holder.insert(free, rank);
+    let own = &seats[rank];
+    if let Some(free) = own.iter().find(|seat| !holder.contains_key(seat)) {
+        holder.insert(*free, rank);
         return true;
     }
-    for taken in seats() {
-        let other = holder[&taken];
-        if tried.insert(taken) && seat(reports, other, holder, tried) {
-            holder.insert(taken, rank);
+    for taken in own {
+        let other = holder[taken];
+        if tried.insert(*taken) && seat(seats, other, holder, tried) {
+            holder.insert(*taken, rank);
             return true;
         }
     }
@@ -362,6 +390,63 @@ mod tests {
         check(&[("a", &[3]), ("a", &[3])], None);
         check(&[("a", &[0, 1]), ("a", &[0, 1]), ("a", &[0, 1])], None);
         check(&[("a", &[])], None);
+    }
+
+    /// Ranks that may use all processors of two nodes of 8, each with a GPU of the node.
+    fn on_two_nodes(gpus: &[Option<u32>]) -> Places {
+        let cpus: Vec<u32> = (0..16).collect();
+        let report = Report {
+            numa_nodes: cpus.iter().map(|cpu| Some(cpu / 8)).collect(),
+            ..report("a", &cpus)
+        };
+        let places = Places::new(vec![report; gpus.len()]);
+        let identity = |numa_node: &Option<u32>| {
+            numa_node.map(|node| DeviceIdentity {
+                numa_node: Some(node),
+                ..DeviceIdentity::default()
+            })
+        };
+        places.identified(&gpus.iter().map(identity).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn ranks_sit_near_their_devices() {
+        let check = |gpus: &[Option<u32>], expect: &[u32]| {
+            let places = on_two_nodes(gpus);
+            let cpus = (0..).zip(gpus).map(|(rank, _)| places.processor_of(rank));
+            assert_eq!(cpus.flatten().collect::<Vec<_>>(), expect, "{gpus:?}");
+        };
+        let [near, far] = [Some(0), Some(1)];
+        check(&[near, far, near, far], &[0, 8, 1, 9]);
+        check(&[None, far, None], &[0, 8, 1]);
+        // The ninth finds no processor there.
+        let crowded = [far; 9];
+        check(&crowded, &[8, 9, 10, 11, 12, 13, 14, 15, 0]);
+        // Other jobs of the process have theirs.
+        let places = on_two_nodes(&[near, near, near]);
+        let part = places.part(1..3).identified(&[None, None]);
+        assert_eq!(part.cpu_of_rank, Some(vec![1, 2]));
+        assert_eq!(places.part(0..3), places);
+    }
+
+    #[test]
+    fn the_memory_node_is_that_of_the_processors_used() {
+        let cpus = [0, 1, 8];
+        let of = |nodes: [Option<u32>; 3], bound| {
+            let report = Report {
+                numa_nodes: nodes.to_vec(),
+                ..report("a", &cpus)
+            };
+            report.numa_node(bound)
+        };
+        let two = [Some(0), Some(0), Some(1)];
+        assert_eq!(of(two, Some(8)), Some(1));
+        assert_eq!(of(two, Some(1)), Some(0));
+        assert_eq!(of(two, None), None);
+        assert_eq!(of([Some(1); 3], None), Some(1));
+        assert_eq!(of([None, Some(0), Some(0)], None), None);
+        assert_eq!(of([None; 3], Some(8)), None);
+        assert_eq!(report("a", &[]).numa_node(None), None);
     }
 
     #[test]
