@@ -331,7 +331,7 @@ pub(crate) struct Clocks<'a> {
 }
 
 /// One segment per rank on rank 0, none on others, for the given raw times of each rank's own
-/// clock. Collective.
+/// clock, which its device may put down wrong by so much. Collective.
 ///
 /// # Errors
 /// [`MeasureError::Exchange`] if a rank does not answer before the deadline, or the world is
@@ -339,7 +339,7 @@ pub(crate) struct Clocks<'a> {
 pub(crate) fn alignments(
     messenger: &dyn Messenger,
     sync: &Sync,
-    covered: Range<i64>,
+    (covered, device_error_ns): (Range<i64>, i64),
     deadline: Instant,
 ) -> Result<Vec<Alignment>, MeasureError> {
     let model = sync.model(covered);
@@ -348,7 +348,7 @@ pub(crate) fn alignments(
         from_ns: model.from_ns,
         offset_ns: model.offset_ns,
         drift_ppm: model.drift_ppm,
-        bound_ns: model.worst_bound_ns,
+        bound_ns: model.worst_bound_ns.saturating_add(device_error_ns),
         method: sync.method.name().to_owned(),
     };
     let own = serde_json::to_vec(&own).map_err(|error| unreadable(&error))?;

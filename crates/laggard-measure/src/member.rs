@@ -12,7 +12,7 @@ use crate::run::{Hooks, Summary, identity};
 use crate::team::Team;
 use crate::{MeasureError, Settings};
 use laggard_backend::control::ControlPlane;
-use laggard_backend::{Messenger, World, bind_thread, measure_peak, messenger};
+use laggard_backend::{Device, Messenger, World, bind_thread, measure_peak, messenger};
 use laggard_record::{Communication, Failure, append_alignment, append_failure};
 use laggard_types::{FlopPerSecond, Rank, Seconds};
 use std::path::Path;
@@ -115,8 +115,10 @@ impl Process<'_> {
         self.team.control.name_record(&record);
         let begin_ns = monotonic_ns()?;
         let begin = Instant::now();
+        let device = Arc::clone(&world.device);
         // What is known of the clocks by now is enough for a record that is never closed.
-        let alignment = alignments(&*self.messenger, &sync, begin_ns..begin_ns, deadline)?;
+        let covered = (begin_ns..begin_ns, device.clock_error_ns());
+        let alignment = alignments(&*self.messenger, &sync, covered, deadline)?;
         if self.rank == 0 {
             append_alignment(&record, &alignment)?;
         }
@@ -138,7 +140,7 @@ impl Process<'_> {
         let closing = part.close(&crew.status_of(&outcome), crew.steps_completed());
         outcome?;
         let closing = closing?;
-        let alignment = self.align(&sync, begin_ns)?;
+        let alignment = self.align(&sync, (begin_ns, &*device))?;
         let Some(closing) = closing else {
             return Ok(None);
         };
@@ -212,7 +214,7 @@ impl Process<'_> {
     fn align(
         &self,
         first: &Sync,
-        begin_ns: i64,
+        (begin_ns, device): (i64, &dyn Device),
     ) -> Result<Vec<laggard_record::Alignment>, MeasureError> {
         let deadline = Instant::now() + self.job.settings.timeout;
         let machine_of_rank = self.job.machine_of_rank();
@@ -230,6 +232,7 @@ impl Process<'_> {
                 "clocks moved beyond their first bound"
             );
         }
-        alignments(messenger, &sync, begin_ns..monotonic_ns()?, deadline)
+        let covered = (begin_ns..monotonic_ns()?, device.clock_error_ns());
+        alignments(messenger, &sync, covered, deadline)
     }
 }

@@ -191,7 +191,8 @@ impl Sweeper<'_> {
         let begin_ns = monotonic_ns()?;
         let (mut part, done) = self.measure(&machines)?;
         let sync = revalidate(&first, messenger, clocks, &options, deadline())?;
-        part.put_on(&sync.model(begin_ns..monotonic_ns()?));
+        let device_error_ns = self.world.device.clock_error_ns();
+        part.put_on(&sync.model(begin_ns..monotonic_ns()?), device_error_ns);
         let own = serde_json::to_vec(&part).map_err(|error| unreadable(&error))?;
         let all = messenger::gather(messenger, &own, deadline());
         let all = all.map_err(|error| self.failed("collecting samples", error))?;
@@ -211,8 +212,7 @@ impl Sweeper<'_> {
         let mut seat = seat.map_err(|error| self.failed("making queues", error))?;
         let peak = self.processor_peak()?;
         if let Some(late) = self.settings.late.filter(|late| late.rank == self.rank) {
-            // A device that counts arithmetic by itself says so when it is used.
-            let flop = peak.unwrap_or(0.0) * late.by.as_secs_f64();
+            let flop = self.peak_of_late(peak)? * late.by.as_secs_f64();
             seat.late = Some(burn_task((flop as u64).max(1)));
         }
         let mut part = Part {
@@ -225,8 +225,10 @@ impl Sweeper<'_> {
         if let Some(bytes) = self.settings.pair_bytes.filter(|_| !done.stopped) {
             self.tell("pairs of ranks");
             let message = (self.settings.data_type, bytes);
-            let found = pairs::probe(&mut seat, message, machines);
-            part.pairs = found.map_err(|error| self.failed("messages between pairs", error))?;
+            let is_asked = || (self.hooks.stop)().is_some();
+            let found = pairs::probe(&mut seat, message, machines, &is_asked);
+            let found = found.map_err(|error| self.failed("messages between pairs", error));
+            (part.pairs, done.stopped) = found?;
         }
         Ok((part, done))
     }
@@ -244,10 +246,12 @@ impl Sweeper<'_> {
             return Ok(());
         };
         let device = &*self.world.device;
+        let buffers = |error| self.failed("making buffers", error);
         let ground = Ground::new(device, (data_type, *largest), (self.rank, self.ranks));
-        let ground = ground.map_err(|error| self.failed("making buffers", error))?;
+        let mut ground = ground.map_err(buffers)?;
         for collective in &settings.collectives {
             self.tell(collective.name());
+            ground.contribute(*collective).map_err(buffers)?;
             for bytes in &sizes {
                 let places = (self.ranks, &settings.placements[..]);
                 let kind = (*collective, settings.op);
@@ -292,8 +296,7 @@ impl Sweeper<'_> {
         let first = stream.first().map_or(0, |[begin, _]| *begin);
         let last = stream.iter().map(|[_, end]| *end).max().unwrap_or(first);
         ground.prepare_check(point)?;
-        // Nobody writes to another's memory before that is ready.
-        seat.agree(0)?;
+        // After a barrier: nobody writes to another's memory before that is ready.
         seat.calls(&steps[..1], 1, Spacing::Barrier)?;
         Ok(Some(PointPart {
             calls,
@@ -365,6 +368,18 @@ impl Sweeper<'_> {
         let peak = measure_peak(PEAK_TIME);
         let peak = peak.map_err(|error| self.failed("measuring its peak", error))?;
         Ok(Some(peak.0))
+    }
+
+    /// What arithmetic that takes so long is reckoned by, on a rank that comes late.
+    fn peak_of_late(&self, of_processor: Option<f64>) -> Result<f64, MeasureError> {
+        let device = self.world.device.description();
+        let peak = device.measured_peak.map(|peak| peak.0).or(of_processor);
+        peak.ok_or_else(|| MeasureError::Setting {
+            what: "the late rank",
+            value: self.rank.to_string(),
+            why: format!("the peak of its {} was not measured", device.name),
+            hint: "give --device cpu, or leave out --late".to_owned(),
+        })
     }
 
     fn tell(&self, what: &str) {

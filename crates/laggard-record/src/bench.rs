@@ -39,7 +39,7 @@ pub struct BenchRank {
     /// Arithmetic peak of the device in the type of the products; `None` where nobody knows.
     pub peak: Option<Peak>,
     /// Its clock is known on the common one to this many nanoseconds, either way; on accelerators
-    /// the error of the device's own clock on its host's comes on top.
+    /// with the error of the device's own clock on its host's.
     pub clock_bound_ns: i64,
 }
 

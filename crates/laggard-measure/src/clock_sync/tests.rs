@@ -417,7 +417,8 @@ fn machines_share_a_clock() {
         };
         let sync = synchronize(messenger, &machines, &clock, &options, soon()).unwrap();
         let covered = offset..offset + 50 * MS;
-        let rows = alignments(messenger, &sync, covered.clone(), soon()).unwrap();
+        let wrong = (covered.clone(), 7);
+        let rows = alignments(messenger, &sync, wrong, soon()).unwrap();
         (sync.clone(), sync.model(covered), rows)
     });
     for (rank, (sync, model, _)) in syncs.iter().enumerate() {
@@ -440,7 +441,7 @@ fn machines_share_a_clock() {
             (row.from_ns, row.offset_ns),
             (model.from_ns, model.offset_ns)
         );
-        assert_eq!(row.bound_ns, model.worst_bound_ns);
+        assert_eq!(row.bound_ns, model.worst_bound_ns + 7);
     }
 }
 

@@ -23,14 +23,22 @@ pub(super) struct Half {
     pub seen: Vec<Seen>,
 }
 
-/// Probes the pairs that this rank is in, while others probe theirs. Collective.
+/// Elements of a message of so many bytes, as near as they come.
+fn elements((data_type, bytes): (DataType, u64)) -> usize {
+    let size = data_type.size_bytes() as u64;
+    usize::try_from((bytes / size).max(1)).unwrap_or(usize::MAX)
+}
+
+/// Probes the pairs that this rank is in, while others probe theirs, and says whether rank 0 was
+/// asked to end before all were probed. Collective.
 pub(super) fn probe(
     seat: &mut Seat<'_>,
     (data_type, bytes): (DataType, u64),
     machine_of_rank: &[u32],
-) -> Result<Vec<Half>, BackendError> {
+    is_asked_to_end: &dyn Fn() -> bool,
+) -> Result<(Vec<Half>, bool), BackendError> {
     let me = seat.world.data.rank();
-    let len = (bytes as usize / data_type.size_bytes()).max(1);
+    let len = elements((data_type, bytes));
     let allocate = |len| Ok(Slice::whole(&seat.world.device.allocate(data_type, len)?));
     let buffers = (allocate(len)?, allocate(1)?);
     let mut halves = Vec::new();
@@ -38,6 +46,9 @@ pub(super) fn probe(
         // Nobody begins a round before all have ended the one before.
         let deadline = Instant::now() + seat.timeout;
         messenger::all_gather(&*seat.world.messenger, &[], deadline)?;
+        if seat.agree(u64::from(is_asked_to_end()))? != 0 {
+            return Ok((halves, true));
+        }
         for (from, to) in round {
             if me != from && me != to {
                 continue;
@@ -48,7 +59,7 @@ pub(super) fn probe(
             }
         }
     }
-    Ok(halves)
+    Ok((halves, false))
 }
 
 /// Messages in one direction. The receiver says first that it is ready, so that nobody's lateness
@@ -94,7 +105,8 @@ fn one_way(
 }
 
 /// From what both ranks of each direction saw, on one clock, to what messages took.
-pub(super) fn joined(halves: &[Half], bytes: u64) -> Vec<PairSamples> {
+pub(super) fn joined(halves: &[Half], message: (DataType, u64)) -> Vec<PairSamples> {
+    let bytes = (elements(message) * message.0.size_bytes()) as u64;
     let mut pairs = Vec::new();
     for (at, half) in halves.iter().enumerate() {
         let is_same = |other: &&Half| (other.from, other.to) == (half.from, half.to);
@@ -135,10 +147,16 @@ mod tests {
             // Its other end was not heard of.
             half(2, 0, &[[1, 2]]),
         ];
-        let found: Vec<_> = joined(&halves, 8)
+        let found: Vec<_> = joined(&halves, (DataType::F32, 11))
             .into_iter()
-            .map(|pair| (pair.from, pair.to, (pair.seconds[0] * 1e9).round() as i64))
+            .map(|pair| {
+                let ns = (pair.seconds[0] * 1e9).round() as i64;
+                (pair.from, pair.to, pair.bytes, ns)
+            })
             .collect();
-        assert_eq!(found, [(0, 1, 500), (1, 0, 40)]);
+        // Of 11 bytes, two elements are sent.
+        assert_eq!(found, [(0, 1, 8, 500), (1, 0, 8, 40)]);
+        let least = joined(&halves, (DataType::F32, 1));
+        assert_eq!(least[0].bytes, 4);
     }
 }

@@ -42,7 +42,10 @@ impl Sweeper<'_> {
         communication: &Communication,
     ) -> Result<BenchSamples, MeasureError> {
         let halves: Vec<Half> = parts.iter_mut().flat_map(|it| it.pairs.drain(..)).collect();
-        let bytes = self.settings.pair_bytes.unwrap_or(0);
+        let message = (
+            self.settings.data_type,
+            self.settings.pair_bytes.unwrap_or(0),
+        );
         let caveats = self.caveats(&done);
         let ranks = self.bench_ranks(&parts)?;
         let mut collectives: Vec<CollectiveSamples> = done.points.iter().map(of_point).collect();
@@ -63,7 +66,7 @@ impl Sweeper<'_> {
             ranks,
             collectives,
             compute,
-            pairs: pairs::joined(&halves, bytes),
+            pairs: pairs::joined(&halves, message),
             caveats,
         })
     }
@@ -145,9 +148,9 @@ fn of_compute(point: ComputePoint) -> ComputeSamples {
 }
 
 impl Part {
-    /// Puts times on the common clock.
-    pub(super) fn put_on(&mut self, model: &Model) {
-        self.clock_bound_ns = model.worst_bound_ns;
+    /// Puts times on the common clock; the device's own are wrong by so much at most.
+    pub(super) fn put_on(&mut self, model: &Model, device_error_ns: i64) {
+        self.clock_bound_ns = model.worst_bound_ns.saturating_add(device_error_ns);
         let calls = self.collectives.iter_mut().flat_map(|it| &mut it.calls);
         let seen = self.pairs.iter_mut().flat_map(|half| &mut half.seen);
         for interval in calls.chain(seen) {

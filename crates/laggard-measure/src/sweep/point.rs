@@ -13,7 +13,7 @@ const MOST_SLOTS: usize = 64;
 
 /// The memory of one rank.
 pub(super) struct Ground {
-    /// Contributions, which nothing changes.
+    /// Contributions, which no call changes.
     send: Slice,
     /// Results, and contributions that they replace.
     area: Slice,
@@ -80,8 +80,7 @@ impl Point {
 
     /// Its reduction, if it has one.
     pub(super) fn reduction(&self) -> Option<ReduceOp> {
-        let reduces = [Collective::AllReduce, Collective::ReduceScatter];
-        reduces.contains(&self.collective).then_some(self.op)
+        reduces(self.collective).then_some(self.op)
     }
 
     /// Its name in messages.
@@ -93,6 +92,10 @@ impl Point {
         let (name, bytes) = (self.collective.name(), self.bytes());
         format!("{name} of {bytes} bytes, {place}")
     }
+}
+
+fn reduces(collective: Collective) -> bool {
+    [Collective::AllReduce, Collective::ReduceScatter].contains(&collective)
 }
 
 fn is_divided(collective: Collective) -> bool {
@@ -117,13 +120,30 @@ impl Ground {
         let ground = Self {
             send: Slice::whole(&send),
             area: Slice::whole(&area),
-            values: Values::of(ranks),
+            values: Values::summed(ranks),
             rank,
             ranks,
         };
-        let own = ground.values.of_rank(rank, 0, len);
-        own.write(&ground.send)?;
+        ground.write_send()?;
         Ok(ground)
+    }
+
+    fn write_send(&self) -> Result<(), BackendError> {
+        let own = self.values.of_rank(self.rank, 0, self.send.len);
+        own.write(&self.send)
+    }
+
+    /// Makes contributions ready for the calls of a collective. None may be on its way.
+    pub(super) fn contribute(&mut self, to: Collective) -> Result<(), BackendError> {
+        let values = match reduces(to) {
+            true => Values::summed(self.ranks),
+            false => Values::passed_on(self.ranks),
+        };
+        if values != self.values {
+            self.values = values;
+            self.write_send()?;
+        }
+        Ok(())
     }
 
     /// Elements from one slot to the next, and how many slots there are.

@@ -130,15 +130,6 @@ impl SweepSettings {
 
     /// Refuses what cannot be measured on so many ranks.
     pub(super) fn check(&self, ranks: u32) -> Result<(), MeasureError> {
-        let refuse = |what, value: String, why: &str, hint: String| {
-            let why = why.to_owned();
-            Err(MeasureError::Setting {
-                what,
-                value,
-                why,
-                hint,
-            })
-        };
         let unknown = |it: &&Collective| !Self::COLLECTIVES.contains(it);
         if let Some(other) = self.collectives.iter().find(unknown) {
             let names = Self::COLLECTIVES.map(Collective::name).join(", ");
@@ -174,12 +165,7 @@ impl SweepSettings {
                 return refuse(what, value.to_string(), "nothing would be timed", hint);
             }
         }
-        let empty = |it: &&ProductShape| [it.m, it.n, it.k].contains(&0);
-        if let Some(shape) = self.products.iter().find(empty) {
-            let value = format!("{} x {} x {}", shape.m, shape.n, shape.k);
-            let hint = "give --gemm sizes from 1".to_owned();
-            return refuse("a product", value, "it is empty", hint);
-        }
+        self.check_kernels()?;
         match self.late {
             Some(late) if late.rank >= ranks => {
                 let hint = format!("ranks are 0 to {}", ranks.saturating_sub(1));
@@ -189,6 +175,45 @@ impl SweepSettings {
             _ => Ok(()),
         }
     }
+
+    /// Refuses products, triads and messages that are nothing or too large for any memory.
+    fn check_kernels(&self) -> Result<(), MeasureError> {
+        for shape in &self.products {
+            let ProductShape { m, n, k, .. } = shape;
+            let value = || format!("{m} x {n} x {k}");
+            if [m, n, k].contains(&&0) {
+                let hint = "give --gemm sizes from 1".to_owned();
+                return refuse("a product", value(), "it is empty", hint);
+            }
+            let elements = |a: u64, b: u64| u128::from(a) * u128::from(b);
+            let all = elements(*m, *k) + elements(*k, *n) + elements(*m, *n);
+            if all > u128::from(Self::MOST_BYTES) {
+                let hint = "give --gemm smaller sizes".to_owned();
+                return refuse("a product", value(), "no memory holds it", hint);
+            }
+        }
+        for (what, bytes, flag) in [
+            ("the triad", self.triad_bytes, "--triad-bytes"),
+            ("a message", self.pair_bytes, "--pair-bytes"),
+        ] {
+            if let Some(bytes) = bytes.filter(|it| !(1..=Self::MOST_BYTES).contains(it)) {
+                let most = format_bytes(Self::MOST_BYTES);
+                let hint = format!("give {flag} a size from 1 to {most}");
+                let why = "it is empty, or no memory holds it";
+                return refuse(what, format_bytes(bytes), why, hint);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refuse(what: &'static str, value: String, why: &str, hint: String) -> Result<(), MeasureError> {
+    Err(MeasureError::Setting {
+        what,
+        value,
+        why: why.to_owned(),
+        hint,
+    })
 }
 
 #[cfg(test)]

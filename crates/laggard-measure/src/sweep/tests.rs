@@ -162,6 +162,31 @@ fn a_signal_keeps_what_was_measured() {
     );
 }
 
+#[test]
+fn a_signal_ends_probes_of_pairs_too() {
+    let asked = Mutex::new(0);
+    let hooks = SweepHooks {
+        stop: &|| {
+            let mut asked = asked.lock().expect("no panic");
+            *asked += 1;
+            (*asked > 5).then(|| Signal {
+                name: "SIGINT".to_owned(),
+            })
+        },
+        progress: &|_| (),
+    };
+    let settings = SweepSettings {
+        collectives: Vec::new(),
+        pair_bytes: Some(4),
+        ..settings()
+    };
+    let found = sweep_here(4, &settings, &hooks).unwrap_or_else(|error| panic!("{error}"));
+    // Of 12; on one machine, one pair is probed at a time.
+    assert!(found.pairs.len() < 12, "{}", found.pairs.len());
+    let mut codes = found.caveats.iter().map(|it| it.code);
+    assert!(codes.any(|code| code == CaveatCode::NotClosed));
+}
+
 /// Refuses the calls of one rank, or falsifies the results of all.
 struct Spoilt {
     inner: Box<dyn Communicator>,
@@ -288,6 +313,32 @@ fn settings_that_measure_nothing_are_refused() {
     check(
         SweepSettings { late, ..settings() },
         "there is no such rank",
+    );
+    let product = |m, n, k| SweepSettings {
+        products: vec![ProductShape {
+            name: "large".to_owned(),
+            m,
+            n,
+            k,
+        }],
+        ..settings()
+    };
+    check(product(1 << 32, 1 << 32, 1 << 32), "no memory holds it");
+    check(product(1, u64::MAX, 2), "no memory holds it");
+    for pair_bytes in [0, u64::MAX] {
+        let settings = SweepSettings {
+            pair_bytes: Some(pair_bytes),
+            ..settings()
+        };
+        check(settings, "a message");
+    }
+    let triad_bytes = Some(u64::MAX);
+    check(
+        SweepSettings {
+            triad_bytes,
+            ..settings()
+        },
+        "the triad",
     );
     let collectives = vec![Collective::Gather];
     check(

@@ -4,13 +4,15 @@
 use laggard_backend::{BackendError, Slice};
 use laggard_types::{DataType, Rank, ReduceOp};
 
-/// What memory holds that a call should overwrite; no contribution or result is that.
-const POISON: f64 = 99.0;
+/// What memory holds that a call should overwrite; no contribution or result is that. Exact in bf16.
+const POISON: f64 = 300.0;
 /// Elements that are written or read at a time.
 const CHUNK: usize = 1 << 16;
 /// Up to 256, whole numbers are exact in bf16, the narrowest type that is summed: 5 from each of
 /// this many ranks stay below it.
 const MOST_RANKS_OF_ELEVEN: u32 = 51;
+/// So many different numbers, up to 125 and down to -125, are exact in bf16.
+const NUMBERS_PASSED_ON: usize = 251;
 /// How far a whole number may be off.
 const WHOLE: f64 = 0.25;
 /// How far an average of a half type may be off, of numbers up to 5: NCCL divides contributions,
@@ -19,7 +21,7 @@ const WHOLE: f64 = 0.25;
 const HALF_AVERAGE: f64 = 1.0 / 32.0;
 
 /// The contributions of all ranks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Values {
     ranks: u32,
     /// How many different numbers there are; a prime.
@@ -36,16 +38,30 @@ pub(super) struct Known {
 }
 
 impl Values {
-    /// For so many ranks. Above 256 of them, sums of bf16 may be rounded on the way.
-    pub(super) fn of(ranks: u32) -> Self {
+    /// For calls that reduce, of so many ranks. Ranks that are a multiple of the numbers apart
+    /// contribute the same. Above 256 ranks, sums of bf16 may be rounded on the way.
+    pub(super) fn summed(ranks: u32) -> Self {
         let numbers = if ranks <= MOST_RANKS_OF_ELEVEN { 11 } else { 3 };
         Self { ranks, numbers }
     }
 
+    /// For calls that pass contributions on as they are: those of all ranks differ.
+    pub(super) fn passed_on(ranks: u32) -> Self {
+        Self {
+            ranks,
+            numbers: NUMBERS_PASSED_ON,
+        }
+    }
+
     /// One element of what a rank contributes.
     fn element(self, rank: Rank, index: usize) -> f64 {
-        let p = self.numbers;
-        ((index * 7 + rank as usize * 5 + index / p) % p) as f64 - (p / 2) as f64
+        let (p, rank) = (self.numbers, rank as usize);
+        // Ranks beyond the numbers go through them at another pace.
+        let pace = match p {
+            NUMBERS_PASSED_ON => 7 + rank / p,
+            _ => 7,
+        };
+        ((index * pace + rank * 5 + index / p) % p) as f64 - (p / 2) as f64
     }
 
     fn table(self, element: impl Fn(usize) -> f64) -> Vec<f64> {
@@ -155,8 +171,22 @@ mod tests {
     }
 
     #[test]
+    fn contributions_of_all_ranks_differ() {
+        let values = Values::passed_on(600);
+        let len = 1000;
+        let found = slice(DataType::Bf16, len);
+        for (rank, other) in [(0, 11), (3, 14), (0, 3), (7, 258), (7, 509), (258, 509)] {
+            let known = values.of_rank(rank, 0, len);
+            known.write(&found).unwrap();
+            assert_eq!(known.wrong_in(&found), Ok(0));
+            let wrong = values.of_rank(other, 0, len).wrong_in(&found).unwrap();
+            assert!(wrong as usize > len / 2, "{rank} and {other}: {wrong}");
+        }
+    }
+
+    #[test]
     fn wrong_elements_are_counted() {
-        let values = Values::of(3);
+        let values = Values::passed_on(3);
         let len = CHUNK + 777;
         let found = slice(DataType::F32, len);
         let known = values.of_rank(1, 40, len);
@@ -177,7 +207,7 @@ mod tests {
     #[test]
     fn reductions_miss_nobody() {
         for ranks in [2, 8, 51, 52, 200] {
-            let values = Values::of(ranks);
+            let values = Values::summed(ranks);
             let known = values.reduced((ReduceOp::Sum, DataType::Bf16), 0, 500);
             let sums: Vec<f64> = (0..500).map(|index| known.at(index)).collect();
             assert!(sums.iter().all(|sum| sum.abs() <= 256.0), "{ranks}");
