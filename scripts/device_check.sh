@@ -133,7 +133,7 @@ run two-ranks 40 --ranks 2 --model small --steps 200
 run tensor-parallel 40 --layout tp2 --model small --steps 100
 run emulated-mix 40 --classes h200:1,h100:1 --model small --steps 200 --inject slow-rank:1:1.3
 bench collectives 60 --ranks 2 --only collectives,pairs -b 8 -e 128M -f 8
-if command -v all_reduce_perf >/dev/null; then
+if command -v all_reduce_perf >/dev/null && [ "$(nvidia-smi -L 2>/dev/null | wc -l)" -ge 2 ]; then
     check nccl_tests 30 all_reduce_perf -g 2 -b 8 -e 128M -f 8 -n 100 -w 5
 fi
 launcher="$(find "$work/wheels" -name mpirun -type f 2>/dev/null | head -n 1)"

@@ -46,7 +46,8 @@ def step_over_graph(path):
 
 
 def all_reduce_over_nccl_tests(bench, peer):
-    """Our time of calls back to back over that of nccl-tests, at the same size."""
+    """Our times of calls back to back over those of nccl-tests at equal sizes: the one that is
+    furthest from theirs, and the median."""
     if not (bench.is_file() and peer.is_file()):
         return None
     theirs = {}
@@ -55,11 +56,15 @@ def all_reduce_over_nccl_tests(bench, peer):
         if len(words) > 5 and words[0].isdigit():
             # size, count, type, reduction, root, time in us out of place.
             theirs[int(words[0])] = float(words[5]) * 1e-6
-    for point in json.loads(bench.read_text())["collectives"]:
-        if point["collective"] == "all_reduce" and point["placement"] == "out_of_place":
-            if point["bytes"] in theirs:
-                return point["back_to_back_s"] / theirs[point["bytes"]]
-    return None
+    ratios = [
+        point["back_to_back_s"] / theirs[point["bytes"]]
+        for point in json.loads(bench.read_text())["collectives"]
+        if point["collective"] == "all_reduce" and point["placement"] == "out_of_place"
+        and point["bytes"] in theirs
+    ]
+    if not ratios:
+        return None
+    return max(ratios, key=lambda ratio: abs(ratio - 1)), statistics.median(ratios)
 
 
 def figures(folder):
@@ -86,7 +91,8 @@ def figures(folder):
     yield "step of a run over the same step as one CUDA graph", at_most(1.02), graph
     peer = folder / "nccl_tests.txt"
     reduced = all_reduce_over_nccl_tests(folder / "collectives" / "bench.json", peer)
-    yield "all_reduce over nccl-tests' time, two GPUs or more", within, reduced
+    label = "all_reduce over nccl-tests' time, two GPUs or more, worst (median)"
+    yield label, within, reduced
 
 
 def main():

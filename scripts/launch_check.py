@@ -107,6 +107,8 @@ def check_megatron(job, planned):
     else:
         pieces = planned["degrees"]["pipeline"] * planned["degrees"]["virtual_stages"]
         assert len(stages) == pieces, f"{stages} where {pieces} pieces were planned"
+        expected = planned.get("piece_layers") or stages
+        assert stages == expected, f"{stages} where {expected} was planned"
     assert sum(stages) == int(names["num-layers"][0]), f"{stages}: not all layers"
     return f"pass: layers {stages}"
 

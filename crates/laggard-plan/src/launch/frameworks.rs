@@ -50,7 +50,7 @@ pub struct Executable {
     pub framework: Framework,
     /// Whether it runs all jobs of the plan as they are.
     pub as_it_is: bool,
-    /// The options by which it does, or what it would need.
+    /// The options by which it does, or what it would need or cannot do.
     pub how: Vec<&'static str>,
     /// Where that is said.
     pub source: &'static str,
@@ -146,7 +146,16 @@ pub fn executable(option: &PlannedOption) -> Vec<Executable> {
     }
     demands.sort_unstable();
     demands.dedup();
-    TABLE.iter().map(|row| row.of(&demands)).collect()
+    let unrehearsed = option.jobs.iter().find_map(PlannedJob::unrehearsed);
+    let mut list: Vec<Executable> = TABLE.iter().map(|row| row.of(&demands)).collect();
+    let of_laggard = list
+        .iter_mut()
+        .find(|it| it.framework == Framework::Laggard);
+    if let (Some(laggard), Some(why)) = (of_laggard, unrehearsed) {
+        laggard.as_it_is = false;
+        laggard.how = vec![why];
+    }
+    list
 }
 
 /// In one sentence: who runs it, and what the nearest others would need.
@@ -221,6 +230,7 @@ mod tests {
     use super::super::tests::{degrees, job, plan, replicas, stages};
     use super::*;
     use crate::file::PlannedParts;
+    use laggard_specs::Recompute;
 
     /// Who runs a job of such parts as it is.
     fn runs(kind: Kind, parts: PlannedParts) -> Vec<&'static str> {
@@ -256,6 +266,17 @@ mod tests {
         ];
         assert_eq!(found, expect);
         assert_eq!(runs(Kind::LooselyCoupled, even), ["torchtitan"]);
+    }
+
+    #[test]
+    fn what_laggard_does_not_run_is_not_listed_as_run_by_it() {
+        let mut of = job("job", degrees(1, 1, 1), replicas(&[("a", 1, 4)]));
+        of.degrees.recompute = Recompute::Attention;
+        let plan = plan(&[("a", 8, 8, 8)], vec![of]);
+        let list = executable(&plan.options[0]);
+        assert!(!list[0].as_it_is, "{list:?}");
+        assert!(list[0].how[0].contains("attention alone"), "{list:?}");
+        assert!(list[1..].iter().all(|it| it.as_it_is), "{list:?}");
     }
 
     #[test]

@@ -8,18 +8,24 @@ use crate::file::label;
 
 /// More groups make a manifest that nobody reads.
 const MOST_GROUPS: usize = 64;
+/// Of 63 letters that a host's name may have, what numbers of two and eight digits leave.
+const MOST_LETTERS: usize = 51;
 
 /// The manifest, where every host has consecutive ranks on all its devices.
 ///
 /// Indexed Jobs give pods the names `JOB-INDEX` under a headless service.
 /// Source: kubernetes.io/docs/concepts/workloads/controllers/job, "Completion mode".
 pub(super) fn manifest(job: &Job<'_>) -> Result<String, String> {
-    let segments = job.placement.segments(job.hosts);
-    let segments = segments.filter(|segments| segments.len() <= MOST_GROUPS);
-    let Some(segments) = segments else {
+    let Some(segments) = job.placement.segments(job.hosts) else {
         return Err("hosts are shared between parts of the order of ranks".to_owned());
     };
-    let name = label(&job.planned.name);
+    if segments.len() > MOST_GROUPS {
+        let groups = segments.len();
+        return Err(format!(
+            "its ranks are on {groups} groups of hosts, more than {MOST_GROUPS}"
+        ));
+    }
+    let name = service(&job.planned.name)?;
     let mut text = job.heading(
         "Jobs for Kubernetes, one for each group of hosts; `kubectl apply -f kubernetes.yaml`.\n\
          # Change image and command, and nodeSelector where nodes have another label for their\n\
@@ -34,6 +40,22 @@ pub(super) fn manifest(job: &Job<'_>) -> Result<String, String> {
         text.push_str(&group(job, &name, (at, segment)));
     }
     Ok(text)
+}
+
+/// The job's name as one of a service: such begin with a letter. Its pods' names, with the numbers
+/// of group and host behind it, are names of hosts.
+/// Source: kubernetes.io/docs/concepts/overview/working-with-objects/names, "RFC 1035 Label Names".
+fn service(job: &str) -> Result<String, String> {
+    let mut name = label(job);
+    if !name.starts_with(|first: char| first.is_ascii_lowercase()) {
+        name.insert_str(0, "job-");
+    }
+    if name.len() > MOST_LETTERS {
+        return Err(format!(
+            "the job's name has more than {MOST_LETTERS} letters"
+        ));
+    }
+    Ok(name)
 }
 
 fn group(job: &Job<'_>, name: &str, (at, segment): (usize, &Segment)) -> String {

@@ -94,25 +94,25 @@ pub(super) fn mpich_hosts(job: &Job<'_>) -> String {
 
 /// The script that starts either.
 pub(super) fn script(job: &Job<'_>) -> String {
-    let about = job.heading(
+    let (does, default) = job.by_default("$here/../..");
+    let about = job.heading(&format!(
         "Starts the job's ranks in the plan's order:\n\
          #   ./mpirun.sh openmpi|mpich [COMMAND...]\n\
-         # Without a command it rehearses the plan. MPIRUN names another mpirun or mpiexec.",
-    );
+         # Without a command it {does}. MPIRUN names another mpirun or mpiexec."
+    ));
     let ranks = job.planned.ranks();
     let how = Order::of(job).options();
     let binding = match cores_of_each(job) {
         Some(cores) => format!("core:{cores}"),
         None => "none".to_owned(),
     };
-    let rehearse = job.rehearsal("$here/../..");
     format!(
         r#"#!/bin/bash
 {about}set -euo pipefail
 here=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
 mpi=${{1:?say openmpi or mpich}}
 shift
-[ $# -gt 0 ] || set -- {rehearse}
+{default}
 case $mpi in
 openmpi)
     exec "${{MPIRUN:-mpirun}}" -n {ranks} --hostfile "$here/openmpi.hostfile" \

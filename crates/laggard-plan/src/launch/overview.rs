@@ -38,6 +38,30 @@ impl Job<'_> {
             .unwrap_or_default();
         format!("laggard run --plan \"{folder}/plan.json\"{option} --job {name}")
     }
+
+    /// What a script does without a command, and the line of shell that does it: it rehearses the
+    /// plan in the folder where that is possible.
+    pub(super) fn by_default(&self, folder: &str) -> (&'static str, String) {
+        match self.planned.unrehearsed() {
+            None => (
+                "rehearses the plan",
+                format!("[ $# -gt 0 ] || set -- {}", self.rehearsal(folder)),
+            ),
+            Some(why) => (
+                "says why the plan cannot be rehearsed",
+                format!(
+                    "[ $# -gt 0 ] || {{ echo '{}' >&2; exit 2; }}",
+                    without_command(why)
+                ),
+            ),
+        }
+    }
+}
+
+/// What a script says that was given no command, without a quotation mark that would end it.
+fn without_command(why: &str) -> String {
+    let why = why.replace('\'', "");
+    format!("give a command to start: the plan cannot be rehearsed, as {why}")
 }
 
 /// The file to read first.

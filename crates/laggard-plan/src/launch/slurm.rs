@@ -24,18 +24,24 @@ pub(super) fn script(job: &Job<'_>) -> String {
     }
 }
 
-const USAGE: &str = "Submit it from this folder:\n\
-     #   sbatch slurm.sh                          rehearses the plan\n\
-     #   sbatch slurm.sh COMMAND...               one process for each rank\n\
-     #   sbatch slurm.sh torchrun SCRIPT.py ...   torchrun's agents, one process for each host\n\
-     # SLURM_MPI_TYPE chooses the process manager: pmix for Open MPI, pmi2 for MPICH.";
+fn usage(job: &Job<'_>) -> String {
+    let (does, _) = job.by_default("");
+    format!(
+        "Submit it from this folder:\n\
+         #   sbatch slurm.sh                          {does}\n\
+         #   sbatch slurm.sh COMMAND...               one process for each rank\n\
+         #   sbatch slurm.sh torchrun SCRIPT.py ...   torchrun's agents, one process for each \
+         host\n\
+         # SLURM_MPI_TYPE chooses the process manager: pmix for Open MPI, pmi2 for MPICH."
+    )
+}
 
 /// The end of every script: what is started, once `ranks` and `agents` are functions that start
 /// a command for each rank or host.
 fn commands(job: &Job<'_>) -> String {
-    let rehearse = job.rehearsal("$here/../..");
+    let (_, default) = job.by_default("$here/../..");
     format!(
-        r#"[ $# -gt 0 ] || set -- {rehearse}
+        r#"{default}
 if [ "$1" = torchrun ]; then
     shift
     export LAGGARD_NODES=$nodes
@@ -66,7 +72,7 @@ fn whole_hosts(job: &Job<'_>, segments: &[Segment]) -> String {
              --gpus-per-node={ranks}\n#SBATCH --constraint={class} --exclusive\n"
         );
     }
-    let about = job.heading(USAGE);
+    let about = job.heading(&usage(job));
     let features = features(job);
     let (lists, start) = match segments {
         [_] => (
@@ -172,7 +178,7 @@ fn listed_ranks(job: &Job<'_>) -> String {
             format!("--nodelist={}", host_list::compress(names.into_iter()))
         }
     };
-    let about = job.heading(USAGE);
+    let about = job.heading(&usage(job));
     let (ranks, commands) = (job.planned.ranks(), commands(job));
     // Hosts of different classes have different numbers of devices: only a total can ask for all.
     let devices: u64 = used
