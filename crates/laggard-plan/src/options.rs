@@ -246,7 +246,7 @@ impl<'p> Maker<'p> {
         let is_mixed = |counts: &Vec<u64>| counts.iter().filter(|count| **count > 0).count() > 1;
         let [mut equal, mut uneven, mut stages] = [const { Vec::new() }; 3];
         let (mut has_uneven, mut differ, mut has_stages) = (false, false, false);
-        let mut missed = 1.0_f64;
+        let (mut missed, mut is_all) = (1.0_f64, true);
         for counts in &counts {
             if !is_mixed(counts) {
                 let job = self.search.equal(counts);
@@ -263,6 +263,7 @@ impl<'p> Maker<'p> {
             let by_stages = spans::best(&self.search.costs, counts, 0.0);
             has_stages |= by_stages.job.is_some();
             missed = missed.max(by_stages.excess());
+            is_all &= by_stages.has_all_divisions;
             stages.extend(by_stages.job);
         }
         let name = format!("one job{of_each}, equal shares");
@@ -293,10 +294,11 @@ impl<'p> Maker<'p> {
             "stages by speed",
             stages,
             has_stages,
-            "no pipeline of up to 24 stages has some of every class, within the batch and the \
-             memory",
+            spans::none(is_all),
         )?;
-        let missed = spans::missed(missed).map(|reason| (Kind::UnevenStages, reason));
+        let some = (has_stages && !is_all).then(|| spans::SOME_DIVISIONS.to_owned());
+        let missed = spans::missed(missed).into_iter().chain(some);
+        let missed = missed.map(|reason| (Kind::UnevenStages, reason));
         self.left_out.extend(missed);
         Ok(())
     }

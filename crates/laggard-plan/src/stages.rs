@@ -6,9 +6,9 @@
 //! matter where classes differ, so the search keeps every way whose terms no other way beats: exact
 //! by dynamic programming over the layers done and the stages used of each class.
 //!
-//! Where stages stand at several sites, what joins two of these is between neighbours. A stage then
-//! waits for what comes back from all stages after it, so the search goes from the last stage to
-//! the first: what is known of the stages so far is what the next one waits for.
+//! Where stages stand at several sites, what joins two of these is between neighbours, and they wait
+//! for each other. How long depends on how many stages come after them, so the search goes from the
+//! last stage to the first.
 
 mod search;
 
@@ -54,11 +54,33 @@ pub struct Joints<'a> {
 /// What a way between two sites costs a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Joint {
-    /// Seconds of a micro-batch there and back. A stage before it has as many micro-batches under
-    /// way as there are stages from it on, and no more follow in less than that lets them.
+    /// Seconds of a micro-batch there and back.
     pub both_ways: f64,
     /// No micro-batch follows the one before it over the way in less, seconds.
     pub each: f64,
+}
+
+impl Joint {
+    /// Seconds in which one of `micro_batches` follows the other on average, where the two
+    /// neighbours of the way take `seconds` and there are `from_on` stages from the first of them
+    /// on.
+    ///
+    /// By the order of 1F1B (Narayanan et al., <https://arxiv.org/abs/2104.04473>, section 2.2) the
+    /// first neighbour begins as many micro-batches as there are stages from it on, unasked. Each
+    /// further one waits there for one to come back, and the second neighbour, which has begun one
+    /// less, goes on only once it has arrived: two of them for each way there and back.
+    #[must_use]
+    pub fn holds_up(&self, seconds: [f64; 2], from_on: usize, micro_batches: u64) -> f64 {
+        let [first, second] = seconds;
+        let others = micro_batches.saturating_sub(1);
+        if others == 0 {
+            return 0.0;
+        }
+        let waits = micro_batches.saturating_sub(from_on as u64).div_ceil(2);
+        let held = waits as f64 * (self.both_ways + first + second);
+        let free = others.saturating_sub(2 * waits) as f64 * first.max(second);
+        (held + free) / others as f64
+    }
 }
 
 /// A place in a pipeline.

@@ -147,31 +147,32 @@ impl Costs<'_> {
         })
     }
 
-    /// What links cost a pipeline whose stages, of a class each, take `seconds` for a micro-batch
-    /// of `sequences` of all replicas together. A stage holds no more micro-batches than there are
-    /// stages from it on, so that the way there and back holds it up too. Infinite where nothing
-    /// joins neighbours.
-    pub(super) fn hops(&self, stages: &[(usize, f64)], sequences: f64) -> Hops {
-        let site = |at: usize| self.problem.classes[stages[at].0].site;
+    /// What links cost a pipeline whose stages, of a class each, take seconds for each of
+    /// `micro_batches` of `sequences` of all replicas together. Infinite where nothing joins
+    /// neighbours.
+    pub(super) fn hops(
+        &self,
+        stages: &[(usize, f64)],
+        (micro_batches, sequences): (u32, f64),
+    ) -> Hops {
+        let site = |stage: &(usize, f64)| self.problem.classes[stage.0].site;
         let mut hops = Hops::default();
-        // Seconds from a stage on and back to it.
-        let mut beyond = 0.0;
-        for at in (0..stages.len()).rev() {
-            beyond += stages[at].1;
-            if at + 1 < stages.len() && site(at) != site(at + 1) {
-                let joint = self.joint([site(at), site(at + 1)], sequences);
-                let none = Joint {
-                    both_ways: f64::INFINITY,
-                    each: f64::INFINITY,
+        for (at, pair) in stages.windows(2).enumerate() {
+            let (first, second) = (pair[0], pair[1]);
+            if site(&first) == site(&second) {
+                continue;
+            }
+            let joint = self.joint([site(&first), site(&second)], sequences);
+            let Some(joint) = joint else {
+                return Hops {
+                    once_s: f64::INFINITY,
+                    each_s: f64::INFINITY,
                 };
-                let joint = joint.unwrap_or(none);
-                beyond += joint.both_ways;
-                hops.once_s += joint.both_ways;
-                hops.each_s = hops.each_s.max(joint.each);
-            }
-            if hops.once_s > 0.0 {
-                hops.each_s = hops.each_s.max(beyond / (stages.len() - at) as f64);
-            }
+            };
+            let (from_on, seconds) = (stages.len() - at, [first.1, second.1]);
+            let held = joint.holds_up(seconds, from_on, micro_batches.into());
+            hops.once_s += joint.both_ways;
+            hops.each_s = hops.each_s.max(joint.each).max(held);
         }
         hops
     }
@@ -301,20 +302,23 @@ impl Maker<'_> {
     fn by_activations(
         &mut self,
         sets: &[(f64, BTreeSet<usize>)],
-    ) -> (Option<Across>, Option<(Kind, String)>) {
+    ) -> (Option<Across>, Vec<(Kind, String)>) {
         let mut found: Option<Across> = None;
-        let mut most = 0.0_f64;
+        let (mut most, mut is_all) = (0.0_f64, true);
         for (_, set) in sets {
             let counts = self.of(&self.at(set));
             let beat = found.as_ref().map_or(0.0, |(rate, ..)| *rate);
             let best = spans::best(&self.search.costs, &counts, beat);
             most = most.max(best.most_tokens_per_s);
+            is_all &= best.has_all_divisions;
             if let Some(job) = best.job {
                 found = Some((best.tokens_per_s, set.clone(), job));
             }
         }
-        let missed = found.as_ref().and_then(|(rate, ..)| {
-            spans::missed(most / rate).map(|reason| (Kind::AcrossSites, reason))
+        let missed = found.as_ref().map_or(Vec::new(), |(rate, ..)| {
+            let some = (!is_all).then(|| spans::SOME_DIVISIONS.to_owned());
+            let reasons = spans::missed(most / rate).into_iter().chain(some);
+            reasons.map(|reason| (Kind::AcrossSites, reason)).collect()
         });
         (found, missed)
     }

@@ -50,6 +50,8 @@ pub(super) struct Found {
     pub(super) tokens_per_s: f64,
     /// What no order of stages that was not tried trains more than.
     pub(super) most_tokens_per_s: f64,
+    /// Whether all divisions of the devices were tried.
+    pub(super) has_all_divisions: bool,
 }
 
 impl Found {
@@ -61,6 +63,24 @@ impl Found {
         }
     }
 }
+
+/// What to say where no pipeline was found.
+pub(super) fn none(has_all_divisions: bool) -> &'static str {
+    match has_all_divisions {
+        true => {
+            "no pipeline of up to 24 stages has some of every class, within the batch and the \
+             memory"
+        }
+        false => {
+            "of the pipelines of up to 24 stages that were tried, none has some of every class, \
+             within the batch and the memory"
+        }
+    }
+}
+
+/// What to say where not all divisions were tried.
+pub(super) const SOME_DIVISIONS: &str =
+    "of the ways to divide the devices into stages by speed only some were tried";
 
 /// What to say where orders of stages that were not tried may train that many times as much.
 pub(super) fn missed(excess: f64) -> Option<String> {
@@ -77,12 +97,13 @@ pub(super) fn missed(excess: f64) -> Option<String> {
 /// `beat` tokens a second.
 pub(super) fn best(costs: &Costs<'_>, counts: &[u64], beat: f64) -> Found {
     let mut known = Paces::default();
-    let mut ways = ways(costs, counts, &mut known);
+    let (mut ways, has_all_divisions) = ways(costs, counts, &mut known);
     ways.sort_by(|a, b| b.most.total_cmp(&a.most));
     let mut found = Found {
         job: None,
         tokens_per_s: beat,
         most_tokens_per_s: 0.0,
+        has_all_divisions,
     };
     for way in ways {
         if way.most <= found.tokens_per_s {
@@ -150,19 +171,21 @@ struct Way {
     stages: Vec<usize>,
 }
 
-fn ways(costs: &Costs<'_>, counts: &[u64], known: &mut Paces) -> Vec<Way> {
+/// The ways that are tried, and whether these are all.
+fn ways(costs: &Costs<'_>, counts: &[u64], known: &mut Paces) -> (Vec<Way>, bool) {
     let problem = costs.problem;
     let model = problem.training.model;
     let classes: Vec<usize> = (0..counts.len()).filter(|&at| counts[at] > 0).collect();
     let divides = |tensor: &u32| model.heads.is_multiple_of(u64::from(*tensor));
     let longest = MOST_STAGES.min(model.layers) as usize;
-    let mut ways = Vec::new();
+    let (mut ways, mut are_all) = (Vec::new(), true);
     if classes.len() > longest {
-        return ways;
+        return (ways, are_all);
     }
     for tensor in powers(problem.space(0, &classes).most_tensor).filter(divides) {
         let groups: Vec<u64> = counts.iter().map(|it| it / u64::from(tensor)).collect();
         let all = all_divisions(&groups, &classes, longest);
+        are_all &= all.is_some();
         for micro_batch in powers(MOST_SEQUENCES) {
             let batch = (problem.most_sequences() / f64::from(micro_batch)) as u64;
             let plain = degrees((tensor, micro_batch, 1), (1, 1));
@@ -177,7 +200,7 @@ fn ways(costs: &Costs<'_>, counts: &[u64], known: &mut Paces) -> Vec<Way> {
             }
         }
     }
-    ways
+    (ways, are_all)
 }
 
 /// Numbers of replicas with stages of each class.

@@ -10,6 +10,8 @@ pub(super) struct Terms {
     slowest: f64,
     sum: f64,
     after: f64,
+    /// The last stage, where something may lie between it and the next.
+    last: f64,
 }
 
 impl Terms {
@@ -18,22 +20,26 @@ impl Terms {
             slowest: self.slowest.max(stage.micro_batch),
             sum: self.sum + stage.micro_batch,
             after: self.after.max(stage.after),
+            last: self.last,
         }
     }
 
-    /// The same with what lies between the last of so many stages and those before it in the
-    /// search, which come after it in the pipeline.
-    fn over(&self, reached: &Reached, stages: usize) -> Self {
-        if !reached.is_beyond {
-            return *self;
+    /// The same with a stage before all so far in the pipeline, from which on there are so many,
+    /// and what lies between it and them.
+    fn behind(
+        &self,
+        (stage, from_on): (&StageSeconds, usize),
+        joint: Option<Joint>,
+        micro_batches: u64,
+    ) -> Self {
+        let mut terms = self.with(stage);
+        terms.last = stage.micro_batch;
+        if let Some(joint) = joint {
+            let held = joint.holds_up([stage.micro_batch, self.last], from_on, micro_batches);
+            terms.slowest = terms.slowest.max(joint.each).max(held);
+            terms.sum += joint.both_ways;
         }
-        let sum = self.sum + reached.joint.both_ways;
-        let held = sum / stages as f64;
-        Self {
-            slowest: self.slowest.max(reached.joint.each).max(held),
-            sum,
-            after: self.after,
-        }
+        terms
     }
 
     /// Seconds of a step of these stages.
@@ -48,7 +54,7 @@ impl Terms {
         let terms = Self {
             slowest: self.slowest.max(layers / rest.speed),
             sum: self.sum + layers * rest.fastest,
-            after: self.after,
+            ..*self
         };
         // A hair less, since sums are rounded.
         terms.step(micro_batches) * (1.0 - 1e-12)
@@ -56,7 +62,10 @@ impl Terms {
 
     /// Whether no pipeline that goes on from here is worse than one that goes on from `other`.
     fn beats(&self, other: &Self) -> bool {
-        self.slowest <= other.slowest && self.sum <= other.sum && self.after <= other.after
+        self.slowest <= other.slowest
+            && self.sum <= other.sum
+            && self.after <= other.after
+            && self.last <= other.last
     }
 }
 
@@ -151,8 +160,7 @@ impl<'a> Table<'a> {
         self.sites.iter().position(|it| *it == site).unwrap_or(0)
     }
 
-    /// Whether a state has stages of classes of which some are at a site and are left, or are
-    /// elsewhere and are used.
+    /// Whether a state has stages of classes of which some are at a site and are left.
     fn is_any(&self, state: usize, is: impl Fn(usize, usize) -> bool) -> bool {
         match self.order {
             Some(order) => (0..self.used.all(state)).any(|at| is(order[at], 1)),
@@ -193,42 +201,33 @@ impl<'a> Table<'a> {
         rest
     }
 
-    /// How the next stage is reached: what lies between, if anything; `None` where it cannot come
-    /// next.
-    fn reached(
-        &self,
-        chain: &Chain<'_>,
-        (state, site): (usize, usize),
-        class: usize,
-    ) -> Option<Reached> {
+    /// What lies between the stages so far and the next one.
+    fn reached(&self, chain: &Chain<'_>, (state, site): (usize, usize), class: usize) -> Reached {
         let to = self.site(chain, class);
-        if self.used.all(state) == 0 {
-            return Some(Reached::default());
+        if self.used.all(state) == 0 || to == site {
+            return Reached::Here;
         }
-        let mut joint = Joint::default();
-        if to != site {
-            let is_left = |class: usize, used: usize| {
-                used < self.used.counts[class] && self.site(chain, class) == site
-            };
-            if self.order.is_none() && self.is_any(state, is_left) {
-                return None;
-            }
-            joint = (chain.joints?.between)([self.sites[to], self.sites[site]])?;
+        let is_left = |class: usize, used: usize| {
+            used < self.used.counts[class] && self.site(chain, class) == site
+        };
+        if self.order.is_none() && self.is_any(state, is_left) {
+            return Reached::Never;
         }
-        let is_elsewhere = |class: usize, used: usize| used > 0 && self.site(chain, class) != to;
-        Some(Reached {
-            joint,
-            is_beyond: self.is_any(state, is_elsewhere),
-        })
+        let ends = [self.sites[to], self.sites[site]];
+        let joint = chain.joints.and_then(|joints| (joints.between)(ends));
+        joint.map_or(Reached::Never, Reached::Over)
     }
 }
 
 /// How a stage is reached from those so far.
-#[derive(Clone, Copy, Default)]
-struct Reached {
-    joint: Joint,
-    /// Whether some of those stand elsewhere.
-    is_beyond: bool,
+#[derive(Clone, Copy)]
+enum Reached {
+    /// It stands where they do.
+    Here,
+    /// Over what joins two sites.
+    Over(Joint),
+    /// It cannot come next.
+    Never,
 }
 
 impl Chain<'_> {
@@ -263,8 +262,10 @@ pub(super) fn search(
                     before,
                     after: stages - before - 1,
                 };
-                let Some(reached) = table.reached(chain, (state, site), stage.class) else {
-                    continue;
+                let joint = match table.reached(chain, (state, site), stage.class) {
+                    Reached::Here => None,
+                    Reached::Over(joint) => Some(joint),
+                    Reached::Never => continue,
                 };
                 let next = state + table.used.step(digit);
                 let to = table.row(next, table.site(chain, stage.class));
@@ -272,7 +273,7 @@ pub(super) fn search(
                 extend(
                     chain,
                     &mut table.ways,
-                    (stage, reached, &rest),
+                    (stage, joint, &rest),
                     (row, to, site),
                 );
             }
@@ -299,7 +300,7 @@ pub(super) fn search(
 fn extend(
     chain: &Chain<'_>,
     table: &mut [Vec<Partial>],
-    (stage, reached, rest): (Stage, Reached, &Rest),
+    (stage, joint, rest): (Stage, Option<Joint>, &Rest),
     (row, to, site): (usize, usize, usize),
 ) {
     for done in stage.before..chain.layers - stage.after {
@@ -313,9 +314,12 @@ fn extend(
         let ways = std::mem::take(&mut table[row + done]);
         for end in ends {
             let mut seconds = StageSeconds::of((chain.seconds)(stage, done..end));
-            let with = |seconds: &StageSeconds, partial: &Partial| {
-                let terms = partial.terms.with(seconds);
-                terms.over(&reached, stage.before + 1)
+            let with = |seconds: &StageSeconds, partial: &Partial| match chain.joints {
+                None => partial.terms.with(seconds),
+                Some(_) => {
+                    let stage = (seconds, stage.before + 1);
+                    partial.terms.behind(stage, joint, chain.micro_batches)
+                }
             };
             let is_of_use = |terms: &Terms| terms.step(chain.micro_batches) < chain.below;
             // More layers take no less. What comes after is asked for only where it may matter: it

@@ -154,8 +154,7 @@ impl Sites {
         }
     }
 
-    /// What a pipeline takes, by the definition: each stage waits for the way to all that come
-    /// after it and back, and has as many micro-batches under way as there are from it on.
+    /// What a pipeline takes.
     fn step(&self, case: &Case, stages: &[(usize, Range<usize>)]) -> f64 {
         let seconds = |at: usize| case.seconds(stages[at].0, stages[at].1.clone());
         let site = |at: usize| self.of_class[stages[at].0];
@@ -165,19 +164,12 @@ impl Sites {
             step += seconds(at);
             each = each.max(seconds(at));
             after = after.max(case.after(*class, layers.clone()));
-            let ways = (at + 1..count).filter(|&next| site(next - 1) != site(next));
-            let ways: Vec<Joint> = ways
-                .map(|next| self.between([site(next - 1), site(next)]).expect("joined"))
-                .collect();
-            if ways.is_empty() {
-                continue;
-            }
-            let there_and_back: f64 = ways.iter().map(|it| it.both_ways).sum();
-            let beyond = (at..count).map(seconds).sum::<f64>() + there_and_back;
-            each = each.max(beyond / (count - at) as f64);
-            if site(at) != site(at + 1) {
-                step += ways[0].both_ways;
-                each = each.max(ways[0].each);
+            if at + 1 < count && site(at) != site(at + 1) {
+                let way = self.between([site(at), site(at + 1)]).expect("joined");
+                let neighbours = [seconds(at), seconds(at + 1)];
+                step += way.both_ways;
+                each = each.max(way.each);
+                each = each.max(way.holds_up(neighbours, count - at, case.micro_batches));
             }
         }
         step + (case.micro_batches - 1) as f64 * each + after
@@ -267,5 +259,91 @@ proptest! {
             }
             Err(_) => prop_assert!(expected.is_infinite() || counts.iter().sum::<usize>() == 0),
         }
+    }
+}
+
+/// Seconds until all micro-batches are through by the order of 1F1B: each stage begins as many as
+/// come after it, then goes forward and backward in turn. Forward takes a third of a stage's time.
+fn replayed(seconds: &[f64], ways: &[f64], micro_batches: usize) -> f64 {
+    let count = seconds.len();
+    let order = |at: usize| {
+        let ahead = (count - at - 1).min(micro_batches);
+        let first = (0..ahead).map(|it| (true, it));
+        let turns = (ahead..micro_batches).flat_map(move |it| [(true, it), (false, it - ahead)]);
+        let last = (micro_batches - ahead..micro_batches).map(|it| (false, it));
+        first.chain(turns).chain(last).collect::<Vec<_>>()
+    };
+    let orders: Vec<Vec<(bool, usize)>> = (0..count).map(order).collect();
+    let mut ends = vec![[vec![None; micro_batches], vec![None; micro_batches]]; count];
+    let (mut done, mut free) = (vec![0; count], vec![0.0_f64; count]);
+    while done[0] < 2 * micro_batches {
+        for at in 0..count {
+            while let Some(&(is_forward, batch)) = orders[at].get(done[at]) {
+                let from = match is_forward {
+                    true => at.checked_sub(1).map(|from| (from, ways[from])),
+                    false => (at + 1 < count).then(|| (at + 1, ways[at])),
+                };
+                let ready = match from {
+                    None => Some(0.0),
+                    Some((from, way)) => {
+                        let end: Option<f64> = ends[from][usize::from(is_forward)][batch];
+                        end.map(|end| end + way)
+                    }
+                };
+                let Some(ready) = ready else {
+                    break;
+                };
+                let share = if is_forward { 1.0 } else { 2.0 } / 3.0;
+                free[at] = free[at].max(ready) + share * seconds[at];
+                ends[at][usize::from(is_forward)][batch] = Some(free[at]);
+                done[at] += 1;
+            }
+        }
+    }
+    free.into_iter().fold(0.0, f64::max)
+}
+
+/// The step of stages of given seconds with one way between two of them.
+fn predicted(seconds: &[f64], (at, way): (usize, f64), micro_batches: usize) -> f64 {
+    let joint = Joint {
+        both_ways: 2.0 * way,
+        each: 0.0,
+    };
+    let (from_on, count) = (seconds.len() - at, micro_batches as u64);
+    let held = joint.holds_up([seconds[at], seconds[at + 1]], from_on, count);
+    let slowest = seconds.iter().copied().fold(held, f64::max);
+    seconds.iter().sum::<f64>() + joint.both_ways + (micro_batches - 1) as f64 * slowest
+}
+
+#[test]
+fn few_micro_batches_are_not_held_up() {
+    for (micro_batches, expected) in [(1, 22.0), (2, 23.0), (3, 44.0), (4, 45.0)] {
+        let replay = replayed(&[1.0, 1.0], &[10.0], micro_batches);
+        assert!(
+            (replay - expected).abs() < 1e-9,
+            "{micro_batches}: {replay}"
+        );
+        let step = predicted(&[1.0, 1.0], (0, 10.0), micro_batches);
+        assert!((step - expected).abs() < 1e-9, "{micro_batches}: {step}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    /// Stages of equal seconds, as a cut makes them, and one way: what is said is what 1F1B does.
+    #[test]
+    fn a_way_holds_up_as_the_order_of_1f1b_does(
+        count in 2_usize..8,
+        at in 0_usize..7,
+        way in 0.0_f64..30.0,
+        micro_batches in 1_usize..60,
+    ) {
+        let at = at % (count - 1);
+        let seconds = vec![1.0; count];
+        let mut ways = vec![0.0; count - 1];
+        ways[at] = way;
+        let replay = replayed(&seconds, &ways, micro_batches);
+        let step = predicted(&seconds, (at, way), micro_batches);
+        prop_assert!((step / replay - 1.0).abs() < 1e-9, "{step} {replay}");
     }
 }

@@ -167,8 +167,8 @@ fn without_links_nothing_spans_sites_and_that_is_said() {
     assert!(reasons.any(|(kind, why)| *kind == Kind::AcrossSites && why.contains("no links")));
 }
 
-/// A micro-batch that cannot come back sooner than a stage may hold others waits: of two stages the
-/// first has two under way.
+/// Of two stages the first begins two micro-batches unasked; each two more wait for a way there and
+/// back.
 #[test]
 fn the_way_there_and_back_holds_up_stages_that_hold_few() {
     let fixture = Fixture::new();
@@ -178,14 +178,24 @@ fn the_way_there_and_back_holds_up_stages_that_hold_few() {
         .problem(&cluster, training, &Terms::default())
         .expect("a problem");
     let costs = Costs::new(&problem, &crate::problem::Factors::none(2));
-    let hops = costs.hops(&[(0, 1.0), (1, 1.0)], 1.0);
+    let hops = costs.hops(&[(0, 1.0), (1, 1.0)], (101, 1.0));
     assert!((hops.once_s - 0.6).abs() < 1e-9, "{hops:?}");
-    // 1 + 0.6 + 1 seconds for two.
-    assert!((hops.each_s - 1.3).abs() < 1e-9, "{hops:?}");
-    // Of four, the second has three under way: (3 + 0.6) / 3.
-    let hops = costs.hops(&[(0, 1.0), (0, 1.0), (1, 1.0), (1, 1.0)], 1.0);
-    assert!((hops.each_s - 1.2).abs() < 1e-9, "{hops:?}");
-    assert_eq!(costs.hops(&[(0, 1.0), (0, 1.0)], 1.0), Hops::default());
+    // 1 + 0.6 + 1 seconds for two of the last 99, and 1 for each that is begun unasked.
+    assert!(
+        (hops.each_s - (50.0 * 2.6) / 100.0).abs() < 1e-9,
+        "{hops:?}"
+    );
+    let hops = costs.hops(&[(0, 1.0), (1, 1.0)], (2, 1.0));
+    assert!((hops.each_s - 1.0).abs() < 1e-9, "{hops:?}");
+    // Of four, three are begun before the way.
+    let stages = [(0, 1.0), (0, 1.0), (1, 1.0), (1, 1.0)];
+    let hops = costs.hops(&stages, (101, 1.0));
+    assert!(
+        (hops.each_s - (49.0 * 2.6 + 2.0) / 100.0).abs() < 1e-9,
+        "{hops:?}"
+    );
+    let hops = costs.hops(&stages[..2], (101, 1.0));
+    assert_eq!(hops, Hops::default());
 }
 
 proptest! {

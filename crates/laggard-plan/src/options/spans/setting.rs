@@ -5,6 +5,7 @@ use laggard_simulate::{Degrees, Job, StepTime, predict};
 
 use super::super::job::{ClassTime, Costs, JobPlan, Outcome, Parts};
 use super::MixedPipeline;
+use crate::stages::Joint;
 use std::collections::BTreeSet;
 
 /// How long a class takes for parts of the model, seconds of a micro-batch.
@@ -191,7 +192,13 @@ impl<'s, 'p> Setting<'s, 'p> {
                 return f64::INFINITY;
             }
             sum += (sites.len() - 1) as f64 * both_ways;
-            slowest = slowest.max(each).max(sum / count);
+            // Neighbours have a layer each, and no more stages than all come after them.
+            let layer = there().map(|class| self.paces[class].layer + self.transfer);
+            let least = [layer.fold(f64::INFINITY, f64::min); 2];
+            let joint = Joint { both_ways, each };
+            let micro_batches = self.degrees.micro_batches.into();
+            let held = joint.holds_up(least, count as usize, micro_batches);
+            slowest = slowest.max(each).max(held);
         }
         sum + f64::from(self.degrees.micro_batches - 1) * slowest
     }
@@ -260,7 +267,7 @@ impl<'s, 'p> Setting<'s, 'p> {
         );
         let in_order = span.stages.iter().zip(&times);
         let in_order: Vec<(usize, f64)> = in_order.map(|(stage, time)| (stage.0, *time)).collect();
-        let hops = costs.hops(&in_order, self.sequences());
+        let hops = costs.hops(&in_order, (degrees.micro_batches, self.sequences()));
         let held_s = match micro_batches > 1.0 {
             true => (micro_batches - 1.0) * (hops.each_s - longest).max(0.0),
             false => 0.0,

@@ -259,3 +259,22 @@ proptest! {
         check(&case);
     }
 }
+
+#[test]
+fn divisions_are_all_tried_where_they_are_few() {
+    for (count, all) in [(3, true), (48, false)] {
+        let case = Case {
+            classes: vec![(count, 0); 3],
+            links: [None; 3],
+            is_large: false,
+            layers: 24,
+            batch: 64,
+            failures: 0.01,
+        };
+        case.with(|costs, counts| {
+            let found = super::best(costs, counts, 0.0);
+            assert!(found.job.is_some());
+            assert_eq!(found.has_all_divisions, all, "{count}");
+        });
+    }
+}
