@@ -86,7 +86,7 @@ pub struct Figures {
     pub cluster_mfu: f64,
     /// Share of the jobs' time that is useful, weighted by peaks.
     pub goodput: f64,
-    /// Share of the devices that are on and do nothing.
+    /// Share of all devices that are on and do nothing.
     pub idle_share: f64,
     /// Power with cooling, megawatts, of all that is on.
     pub power_mw: Option<f64>,

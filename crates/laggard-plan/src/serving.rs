@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use crate::number::{NumberError, above_zero};
 
-pub use capacity::{DailyDemand, Mix, Served, Sessions, mixed_tokens_per_second};
+pub use capacity::{DailyDemand, Mix, Sessions, mixed_tokens_per_second};
 pub use constants::{
     DispatchLoss, LatencyRow, LatencyTable, MeasuredMix, MeasuredRow, MeasuredTable,
     MeasuredTogether, ServingConstants,

@@ -53,19 +53,6 @@ impl Sessions {
         above_zero("sessions", sessions)?;
         Ok(sessions * self.tokens_per_second_each()?)
     }
-
-    /// By which factor so many tokens per second let the limit of so many sessions grow, if they
-    /// use the same share of it.
-    ///
-    /// # Errors
-    /// Impossible numbers.
-    pub fn limit_multiplier(
-        &self,
-        tokens_per_second: f64,
-        sessions: f64,
-    ) -> Result<f64, ServingError> {
-        Ok(above_zero("tokens per second", tokens_per_second)? / self.needed_for(sessions)?)
-    }
 }
 
 /// Tokens per second that are asked for in each hour of a day.
@@ -73,17 +60,6 @@ impl Sessions {
 #[serde(try_from = "Vec<f64>", into = "Vec<f64>")]
 pub struct DailyDemand {
     hours: [f64; HOURS],
-}
-
-/// What a capacity makes of a day.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Served {
-    /// Share of the day's tokens that is served in the hour that asks for them.
-    pub share_of_demand: f64,
-    /// Share of the capacity that is used over the day.
-    pub share_used: f64,
-    /// Hours in which more is asked for than there is.
-    pub short_hours: u32,
 }
 
 impl DailyDemand {
@@ -112,27 +88,6 @@ impl DailyDemand {
     #[must_use]
     pub fn peak_factor(&self) -> f64 {
         self.peak() / (self.hours.iter().sum::<f64>() / HOURS as f64)
-    }
-
-    /// What so many tokens per second make of the day. What an hour cannot serve is lost, not
-    /// served later.
-    ///
-    /// # Errors
-    /// A capacity that is not above zero.
-    pub fn served_by(&self, tokens_per_second: f64) -> Result<Served, ServingError> {
-        above_zero("tokens per second", tokens_per_second)?;
-        let asked: f64 = self.hours.iter().sum();
-        let served: f64 = self
-            .hours
-            .iter()
-            .map(|hour| hour.min(tokens_per_second))
-            .sum();
-        let short = self.hours.iter().filter(|hour| **hour > tokens_per_second);
-        Ok(Served {
-            share_of_demand: served / asked,
-            share_used: served / (tokens_per_second * HOURS as f64),
-            short_hours: short.count() as u32,
-        })
     }
 }
 

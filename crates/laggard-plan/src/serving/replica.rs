@@ -20,7 +20,7 @@ pub(super) struct Roofline<'a> {
     /// Bytes per second that all devices read.
     bytes_per_s: f64,
     weights: Weights,
-    /// Bytes of keys and values of one sequence, part of its answer done.
+    /// Bytes of keys and values of one sequence on all devices, part of its answer done.
     sequence_bytes: f64,
     /// Seconds of attention for one token of one sequence.
     attention_seconds: f64,
@@ -100,6 +100,7 @@ impl<'a> Roofline<'a> {
             None => 1.0,
         };
         let sequence = Sequence::of(model, replica.numbers, held);
+        let sequence_bytes = sequence.bytes * copies(model, devices);
         let attention = sequence.flop * products / (half * devices * constants.product_share);
         Ok(Self {
             replica,
@@ -108,8 +109,8 @@ impl<'a> Roofline<'a> {
             flop_per_s,
             bytes_per_s,
             weights: Weights::of(model, replica.numbers),
-            sequence_bytes: sequence.bytes,
-            attention_seconds: attention.max(sequence.bytes / bytes_per_s),
+            sequence_bytes,
+            attention_seconds: attention.max(sequence_bytes / bytes_per_s),
             memory_bytes: memory * devices * constants.usable_memory,
             sum_seconds,
             prompt_seconds: (prompt_flop / flop_per_s + input * sum_seconds) * slowdown,
@@ -254,6 +255,19 @@ impl Weights {
     fn read_by(&self, batch: f64) -> f64 {
         let untouched = (1.0 - self.active).powf(batch);
         self.shared + self.routed * (1.0 - untouched)
+    }
+}
+
+/// How often the devices of a replica hold the keys and values of a sequence. Tensor parallelism
+/// gives each device whole heads of them, so that devices beyond these hold copies (vLLM,
+/// `ModelConfig.get_num_kv_heads`: at least one head on each). Models with experts or compressed
+/// keys and values are taken to be served with attention shared out by sequences, as DeepSeek serves
+/// its own (<https://arxiv.org/abs/2412.19437>, section 3.4) and as the models with experts among
+/// the measured rows were: there each device holds sequences of its own.
+fn copies(model: &Model, devices: f64) -> f64 {
+    match (&model.experts, &model.latent_attention) {
+        (None, None) => devices / devices.min(model.kv_heads as f64),
+        _ => 1.0,
     }
 }
 

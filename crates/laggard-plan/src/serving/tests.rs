@@ -151,6 +151,38 @@ fn one_sequence_on_one_device_is_read_off_the_datasheet() {
     assert!((over(|it| it.prefill_tokens_per_second) / 1.25 - 1.0).abs() < 1e-6);
 }
 
+/// Tensor parallelism divides keys and values by their heads: of 8 heads, 32 devices hold each four
+/// times, and have memory for a fourth of the sequences that they otherwise had.
+#[test]
+fn devices_beyond_the_heads_hold_copies_of_keys_and_values() {
+    let tables = tables();
+    let constants = ServingConstants {
+        most_sequences: u64::MAX,
+        ..constants()
+    };
+    let sequences = |model: &laggard_specs::Model, devices| {
+        let replica = Replica {
+            model,
+            accelerator: tables.accelerator("gb200").expect("known"),
+            devices,
+            numbers: Numbers::Fp8,
+            corrections: Corrections::default(),
+        };
+        let rate = tokens_per_second(&replica, &CHAT, &constants).expect("it fits");
+        assert_eq!(rate.limit, BatchLimit::Memory);
+        rate.sequences as f64
+    };
+    let llama = tables.model("llama3-8b").expect("a known model");
+    assert_eq!(llama.kv_heads, 8);
+    // The weights of 8 GB are little beside the memory of eight devices.
+    let (eight, wide) = (sequences(llama, 8), sequences(llama, 32));
+    assert!((wide / eight - 1.0).abs() < 0.02, "{eight} {wide}");
+    let mut more = llama.clone();
+    more.kv_heads = 32;
+    let (eight, wide) = (sequences(&more, 8), sequences(&more, 32));
+    assert!((wide / eight - 4.0).abs() < 0.05, "{eight} {wide}");
+}
+
 #[test]
 fn tighter_latency_costs_tokens_until_it_cannot_be_kept() {
     let tables = tables();
@@ -250,10 +282,6 @@ fn sessions_and_capacity_are_each_others_inverse() {
     let needed = sessions.needed_for(3000.0).expect("a capacity");
     assert!((needed - 30_000.0).abs() < 1e-9);
     assert!((sessions.carried_by(needed).expect("sessions") - 3000.0).abs() < 1e-9);
-    let factor = sessions
-        .limit_multiplier(75_000.0, 3000.0)
-        .expect("a factor");
-    assert!((factor - 2.5).abs() < 1e-12);
     for wrong in [
         Sessions {
             share_used: 1.5,
@@ -273,16 +301,12 @@ fn sessions_and_capacity_are_each_others_inverse() {
 }
 
 #[test]
-fn a_day_is_served_hour_by_hour() {
+fn a_day_has_a_peak() {
     let mut hours = vec![10.0; 24];
     hours[18] = 30.0;
     hours[19] = 20.0;
     let day = DailyDemand::new(&hours).expect("a day");
     assert!((day.peak_factor() - 30.0 / (270.0 / 24.0)).abs() < 1e-12);
-    let served = day.served_by(20.0).expect("a capacity");
-    assert_eq!(served.short_hours, 1);
-    assert!((served.share_of_demand - 260.0 / 270.0).abs() < 1e-12);
-    assert!((served.share_used - 260.0 / 480.0).abs() < 1e-12);
     assert!(DailyDemand::new(&hours[1..]).is_err(), "23 hours");
     assert!(DailyDemand::new(&[0.0; 24]).is_err(), "no demand");
     hours[0] = f64::NAN;
