@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use crate::layouts::{BATCH_TOLERANCE, Demand, Space, weakest};
 use crate::money::{DrawBasis, Prices};
+use crate::what_if::take_away;
 
 pub use error::PlanError;
 pub use places::{Link, Place};
@@ -219,31 +220,43 @@ impl<'a> Problem<'a> {
 
     /// Keeps what is to be kept of each class, in whole hosts.
     fn reserve(&mut self, terms: &Terms) -> Result<(), PlanError> {
-        for class in &mut self.classes {
-            let named = |name: &str| terms.reserve.get(name);
-            let Some(reserve) = named(&class.of.name).or_else(|| named(&class.of.accelerator))
-            else {
-                continue;
+        for (name, reserve) in &terms.reserve {
+            // What is said of a pool goes before what is said of its accelerator.
+            let own = |class: &Class| terms.reserve.contains_key(&class.of.name);
+            let is_pool = self.classes.iter().any(|class| class.of.name == *name);
+            let is_meant = |class: &&mut Class| match is_pool {
+                true => class.of.name == *name,
+                false => class.of.accelerator == *name && !own(class),
             };
-            let (name, count) = (class.of.name.clone(), class.of.count);
+            let mut meant: Vec<&mut Class> = self.classes.iter_mut().filter(is_meant).collect();
+            let count: u64 = meant.iter().map(|class| class.of.count).sum();
             let devices = match *reserve {
+                _ if meant.is_empty() => continue,
                 Reserve::Devices(devices) => devices,
                 Reserve::Share(share) if (0.0..=1.0).contains(&share) => {
                     (share * count as f64).ceil() as u64
                 }
                 Reserve::Share(share) => {
-                    let (class, percent) = (name, share * 100.0);
+                    let (class, percent) = (name.clone(), share * 100.0);
                     return Err(PlanError::ReserveShare { class, percent });
                 }
             };
             if devices > count {
                 return Err(PlanError::ReserveTooLarge {
-                    class: name,
+                    class: name.clone(),
                     reserve: devices,
                     count,
                 });
             }
-            class.reserve = devices.next_multiple_of(class.node_devices).min(count);
+            // Of each of several pools as large a share.
+            let mut left: Vec<u64> = meant.iter().map(|class| class.of.count).collect();
+            take_away(&mut left.iter_mut().collect::<Vec<_>>(), devices);
+            for (class, left) in meant.iter_mut().zip(left) {
+                let kept = class.of.count - left;
+                class.reserve = kept
+                    .next_multiple_of(class.node_devices)
+                    .min(class.of.count);
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use laggard_types::format_bytes;
 
 use super::search::Search;
-use crate::layouts::{NoLayout, fastest_layouts};
+use crate::layouts::{NoLayout, USABLE_MEMORY, fastest_layouts};
 use crate::problem::{PlanError, Problem};
 
 /// More devices than this are not looked for.
@@ -43,7 +43,7 @@ pub(super) fn infeasible(problem: &Problem<'_>, search: &Search<'_>, on: &[u64])
                 format_bytes(*needed),
                 format_bytes(*available)
             ),
-            Some(format!(", or {} of memory on each", format_bytes(*needed))),
+            Some(*needed as f64 / USABLE_MEMORY),
         ),
         Some(NoLayout::Shape { ranks, batch, .. }) => (
             format!("no layout divides {batch} sequences over {ranks} devices"),
@@ -51,10 +51,14 @@ pub(super) fn infeasible(problem: &Problem<'_>, search: &Search<'_>, on: &[u64])
         ),
         _ => ("no layout divides the devices that are on".to_owned(), None),
     };
+    let memory = memory.map(|bytes| {
+        let bytes = format_bytes(bytes.ceil() as u64);
+        format!(", or {bytes} of memory on each")
+    });
     PlanError::Infeasible {
         model,
         reason,
-        relaxation: devices(problem) + &memory.unwrap_or_default(),
+        relaxation: devices(problem, on) + &memory.unwrap_or_default(),
     }
 }
 
@@ -81,17 +85,17 @@ fn power(problem: &Problem<'_>) -> String {
     format!("{:.4} MW run one host", least / 1e6)
 }
 
-/// The fewest devices of one class that the model fits on: doubled until there is a layout, then by
-/// halves.
-fn devices(problem: &Problem<'_>) -> String {
+/// The fewest devices of one class that the model fits on: from those that are on doubled until
+/// there is a layout, then by halves.
+fn devices(problem: &Problem<'_>, on: &[u64]) -> String {
     let fits = |class: usize, ranks: u64| {
         let space = problem.space(ranks, &[class]);
         let machine = &problem.classes[class].of.machine;
         fastest_layouts(&problem.demand(), space, machine, &problem.constants, 1).is_ok()
     };
     let fewest = |class: usize| {
-        let mut low = problem.classes[class].of.count;
-        let mut high = low;
+        let mut low = on[class];
+        let mut high = low.max(1);
         while !fits(class, high) {
             low = high;
             high *= 2;
@@ -112,7 +116,18 @@ fn devices(problem: &Problem<'_>) -> String {
     let found = (0..problem.classes.len()).filter_map(fewest).min();
     match found {
         Some((count, class)) => {
-            format!("{count} {} would do", problem.classes[class].of.name)
+            let of = &problem.classes[class];
+            let what = match count {
+                _ if count > of.of.count => return format!("{count} {} would do", of.of.name),
+                _ if count <= of.free() => "a higher power limit",
+                _ if of.serve == 0 => "a smaller --reserve",
+                _ if of.reserve == 0 => "less to serve",
+                _ => "a smaller --reserve, or less to serve",
+            };
+            format!(
+                "{what}: {count} {} would do, of {} that there are",
+                of.of.name, of.of.count
+            )
         }
         None => "no number of these devices would do: choose another batch or sequence".to_owned(),
     }

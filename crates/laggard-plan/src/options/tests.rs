@@ -241,6 +241,106 @@ fn contradictions_are_named() {
     check(refused(&fixture.preset("orbital"), &limited), "2 sites");
 }
 
+/// 100 devices and no fewer: what is said to be enough is, and what is not on is named.
+#[test]
+fn the_smallest_change_names_what_is_in_the_way() {
+    let fixture = Fixture::new();
+    let (start, last) = MIXED.rsplit_once("[[pool]]").expect("pools");
+    let (start, _) = start.split_once("[[pool]]").expect("pools");
+    let text = format!(
+        "{start}[[pool]]{}",
+        last.replace("count = 64", "count = 1024")
+    );
+    let cluster = fixture.cluster(&text);
+    let training = || fixture.training("llama3-405b", 4 << 20);
+    let refused = |terms: &Terms| {
+        let problem = fixture
+            .problem(&cluster, training(), terms)
+            .expect("a problem");
+        options(&problem).expect_err("too few").to_string()
+    };
+    let kept = |devices: u64| Terms {
+        reserve: [("fast".to_owned(), crate::problem::Reserve::Devices(devices))].into(),
+        ..Terms::default()
+    };
+    let limited = Terms {
+        power_limit_watts: Some(8.0 * 1275.0 * 1.2),
+        ..Terms::default()
+    };
+    let count = |text: &str| -> u64 {
+        let (before, _) = text.split_once(" fast would do").expect("a number");
+        let (_, number) = before.rsplit_once(' ').expect("words");
+        number.parse().expect("a number")
+    };
+    let (by_reserve, by_power) = (refused(&kept(1016)), refused(&limited));
+    assert!(by_reserve.contains("smaller --reserve"), "{by_reserve}");
+    assert!(by_power.contains("higher power limit"), "{by_power}");
+    let enough = count(&by_reserve);
+    assert_eq!(count(&by_power), enough);
+    for (given, fits) in [
+        (enough.next_multiple_of(8), true),
+        (enough / 8 * 8 - 8, false),
+    ] {
+        let problem = fixture.problem(&cluster, training(), &kept(1024 - given));
+        assert_eq!(
+            options(&problem.expect("a problem")).is_ok(),
+            fits,
+            "{given}"
+        );
+    }
+}
+
+/// Devices with the memory that is said to be enough are.
+#[test]
+fn the_memory_that_would_do_does() {
+    let fixture = Fixture::new();
+    let (start, last) = MIXED.rsplit_once("[[pool]]").expect("pools");
+    let (start, _) = start.split_once("[[pool]]").expect("pools");
+    let cluster = fixture.cluster(&format!("{start}[[pool]]{last}"));
+    let training = fixture.training("llama3-405b", 4 << 20);
+    let mut problem = fixture
+        .problem(&cluster, training, &Terms::default())
+        .expect("a problem");
+    let refused = options(&problem).expect_err("too large").to_string();
+    let (before, _) = refused.split_once(" of memory on each").expect("a size");
+    let (_, size) = before.rsplit_once(", or ").expect("words");
+    let gibi: f64 = size.trim_end_matches(" GiB").parse().expect("a number");
+    // Sizes are printed to a tenth.
+    for (gibi, fits) in [(gibi + 0.1, true), (gibi * 0.95, false)] {
+        problem.classes[0].of.machine.memory_bytes = gibi * f64::from(1 << 30);
+        assert_eq!(options(&problem).is_ok(), fits, "{size}");
+    }
+}
+
+#[test]
+fn a_reserve_of_an_accelerator_is_shared_out_to_its_pools() {
+    let fixture = Fixture::new();
+    let text = MIXED.replace("a100-sxm4-80gb", "h100-sxm5-80gb");
+    let cluster = fixture.cluster(&text.replacen("count = 64", "count = 192", 1));
+    let kept = |reserves: &[(&str, u64)]| {
+        let each = reserves.iter();
+        let each = each.map(|&(name, it)| (name.to_owned(), crate::problem::Reserve::Devices(it)));
+        let terms = Terms {
+            reserve: each.collect(),
+            ..Terms::default()
+        };
+        let training = fixture.training("llama3-8b", 4 << 20);
+        let problem = fixture.problem(&cluster, training, &terms);
+        problem.map(|it| {
+            it.classes
+                .iter()
+                .map(|class| class.reserve)
+                .collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(kept(&[("h100-sxm5-80gb", 64)]).expect("it can"), [48, 16]);
+    assert_eq!(kept(&[("h100-sxm5-80gb", 256)]).expect("it can"), [192, 64]);
+    assert!(kept(&[("h100-sxm5-80gb", 257)]).is_err());
+    // What is said of a pool goes first.
+    let both = [("h100-sxm5-80gb", 64), ("fast", 8)];
+    assert_eq!(kept(&both).expect("it can"), [64, 8]);
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
 
