@@ -8,7 +8,7 @@
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::file::PlannedOption;
+use crate::file::{PlannedOption, PlannedParts};
 use crate::number::{NumberError, refuse_unless};
 use crate::options::Use;
 use crate::what_if::take_away;
@@ -172,6 +172,12 @@ fn largest_first(shared: &[Vec<u64>]) -> u64 {
     sum
 }
 
+/// Whether replicas of some job span classes.
+fn has_stages(option: &PlannedOption) -> bool {
+    let mut jobs = option.jobs.iter();
+    jobs.any(|job| matches!(job.parts, PlannedParts::Stages(_)))
+}
+
 /// Finds the option that moves the fewest devices among those within the tolerance of the best.
 /// `order` has the options that can be the answer with what they are worth, the best first; of
 /// equally many moves the better stays. `None` where there are none.
@@ -196,8 +202,23 @@ pub fn plan_again(
     let near = near.map(|&(at, worth)| (moved(at), at, worth));
     let chosen = near.reduce(|best, next| if next.0 < best.0 { next } else { best });
     let of_best = |worth: f64| if most == 0.0 { 1.0 } else { worth / most };
-    let is_same = |at: usize| after[at].kind == option.kind && after[at].name == option.name;
-    let staying = order.iter().find(|(at, _)| is_same(*at));
+    // Names have numbers of devices and jobs in them, which may be others now.
+    let there = |option: &PlannedOption| -> BTreeSet<String> {
+        let given = option.uses.iter().filter(|(_, it)| it.train + it.idle > 0);
+        let left = given.filter(|(class, _)| places.devices(class) > 0);
+        left.map(|(class, _)| class.clone()).collect()
+    };
+    let of_kind = || {
+        let kind = order.iter().map(|it| (it, &after[it.0]));
+        kind.filter(|(_, it)| it.kind == option.kind)
+    };
+    let same_name = of_kind().find(|(_, it)| it.name == option.name);
+    let same = same_name.or_else(|| {
+        let alike =
+            |it: &PlannedOption| there(it) == there(option) && has_stages(it) == has_stages(option);
+        of_kind().find(|(_, it)| alike(it))
+    });
+    let staying = same.map(|(it, _)| it);
     let staying = staying.map(|&(option, worth)| Staying {
         option,
         moved: moved(option),

@@ -123,3 +123,24 @@ fn the_option_that_moves_least_is_chosen_within_the_tolerance() {
         assert!(plan_again((before, &now), &file.options, &order, f64::NAN).is_err());
     }
 }
+
+/// Names have numbers in them: to go on as before is possible where another number of the same
+/// devices does the same.
+#[test]
+fn an_option_is_the_same_by_what_it_does() {
+    let (file, _) = plan();
+    let order: Vec<(usize, f64)> = (0..file.options.len()).map(|at| (at, 1.0)).collect();
+    for (at, option) in file.options.iter().enumerate() {
+        let now = Places::of(option);
+        let mut renamed = option.clone();
+        renamed.name = "train on just 7 fast, lease the rest".to_owned();
+        let found = plan_again((&renamed, &now), &file.options, &order, 0.0);
+        let found = found.expect("a share").expect("options");
+        let staying = found.staying.expect("it is there").option;
+        let same = &file.options[staying];
+        assert_eq!(same.kind, option.kind);
+        if option.kind == Kind::Alone {
+            assert_eq!(staying, at, "another class");
+        }
+    }
+}

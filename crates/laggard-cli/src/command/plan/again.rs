@@ -89,6 +89,14 @@ pub(super) fn made<'s>(args: &PlanArgs, setup: &'s Setup, cluster: &Cluster) -> 
         None => make(args, setup, cluster, &job)?.file,
     };
     let option = before.option(None)?;
+    let mut planned = before.options.iter().flat_map(|it| &it.jobs);
+    let other = planned.find(|it| it.model != job.model.id);
+    if let Some(other) = other {
+        let (asked, planned) = (&job.model.id, &other.model);
+        let hint = format!("hint: give `--model {planned}`, or the plan of {asked}");
+        let message = format!("--previous is a plan of {planned}, not of {asked}\n{hint}");
+        return Err(Usage(message).into());
+    }
     let mut until = lost_on::until(change, option, &mut job)?;
     let mut made = make(args, setup, &left, &job)?;
     let lost = lost_devices(&before, &made.file);
