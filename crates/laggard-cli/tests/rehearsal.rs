@@ -254,7 +254,78 @@ fn what_does_not_fit_is_refused() {
         "--batch-tokens a multiple of",
     );
     refused(&and(&["--cluster", "small-lab"]), 2, "cannot be used with");
+    refused(&and(&["--ttft", "1"]), 2, "cannot be used with");
+    refused(&and(&["--tolerance", "5"]), 2, "cannot be used with");
+    refused(&and(&["--lose", "h100=1"]), 2, "cannot be used with");
     refused(&["plan", "--calibrated-on", &file], 3, "error");
+}
+
+/// The layout alone makes no rehearsal.
+#[test]
+fn a_run_of_something_else_is_no_rehearsal() {
+    let site = Site::new();
+    let text = std::fs::read_to_string(site.file()).expect("a plan");
+    let other = site.path("other.json");
+    let first = site.path("first");
+    let number = of_kind(&site.read(), Kind::EqualShares)
+        .number
+        .expect("a number");
+    let compare = |text: &str, number: &str| {
+        std::fs::write(&other, text).expect("a file");
+        laggard(&["compare", "--plan", &other, "--option", number, &first])
+    };
+    let number = number.to_string();
+    assert!(compare(&text, &number).status.success());
+    let check = |text: &str, says: &str| {
+        let output = compare(text, &number);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{told}");
+        assert!(told.contains("is no rehearsal of job-1"), "{told}");
+        assert!(told.contains(says), "{told}");
+    };
+    check(
+        &text.replace("\"model\": \"tiny\"", "\"model\": \"small\""),
+        "its model is tiny, the plan's small",
+    );
+    let mut plan: Value = serde_json::from_str(&text).expect("JSON");
+    for option in plan["options"].as_array_mut().expect("options") {
+        for job in option["jobs"].as_array_mut().expect("jobs") {
+            job["sequence_length"] = Value::from(8);
+        }
+    }
+    check(&plan.to_string(), "tokens, the plan's 8");
+    let swapped = text.replace("h100", "x").replace("gb200", "h100");
+    check(
+        &swapped.replace("\"x\"", "\"gb200\""),
+        "its rank 0 is of h100, the plan's of gb200",
+    );
+}
+
+/// What was doubted of a run is doubted of a plan by it.
+#[test]
+fn a_plan_keeps_the_caveats_of_its_records() {
+    let site = Site::new();
+    let manifest = site.path("first/manifest.json");
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    let mut value: Value = serde_json::from_str(&text).expect("JSON");
+    let doubt = serde_json::json!({"code": "shared_device", "message": "two on one device"});
+    value["caveats"]
+        .as_array_mut()
+        .expect("caveats")
+        .push(doubt);
+    std::fs::write(&manifest, value.to_string()).expect("a file");
+    site.plan("time", "again");
+    let text = std::fs::read_to_string(site.path("again/plan.json")).expect("a plan");
+    let plan = PlanFile::parse(&text).expect("a plan");
+    assert!(
+        plan.caveats
+            .iter()
+            .any(|it| it.contains("two on one device")),
+        "{:?}",
+        plan.caveats
+    );
+    let page = works(&["plan", "--calibrated-on", &site.path("first")]);
+    assert!(page.contains("two on one device"), "{page}");
 }
 
 #[test]

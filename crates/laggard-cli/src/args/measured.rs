@@ -12,7 +12,9 @@ pub(crate) struct MeasuredArgs {
     #[arg(long, value_name = "DIR")]
     #[arg(conflicts_with_all = ["cluster", "jobs", "tokens", "deadline", "reserve", "owned",
         "power_limit_mw", "lease", "electricity", "precision", "framework", "calibrate",
-        "checkpoint_time", "restart_time"])]
+        "checkpoint_time", "restart_time", "serve", "serve_rate", "serve_sessions", "session_rate",
+        "token_price", "prompt_tokens", "answer_tokens", "ttft", "tpot", "peak_factor", "day",
+        "fleet", "previous", "tolerance", "lose", "lose_site", "lose_mw"])]
     pub(crate) calibrated_on: Vec<PathBuf>,
     /// Ranks of a class of the records, repeatable: `h100=2` [default: as the first record has].
     #[arg(long, value_name = "CLASS=N", requires = "calibrated_on")]

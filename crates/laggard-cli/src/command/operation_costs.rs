@@ -15,15 +15,19 @@ pub(super) struct OperationCosts {
     pub(super) manifests: Vec<Manifest>,
     /// What operations cost by all of them.
     pub(super) calibration: Calibration,
+    /// What was doubted of them when they were made, each with its folder.
+    pub(super) caveats: Vec<String>,
 }
 
 /// Reads records.
 pub(super) fn read(dirs: &[PathBuf]) -> Result<OperationCosts> {
-    let mut records = Vec::new();
+    let (mut records, mut caveats) = (Vec::new(), Vec::new());
     for dir in dirs {
         let record = Record::open(dir)?;
         let times = operation_times(&record)
             .with_context(|| format!("cannot calibrate on {}", dir.display()))?;
+        let doubts = record.manifest.caveats.iter();
+        caveats.extend(doubts.map(|doubt| format!("{}: {}", dir.display(), doubt.message)));
         records.push((record.manifest, times));
     }
     let mut seen = Vec::new();
@@ -34,6 +38,7 @@ pub(super) fn read(dirs: &[PathBuf]) -> Result<OperationCosts> {
     }
     Ok(OperationCosts {
         calibration: Calibration::fit(&seen),
+        caveats,
         manifests: records.into_iter().map(|(manifest, _)| manifest).collect(),
     })
 }

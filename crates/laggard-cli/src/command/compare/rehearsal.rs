@@ -6,7 +6,7 @@ use crate::{exit_code, input, output};
 use anyhow::{Context, Result};
 use laggard_analyze::{Options, analyze, kernel_seconds};
 use laggard_plan::{Expected, PlanFile, PlannedJob, PlannedOption, Rehearsal, RehearsedJob};
-use laggard_record::Record;
+use laggard_record::{Manifest, RankPlace, Record};
 use laggard_schedule::ScheduleOrigin;
 use laggard_types::format_seconds;
 use std::fmt::Write;
@@ -50,12 +50,19 @@ fn of_record(job: &PlannedJob, dir: &Path) -> Result<RehearsedJob> {
         ScheduleOrigin::Generated(ran) => Some(ran),
         ScheduleOrigin::Trace => None,
     };
-    if ran != Some(&layout) {
+    let different = if ran == Some(&layout) {
+        ran_otherwise(job, &record.manifest)
+    } else {
         let ran = ran.map_or_else(|| "none".to_owned(), ToString::to_string);
+        Some(format!(
+            "its layout is {ran}, the plan's {layout}, or the shares of micro-batches and layers \
+             differ"
+        ))
+    };
+    if let Some(different) = different {
         let (dir, name) = (dir.display(), &job.name);
         return Err(BadInput(format!(
-            "{dir} is no rehearsal of {name}: its layout is {ran}, the plan's {layout}, or the \
-             shares of micro-batches and layers differ\nhint: give the records of `laggard run \
+            "{dir} is no rehearsal of {name}: {different}\nhint: give the records of `laggard run \
              --plan` in the order of the jobs, and --option where another one was run"
         ))
         .into());
@@ -71,6 +78,43 @@ fn of_record(job: &PlannedJob, dir: &Path) -> Result<RehearsedJob> {
         high: step.mean.high,
     };
     Ok(RehearsedJob::new(job, (step.median, mean), &kernels))
+}
+
+/// What a run did otherwise than was planned, if anything.
+fn ran_otherwise(job: &PlannedJob, manifest: &Manifest) -> Option<String> {
+    let ran = &manifest.workload;
+    if ran.model != job.model {
+        return Some(format!(
+            "its model is {}, the plan's {}",
+            ran.model, job.model
+        ));
+    }
+    for (what, ran, planned) in [
+        ("sequences have", ran.sequence_length, job.sequence_length),
+        (
+            "micro-batches have",
+            ran.micro_batch_sequences,
+            job.degrees.micro_batch,
+        ),
+    ] {
+        if ran != planned {
+            let of = if what.starts_with("seq") {
+                "tokens"
+            } else {
+                "sequences"
+            };
+            return Some(format!("its {what} {ran} {of}, the plan's {planned}"));
+        }
+    }
+    let class = |rank: &RankPlace| manifest.classes.get(rank.class as usize);
+    let classes = manifest.ranks.iter().map(class);
+    let mut pairs = classes.zip(job.class_of_rank()).enumerate();
+    let (rank, (class, planned)) =
+        pairs.find(|(_, (class, planned))| class.is_none_or(|it| it.name != *planned))?;
+    let class = class.map_or("no class", |class| class.name.as_str());
+    Some(format!(
+        "its rank {rank} is of {class}, the plan's of {planned}"
+    ))
 }
 
 fn page(rehearsal: &Rehearsal) -> String {

@@ -50,7 +50,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8> {
         objective: args.objective.objective(),
         draws: DRAWS,
     };
-    let plan = plan_measured(&measured)?;
+    let mut plan = plan_measured(&measured)?;
+    plan.file.caveats.clone_from(&records.caveats);
     let text = output::formatted(args.format, &plan.file, || page(&measured, &plan))?;
     output::result(&text, Path::new("-"))?;
     if let Some(folder) = &args.output {
@@ -192,6 +193,12 @@ fn page(measured: &Measured<'_>, plan: &MeasuredPlan) -> String {
     ));
     for job in &best.jobs {
         page.sentence(2, &shares(job));
+    }
+    if !plan.file.caveats.is_empty() {
+        page.heading("keep in mind");
+    }
+    for caveat in &plan.file.caveats {
+        page.sentence(2, caveat);
     }
     page.text()
 }

@@ -26,14 +26,20 @@ struct Calibrated {
     step: CalibratedStep,
     tokens_per_s: f64,
     costs: Vec<KindCost>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    caveats: Vec<String>,
 }
 
 pub(super) fn run(args: &SimulateArgs, tables: &Tables) -> Result<()> {
     let OperationCosts {
         manifests,
         calibration,
+        caveats,
     } = read(&args.calibrated_on)?;
-    let found = predict(args, tables, &manifests, &calibration)?;
+    let found = Calibrated {
+        caveats,
+        ..predict(args, tables, &manifests, &calibration)?
+    };
     output::either(&args.result, &found, || page(&found, manifests.len()))
 }
 
@@ -82,6 +88,7 @@ fn predict(
         step,
         tokens_per_s: tokens / step.median_s,
         costs: class.costs.clone(),
+        caveats: Vec::new(),
     })
 }
 
@@ -139,6 +146,9 @@ fn page(it: &Calibrated, records: usize) -> String {
             format!("{:.0} %", 100.0 * fit.relative_error),
             fit.observations
         ));
+    }
+    for caveat in &it.caveats {
+        line(format!("keep in mind: {caveat}"));
     }
     page
 }
