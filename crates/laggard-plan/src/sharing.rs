@@ -22,8 +22,6 @@ use crate::problem::{PlanError, Problem};
 use program::{Ask, Goal};
 use rates::{Drawn, Rates};
 
-pub use in_time::{InTime, in_time};
-
 /// Seconds of a day.
 const SECONDS_PER_DAY: f64 = 86_400.0;
 /// Most ways to give each job one class that are looked at.

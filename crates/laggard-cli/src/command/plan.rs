@@ -24,7 +24,7 @@ use laggard_plan::serving::ServingError;
 use laggard_plan::{
     Answer, ByClass, Difference, Figures, Flip, Kind, Objective, Offers, Options, PlanError,
     PlanFile, PlanOption, Problem, Ranking, Served, SiteLoad, Use, WantedJob, binding, by_class,
-    differences, error_factor, flips, in_time, loads, offers, options, rank, serve,
+    differences, error_factor, flips, loads, offers, options, rank, serve,
 };
 use laggard_specs::Cluster;
 use serde::Serialize;
@@ -104,6 +104,9 @@ struct Serving {
 struct Owner {
     /// Dollars for an hour of a device that is of use, by class.
     dollars_per_used_hour: BTreeMap<String, f64>,
+    /// What that lacks, by class.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    lacking: BTreeMap<String, Vec<&'static str>>,
     /// The bill of the best option.
     bill: Bill,
 }
@@ -160,7 +163,6 @@ struct SmallBatch {
 
 pub(crate) fn run(args: &PlanArgs) -> Result<u8> {
     if !args.measured.calibrated_on.is_empty() {
-        args.change.refuse()?;
         return measured::run(args);
     }
     lost_on::check(&args.change)?;
@@ -200,7 +202,7 @@ fn make<'s>(
     job: &WantedJob<'s>,
 ) -> Result<Made<'s>> {
     let objective = args.objective.objective();
-    let (cluster, caveat) = &Setup::together(args, cluster);
+    let (cluster, caveat) = &Setup::together(args, cluster)?;
     let (mut problem, calibrated_on) = setup.problem(args, cluster, job)?;
     problem.caveats.extend(caveat.clone());
     let serving = served(args, setup, &mut problem)?;
@@ -212,12 +214,10 @@ fn make<'s>(
         Some(speeds) => tails::add(&problem, &mut found, speeds, objective)?,
         None => None,
     };
-    let mut in_time_gap = None;
-    if let Some(days) = job.deadline_days {
-        let in_time = in_time(&problem, days)?;
-        in_time_gap = Some(in_time.gap);
-        found.hold_to(days, in_time);
-    }
+    let in_time_gap = match job.deadline_days {
+        Some(days) => found.hold_to(&problem, days)?,
+        None => None,
+    };
     let ranking = rank(&found.list, objective)?;
     let numbers = shown(&found.list, &ranking);
     let caveats = words::caveats(&problem);
@@ -343,14 +343,20 @@ fn owner(
     (costs, setup): (&Costs, &Setup),
 ) -> Result<Owner> {
     let mut dollars_per_used_hour = BTreeMap::new();
+    let mut lacking = BTreeMap::new();
     let mut lines = Vec::new();
     for (class, all) in problem.classes.iter().zip(&best.uses) {
         let pool = class.of.name.clone();
         let of_pool = cluster.pools.iter().find(|it| it.id == pool);
-        let watts = problem.watts_at_meter(class);
+        let at_meter = problem.watts_at_meter(class);
+        let watts = at_meter.or(class.watts);
         let hour = of_pool.and_then(|it| costs.dollars_per_used_hour(cluster, it, watts));
         if let Some(dollars) = hour {
             dollars_per_used_hour.insert(pool.clone(), dollars);
+            let lacks = costs.lacks(class.watts, at_meter);
+            if !lacks.is_empty() {
+                lacking.insert(pool.clone(), lacks);
+            }
         }
         for (activity, devices, income) in [
             (Activity::Train, all.train + all.idle, None),
@@ -369,6 +375,7 @@ fn owner(
     }
     Ok(Owner {
         dollars_per_used_hour,
+        lacking,
         bill: bill(cluster, &lines, &setup.prices, costs).map_err(PlanError::from)?,
     })
 }
@@ -450,11 +457,10 @@ fn small_batch(
     let Ok(mut found) = options(&small) else {
         return Ok(None);
     };
-    if let Some(days) = deadline_days {
-        let Ok(in_time) = in_time(&small, days) else {
-            return Ok(None);
-        };
-        found.hold_to(days, in_time);
+    if let Some(days) = deadline_days
+        && found.hold_to(&small, days).is_err()
+    {
+        return Ok(None);
     }
     let ranking = rank(&found.list, objective)?;
     let answer = &found.list[ranking.order[0]];

@@ -237,3 +237,68 @@ fn sites_that_cannot_be_planned_are_refused() {
         &["bad.toml", "line"],
     );
 }
+
+/// Pools that are nearly alike are taken as one where a site has many of them, but not those that
+/// something is said of.
+#[test]
+fn a_pool_that_something_is_said_of_stays_alone() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (cluster, owned) = (dir.path().join("many.toml"), dir.path().join("owned.toml"));
+    let mut text = "id = \"many\"\n[[site]]\nid = \"here\"\n".to_owned();
+    for at in 0..9 {
+        text += &format!(
+            "[[pool]]\nid = \"p{at}\"\nsite = \"here\"\naccelerator = \"h100-sxm5-80gb\"\n\
+             count = 16\ndevices_per_node = 8\npower_watts_per_device = {}.0\n",
+            1000 + at
+        );
+    }
+    std::fs::write(&cluster, text).expect("a file");
+    let bought = "[bought.p7]\ndollars_per_device = 30000.0\nyears = 4.0\n";
+    std::fs::write(&owned, bought).expect("a file");
+    let [cluster, owned] = [&cluster, &owned].map(|it| it.to_str().expect("text"));
+    let plan = ["plan", "--cluster", cluster, "--model", "llama3-8b"];
+    let classes = |plan: &Value| -> Vec<String> {
+        let classes = plan["classes"].as_array().expect("classes").iter();
+        classes.map(|it| it["name"].to_string()).collect()
+    };
+    let alone = "\"p7\"".to_owned();
+    assert!(!classes(&json(&plan)).contains(&alone));
+    let with_owner = [&plan[..], &["--owned", owned]].concat();
+    let found = json(&with_owner);
+    assert!(classes(&found).contains(&alone), "{:?}", classes(&found));
+    let hour = &found["owner"]["dollars_per_used_hour"]["p7"];
+    assert!((hour.as_f64().expect("dollars") - 30_000.0 / 4.0 / 8766.0).abs() < 1e-9);
+    // Neither power nor staff is said to cost anything: owning is not called cheaper.
+    let page = works(&[&with_owner[..], &["--lease", "p7=100"]].concat());
+    let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(page.contains("without the price of electricity,"), "{page}");
+    assert!(!page.contains("owning is cheaper"), "{page}");
+}
+
+/// Two clusters side by side say as much of what they print as one does.
+#[test]
+fn side_by_side_says_how_sure_it_is() {
+    let two = [
+        "plan",
+        "--cluster",
+        "colossus-1",
+        "--cluster",
+        "colossus-2",
+        "--model",
+        "grok-1",
+    ];
+    refused(
+        &[&two[..], &["--owned", "none.toml"]].concat(),
+        2,
+        &["--owned with several"],
+    );
+    let page = works(&[&two[..], &["--deadline", "1.7"]].concat());
+    let words = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("may be off by a factor of"), "{page}");
+    assert!(words.contains("all of them serving:"), "{page}");
+    assert!(words.contains("! later than"), "{page}");
+    assert!(
+        page.contains("one job, equal shares           Colossus 1 ! "),
+        "{page}"
+    );
+}

@@ -11,6 +11,11 @@ use crate::number::{
 
 const HOURS_PER_YEAR: f64 = 8766.0;
 const WATTS_PER_KILOWATT: f64 = 1000.0;
+/// What sums may lack.
+const NO_PRICE: &str = "the price of electricity";
+const NO_POWER: &str = "its power";
+const NO_COOLING: &str = "the power for cooling at its site";
+const NO_STAFF: &str = "staff";
 
 /// What devices do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,19 +107,33 @@ impl Costs {
     }
 
     /// What an hour of a device costs its owner in which it is of use, dollars: depreciation,
-    /// maintenance, its share of the staff, and power at the meter. `None` where it is not said
-    /// what the device cost.
+    /// maintenance, its share of the staff, and its power, as far as they are known. `None` where it
+    /// is not said what the device cost.
     #[must_use]
     pub fn dollars_per_used_hour(
         &self,
         cluster: &Cluster,
         pool: &Pool,
-        watts_at_meter: Option<f64>,
+        watts: Option<f64>,
     ) -> Option<f64> {
-        let power = self.electricity_dollars_per_kwh.zip(watts_at_meter);
+        let power = self.electricity_dollars_per_kwh.zip(watts);
         let power = power.map_or(0.0, |(price, watts)| price * watts / WATTS_PER_KILOWATT);
         let kept = self.of(pool)?.dollars_per_hour() + self.staff_of_device(cluster);
         Some((kept + power) / self.utilization.unwrap_or(1.0))
+    }
+
+    /// What an hour of use lacks, of a device whose power without and with cooling is as said: it
+    /// costs more than that without it.
+    #[must_use]
+    pub fn lacks(&self, watts: Option<f64>, watts_at_meter: Option<f64>) -> Vec<&'static str> {
+        let parts = [
+            (self.electricity_dollars_per_kwh.is_none(), NO_PRICE),
+            (watts.is_none(), NO_POWER),
+            (watts.is_some() && watts_at_meter.is_none(), NO_COOLING),
+            (self.staff_dollars_per_year.is_none(), NO_STAFF),
+        ];
+        let missing = parts.into_iter().filter(|(is_missing, _)| *is_missing);
+        missing.map(|(_, what)| what).collect()
     }
 
     /// A device's share of what staff costs in an hour.
@@ -176,14 +195,6 @@ pub struct SitePower {
     pub meter_range_watts: Option<(f64, f64)>,
     /// What the site can draw.
     pub limit_watts: Option<f64>,
-}
-
-impl SitePower {
-    /// Power that is left at the meter, below zero where the limit is passed.
-    #[must_use]
-    pub fn left_watts(&self) -> Option<f64> {
-        Some(self.limit_watts? - self.meter_watts?)
-    }
 }
 
 /// Something that a sum lacks.
@@ -276,7 +287,7 @@ impl Bill {
             0 => Some(0.0),
             _ => terms.watts_per_device.map(|watts| watts * on as f64),
         };
-        let meter = self.add_power(terms, watts);
+        let paid = self.add_power(terms, watts);
         let staff = costs.staff_of_device(terms.cluster);
         let kept = costs.of(pool).map_or(0.0, Purchase::dollars_per_hour) + staff;
         let mut cost = Span::exactly(kept * all);
@@ -289,8 +300,8 @@ impl Bill {
                 None => self.leave_out(pool, "its rent"),
             }
         }
-        if let (Some(meter), Some(price)) = (meter, costs.electricity_dollars_per_kwh) {
-            cost = cost.plus(Span::exactly(meter / WATTS_PER_KILOWATT * price));
+        if let (Some(watts), Some(price)) = (paid, costs.electricity_dollars_per_kwh) {
+            cost = cost.plus(Span::exactly(watts / WATTS_PER_KILOWATT * price));
         }
         self.income_dollars_per_hour = self.income_dollars_per_hour.plus(income);
         self.cost_dollars_per_hour = self.cost_dollars_per_hour.plus(cost);
@@ -324,10 +335,11 @@ impl Bill {
         income
     }
 
-    /// Adds a pool's power to its site, and gives it at the meter.
+    /// Adds a pool's power to its site, and gives what is paid for: that at the meter, without
+    /// cooling where that is not known.
     fn add_power(&mut self, terms: &Terms<'_>, watts: Option<f64>) -> Option<f64> {
         let Some(watts) = watts else {
-            self.leave_out(terms.pool, "its power");
+            self.leave_out(terms.pool, NO_POWER);
             return None;
         };
         let mut sites = terms.cluster.sites.iter();
@@ -340,9 +352,9 @@ impl Bill {
             *sum += meter;
         }
         if meter.is_none() && watts > 0.0 {
-            self.leave_out(terms.pool, "the power for cooling at its site");
+            self.leave_out(terms.pool, NO_COOLING);
         }
-        meter
+        meter.or(Some(watts))
     }
 
     fn leave_out(&mut self, pool: &Pool, what: &str) {
@@ -358,9 +370,9 @@ fn missing_costs(costs: &Costs) -> Vec<LeftOut> {
     let parts = [
         (
             costs.electricity_dollars_per_kwh.is_none() && is_owner,
-            "the price of electricity",
+            NO_PRICE,
         ),
-        (costs.staff_dollars_per_year.is_none() && is_owner, "staff"),
+        (costs.staff_dollars_per_year.is_none() && is_owner, NO_STAFF),
     ];
     let missing = parts.into_iter().filter(|(is_missing, _)| *is_missing);
     missing

@@ -114,7 +114,6 @@ fn a_bill_adds_up() {
     let site = &bill.sites[0];
     assert!((site.computers_watts - 9600.0).abs() < 1e-9);
     assert_eq!(site.meter_watts, Some(12_000.0));
-    assert_eq!(site.left_watts(), Some(8000.0));
     let cost = bill.cost_dollars_per_hour.typical;
     assert!((cost - (1.2 + 12.0 * 1.5)).abs() < 1e-9, "{cost}");
     let net = bill.net_dollars_per_hour();
@@ -137,6 +136,30 @@ fn a_site_without_its_own_power_usage_gets_the_usual_range() {
         what.contains(&"the power for cooling at its site"),
         "{what:?}"
     );
+    // The computers' own electricity is paid for all the same.
+    let costs = Costs {
+        electricity_dollars_per_kwh: Some(0.1),
+        ..Costs::default()
+    };
+    let bill = super::bill(&cluster(&text), &lines, &prices, &costs).expect("a bill");
+    let cost = bill.cost_dollars_per_hour.typical;
+    assert!((cost - 0.8).abs() < 1e-9, "{cost}");
+}
+
+#[test]
+fn what_an_hour_of_use_lacks_is_named() {
+    let mut costs = Costs::default();
+    assert_eq!(
+        costs.lacks(None, None),
+        ["the price of electricity", "its power", "staff"]
+    );
+    costs.electricity_dollars_per_kwh = Some(0.1);
+    costs.staff_dollars_per_year = Some(0.0);
+    assert_eq!(
+        costs.lacks(Some(700.0), None),
+        ["the power for cooling at its site"]
+    );
+    assert!(costs.lacks(Some(700.0), Some(900.0)).is_empty());
 }
 
 #[test]

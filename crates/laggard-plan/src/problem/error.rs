@@ -131,7 +131,7 @@ pub enum PlanError {
     NoJob,
     /// A deadline before which nothing ends.
     #[error(
-        "{model} cannot be trained in {days} days: with everything it takes about \
+        "{model} cannot be trained in {days} days: the fastest option takes about \
          {needed:.1}\nhint: --deadline {}",
         .needed.ceil()
     )]
@@ -140,7 +140,7 @@ pub enum PlanError {
         model: String,
         /// The deadline.
         days: f64,
-        /// What it takes at best.
+        /// What the fastest option takes.
         needed: f64,
     },
     /// The objective needs what no option has.

@@ -9,6 +9,10 @@ use crate::problem::{Class, Problem};
 /// Watts of a kilowatt.
 const KILOWATT: f64 = 1e3;
 
+/// A share of what the fewest devices of a class alone train that a solver can tell from nothing,
+/// and that classes together train more than.
+const SEEN: f64 = 1e-3;
+
 /// What is to be large.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Goal {
@@ -83,11 +87,15 @@ impl Ask<'_, '_, '_> {
         Ok(Use {
             curve: rates.curve(class, drawn)?,
             least: classes.iter().map(fewest).min().unwrap_or(1),
-            // Any devices train as much as the fewest do: so little is needed that nothing seems
-            // to be enough.
-            least_rate: wanted
-                .needed()
-                .map_or(0.0, |needed| needed.max(rates.least(&classes)) * more),
+            // So little may be needed that nothing seems to be enough, while there is no job without
+            // some devices. Those of a class alone train as much as the fewest do.
+            least_rate: wanted.needed().map_or(0.0, |needed| {
+                let least = match drawn {
+                    Drawn::Through => 1.0,
+                    Drawn::Above | Drawn::Together => SEEN,
+                };
+                needed.max(rates.least(&classes) * least) * more
+            }),
             ..Use::each(
                 wanted.name,
                 classes.iter().map(member).collect(),

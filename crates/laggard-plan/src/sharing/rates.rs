@@ -4,7 +4,8 @@ use crate::hosts::Unit;
 use crate::options::Search;
 use crate::pools::{Curve, Piece, PoolsError};
 
-/// Up to so many hosts every number of them is predicted, above it halves of halves.
+/// Up to so many hosts every number of them is predicted, above it halves of halves, down to the
+/// fewest that the job can be trained on.
 const FEW_HOSTS: u64 = 4;
 
 /// How a curve is drawn between the sizes that were predicted.
@@ -92,7 +93,7 @@ impl Rates {
         self.of_host[class]
     }
 
-    /// Fewest hosts of a class that a prediction was made for.
+    /// Fewest hosts of a class that the job can be trained on.
     pub(super) fn fewest(&self, class: usize) -> u64 {
         self.points[class].first().map_or(1, |point| point.0)
     }
@@ -149,15 +150,19 @@ fn points(search: &mut Search<'_>, unit: &Unit) -> Vec<(u64, f64)> {
     let mut counts = vec![0; problem.classes.len()];
     let mut hosts = problem.classes[unit.class].free() / unit.devices;
     let mut points = Vec::new();
-    while hosts > 0 {
+    let mut too_few = 0;
+    // Once a number is too small, halves of what lies between lead to the smallest that is not.
+    while hosts > too_few {
         counts[unit.class] = hosts * unit.devices;
-        let Some(job) = search.equal(&counts) else {
-            break;
-        };
-        points.push((hosts, search.rate(&job)));
-        hosts = match hosts {
-            few if few <= FEW_HOSTS => few - 1,
-            many => (many / 2).max(FEW_HOSTS),
+        match search.equal(&counts) {
+            Some(job) => points.push((hosts, search.rate(&job))),
+            None => too_few = hosts,
+        }
+        let fits = points.last().map_or(0, |point: &(u64, f64)| point.0);
+        hosts = match (fits, too_few) {
+            (few, 0) if few <= FEW_HOSTS => few - 1,
+            (many, 0) => (many / 2).max(FEW_HOSTS),
+            (fits, too_few) => u64::midpoint(fits, too_few),
         };
     }
     points.reverse();

@@ -97,14 +97,25 @@ impl Setup {
 
     /// A cluster whose pools that are nearly alike are one where there are too many to be told
     /// apart, with what is to be kept in mind of that; pools that something is said of stay alone.
-    pub(super) fn together(args: &PlanArgs, cluster: &Cluster) -> (Cluster, Option<String>) {
-        let said = || args.lease.iter().chain(&args.reserve);
-        let is_named = |pool: &Pool| {
-            let mut names = said().filter_map(|text| text.split_once('='));
-            names.any(|(name, _)| name == pool.id)
-        };
+    pub(super) fn together(
+        args: &PlanArgs,
+        cluster: &Cluster,
+    ) -> Result<(Cluster, Option<String>)> {
+        let said = args.lease.iter().chain(&args.reserve);
+        let said = said.chain(&args.job.calibrate);
+        let mut names: Vec<&str> = said
+            .filter_map(|text| text.split_once('='))
+            .map(|(name, _)| name)
+            .collect();
+        let costs = costs(args)?;
+        names.extend(
+            costs
+                .iter()
+                .flat_map(|it| it.bought.keys().map(String::as_str)),
+        );
+        let is_named = |pool: &Pool| names.contains(&pool.id.as_str());
         let alike = Alike::of(cluster, &is_named);
-        (alike.together(cluster), alike.caveat())
+        Ok((alike.together(cluster), alike.caveat()))
     }
 
     /// What is to be served: where nothing is said, the model that is trained.

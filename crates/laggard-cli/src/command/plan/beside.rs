@@ -2,7 +2,7 @@
 
 use super::asked::Setup;
 use super::page::numbers::{clipped, days, digits, percent};
-use super::{OptionLine, Plan, make, words};
+use super::{OptionLine, Plan, make, page, words};
 use crate::args::PlanArgs;
 use crate::failure::Usage;
 use crate::page::Page;
@@ -28,6 +28,10 @@ struct Beside {
 }
 
 pub(super) fn run(args: &PlanArgs, setup: &Setup) -> Result<()> {
+    if args.owned.is_some() {
+        let hint = "hint: give one --cluster at a time";
+        return Err(Usage(format!("--owned with several clusters\n{hint}")).into());
+    }
     if args.output.is_some() {
         let hint = "hint: write the plan of one --cluster at a time";
         return Err(Usage(format!("-o with several clusters\n{hint}")).into());
@@ -38,11 +42,11 @@ pub(super) fn run(args: &PlanArgs, setup: &Setup) -> Result<()> {
         plans.push(make(args, setup, &cluster, &setup.one_job(args)?)?.plan);
     }
     let beside = Beside { plans };
-    let text = output::formatted(args.format, &beside, || page(&beside.plans))?;
+    let text = output::formatted(args.format, &beside, || side_by_side(&beside.plans))?;
     output::result(&text, Path::new("-"))
 }
 
-fn page(plans: &[Plan]) -> String {
+fn side_by_side(plans: &[Plan]) -> String {
     let mut page = Page::default();
     let model = plans.first().map_or("", |plan| plan.model.as_str());
     let names: Vec<&str> = plans.iter().map(|plan| plan.cluster.as_str()).collect();
@@ -75,6 +79,9 @@ fn page(plans: &[Plan]) -> String {
     rows(&mut page, plans, "fastest for one model", |plan| {
         plan.ranking.one_model
     });
+    if let Some(days) = plans.iter().find_map(|plan| plan.deadline_days) {
+        page.sentence(2, &page::deadline(days, None));
+    }
     for plan in plans {
         let best = plan.ranking.order.first().map(|&at| &plan.options[at]);
         let best = best.map_or("nothing", |option| option.name.as_str());
@@ -85,7 +92,13 @@ fn page(plans: &[Plan]) -> String {
                 page.sentence(2, &line);
             }
         }
-        for caveat in plan.caveats.iter().chain(&plan.left_out) {
+        page::serving(&mut page, plan);
+        let sure = page::sure(plan);
+        for caveat in [&sure]
+            .into_iter()
+            .chain(&plan.caveats)
+            .chain(&plan.left_out)
+        {
             page.sentence(2, caveat);
         }
     }
@@ -102,7 +115,8 @@ fn rows(page: &mut Page, plans: &[Plan], name: &str, of: impl Fn(&Plan) -> Optio
     let mut name = name;
     for plan in plans {
         if let Some(at) = of(plan) {
-            page.line(&row(name, plan, &plan.options[at]));
+            let option = &plan.options[at];
+            page.line(&row(name, plan, option));
             name = "";
         }
     }
@@ -114,9 +128,10 @@ fn row(name: &str, plan: &Plan, option: &OptionLine) -> String {
     let of_job = |text: String| if trains { text } else { "-".to_owned() };
     let known = |value: Option<f64>| value.map_or("?".to_owned(), digits);
     let per_token = figures.dollars_per_million_tokens;
+    let mark = page::mark(plan, option);
     format!(
         "  {name:<32}{:<16}{:>9}{:>8}{:>6}{:>7}{:>6}{:>7}{:>7}",
-        clipped(short(plan), 15),
+        clipped(short(plan), 15 - mark.len()) + mark,
         of_job(format!("{:.2e}", figures.tokens_per_s)),
         figures.days.map_or("-".to_owned(), days),
         of_job(percent(figures.mfu)),

@@ -8,6 +8,7 @@ use super::words::{self, mebi};
 use super::{OptionLine, Plan};
 use crate::command::calibrate;
 use crate::page::{Page, WIDTH};
+pub(super) use classes::serving;
 use laggard_plan::{Difference, Kind, Problem};
 use numbers::{clipped, days, digits, percent};
 
@@ -19,7 +20,7 @@ pub(super) fn page(plan: &Plan, problem: &Problem<'_>) -> String {
     losses(&mut page, plan, problem);
     changes(&mut page, plan);
     classes::by_class(&mut page, plan);
-    classes::serving(&mut page, plan);
+    serving(&mut page, plan);
     classes::owner(&mut page, plan);
     jobs::layouts(&mut page, plan);
     for line in calibrate::lines(&plan.calibrated_on) {
@@ -32,13 +33,7 @@ pub(super) fn page(plan: &Plan, problem: &Problem<'_>) -> String {
         super::again::lines(&mut page, again);
     }
     page.heading("keep in mind");
-    let sure = format!(
-        "tokens/s may be off by a factor of {:.2} either way: nine of ten published runs are \
-         within it. Much of that is the same for all options: their order is surer than their \
-         numbers",
-        plan.error_factor
-    );
-    for caveat in [&sure]
+    for caveat in [&sure(plan)]
         .into_iter()
         .chain(&plan.caveats)
         .chain(&plan.left_out)
@@ -192,11 +187,7 @@ fn table(page: &mut Page, plan: &Plan) {
         let of_job = |text: String| if trains { text } else { "-".to_owned() };
         let known = |value: Option<f64>| value.map_or("?".to_owned(), digits);
         let per_token = figures.dollars_per_million_tokens;
-        let mark = match (option.can_win, plan.is_late(option)) {
-            (true, _) => "",
-            (false, true) => " !",
-            (false, false) => " *",
-        };
+        let mark = mark(plan, option);
         page.line(&format!(
             "  {number:<2} {:<37}{:>9}{:>8}{:>7}{:>7}{:>7}{:>6}{:>6}{:>8}",
             clipped(&option.name, 37 - mark.len()) + mark,
@@ -220,23 +211,11 @@ fn legend(page: &mut Page, plan: &Plan) {
          step; of all: tokens/s over the peak of the cluster; useful: share of time that failures \
          leave; k$/h: rent and tokens sold less power; $/Mtok: market rent of what trains",
     );
-    if plan
-        .options
-        .iter()
-        .any(|it| !it.can_win && !plan.is_late(it))
-    {
+    if plan.options.iter().any(|it| mark(plan, it) == " *") {
         page.line("  * convergence not modelled: another algorithm, never the answer");
     }
-    if let (Some(days), Some(gap)) = (plan.deadline_days, plan.in_time_gap) {
-        page.sentence(
-            2,
-            &format!(
-                "! later than {}: no answer. What just enough training leaves earns at most {} \
-                 less than the best possible",
-                numbers::days(days),
-                percent(gap)
-            ),
-        );
+    if let Some(days) = plan.deadline_days {
+        page.sentence(2, &deadline(days, plan.in_time_gap));
     }
     let front = plan.ranking.front.iter();
     let front: Vec<String> = front
@@ -247,6 +226,36 @@ fn legend(page: &mut Page, plan: &Plan) {
         "  beaten by none in tokens/s, dollars and MW together: {}",
         front.join(", ")
     ));
+}
+
+/// What a deadline does to the options.
+pub(super) fn deadline(days: f64, gap: Option<f64>) -> String {
+    let gap = gap.map_or(String::new(), |gap| {
+        format!(
+            ". What just enough training leaves earns at most {} less than the best possible",
+            percent(gap)
+        )
+    });
+    format!("! later than {}: no answer{gap}", numbers::days(days))
+}
+
+/// How sure the numbers are.
+pub(super) fn sure(plan: &Plan) -> String {
+    format!(
+        "tokens/s may be off by a factor of {:.2} either way: nine of ten published runs are \
+         within it. Much of that is the same for all options: their order is surer than their \
+         numbers",
+        plan.error_factor
+    )
+}
+
+/// Why an option is not the answer, if it cannot be.
+pub(super) fn mark(plan: &Plan, option: &OptionLine) -> &'static str {
+    match (option.can_win, plan.is_late(option)) {
+        (true, _) => "",
+        (false, true) => " !",
+        (false, false) => " *",
+    }
 }
 
 fn losses(page: &mut Page, plan: &Plan, problem: &Problem<'_>) {

@@ -69,7 +69,7 @@ pub(super) fn run(args: &PlanArgs, setup: &Setup, path: &Path) -> Result<()> {
         let name = objective.name();
         return Err(Usage(format!("several jobs cannot be compared by {name}\n{hint}")).into());
     }
-    let (cluster, caveat) = Setup::together(args, &input::cluster(cluster, &setup.tables)?);
+    let (cluster, caveat) = Setup::together(args, &input::cluster(cluster, &setup.tables)?)?;
     let jobs = read_jobs(&input::text(path)?, &setup.tables)
         .map_err(|error| BadInput(format!("{}: {error}", path.display())))?;
     let Problems {

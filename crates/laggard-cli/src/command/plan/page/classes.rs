@@ -115,7 +115,7 @@ fn let_first(it: &LetFirst) -> String {
     )
 }
 
-pub(super) fn serving(page: &mut Page, plan: &Plan) {
+pub(in crate::command::plan) fn serving(page: &mut Page, plan: &Plan) {
     let Some(serving) = &plan.serving else { return };
     let together = &serving.offers.together;
     let mut text = format!(
@@ -146,12 +146,25 @@ pub(super) fn owner(page: &mut Page, plan: &Plan) {
         let Some(hour) = owner.dollars_per_used_hour.get(&class.name) else {
             continue;
         };
+        let lacks = owner
+            .lacking
+            .get(&class.name)
+            .map_or(&[][..], Vec::as_slice);
+        let without = match lacks {
+            [] => String::new(),
+            _ => format!(", without {}, which nothing says", lacks.join(", ")),
+        };
         let rents = class.dollars_per_hour.map_or(String::new(), |rent| {
-            let better = if rent > *hour { "owning" } else { "renting" };
-            format!(", rents at {rent:.2}: {better} is cheaper")
+            // What is lacking only makes owning dearer.
+            let better = match (rent > *hour, lacks) {
+                (true, []) => ": owning is cheaper",
+                (true, _) => "",
+                (false, _) => ": renting is cheaper",
+            };
+            format!("; rents at {rent:.2}{better}")
         });
         page.line(&format!(
-            "  {}: {hour:.2} $ for an hour of use{rents}",
+            "  {}: {hour:.2} $ for an hour of use{without}{rents}",
             class.name
         ));
     }
