@@ -10,7 +10,7 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const BAD_INPUT: u8 = 3;
 /// `--fail-over` was exceeded, or `compare` found a regression with it.
 pub(crate) const THRESHOLD: u8 = 4;
-/// The job itself failed: a rank did not arrive, a backend is missing.
+/// The job itself failed: a rank did not arrive, a backend is missing, results of `bench` are wrong.
 pub(crate) const BACKEND: u8 = 5;
 /// Something could not be written: full disk, no permission.
 pub(crate) const OUTPUT: u8 = 7;
@@ -19,6 +19,14 @@ pub(crate) const INTERRUPTED: u8 = 130;
 /// Ended early by SIGTERM; what was recorded is complete.
 pub(crate) const TERMINATED: u8 = 143;
 
+/// The code of what a signal ended early.
+pub(crate) fn by_signal(name: &str) -> u8 {
+    match name {
+        "SIGTERM" => TERMINATED,
+        _ => INTERRUPTED,
+    }
+}
+
 /// The table for `--help`.
 pub(crate) const HELP: &str = "Exit codes:
   0    done
@@ -26,7 +34,7 @@ pub(crate) const HELP: &str = "Exit codes:
   2    usage: the command line asks for what cannot be
   3    bad input: a file is not what it must be
   4    threshold: --fail-over was exceeded
-  5    the job failed: a rank did not arrive, or a backend is missing
+  5    the job failed: a rank did not arrive, a backend is missing, or bench found wrong results
   7    output: the disk is full or the folder cannot be written
   130  interrupted (SIGINT); the record is complete up to there
   143  terminated (SIGTERM); the record is complete up to there";

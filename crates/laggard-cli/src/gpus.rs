@@ -9,13 +9,21 @@ use laggard_backend::threads::{ThreadOptions, worlds};
 use laggard_backend::{Abort, Messenger, World};
 use laggard_cuda::{
     CubinCache, CublasLt, CudaDevice, CudaError, CudaLibrary, CudaOptions, Gpu, Nccl, NcclOptions,
-    NcclWorld, Outcome, ProductEngine, Share, Surround, Surroundings, probe,
+    NcclWorld, Outcome, PeakOptions, ProductEngine, Share, Surround, Surroundings, probe,
 };
 use laggard_measure::{Hooks, Settings, Summary, run_on};
 use laggard_record::Communication;
 use laggard_types::Rank;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How a GPU's pace is measured: what is reckoned by it is counted in the same arithmetic, so that
+/// small products do.
+const PACE: PeakOptions = PeakOptions {
+    edge: 256,
+    products: 2,
+    timeout: Duration::from_secs(60),
+};
 
 /// What ranks on GPUs need, found and loaded.
 pub(crate) struct Gpus {
@@ -24,6 +32,8 @@ pub(crate) struct Gpus {
     /// The parts of the one GPU that ranks are confined to, in their order; empty where they are
     /// not.
     pub(crate) shares: Vec<Share>,
+    /// Whether each GPU's pace is measured before anything else.
+    is_paced: bool,
     engines: Vec<Arc<dyn ProductEngine>>,
     /// GPUs that this process sees.
     pub(crate) count: usize,
@@ -83,6 +93,7 @@ impl Gpus {
         Ok(Self {
             nccl: Nccl::load(&surroundings),
             shares: Vec::new(),
+            is_paced: false,
             engines: engine.into_iter().collect(),
             surroundings,
             count,
@@ -97,6 +108,15 @@ impl Gpus {
     /// The same, with each rank confined to a part of the one GPU.
     pub(crate) fn divided(self, shares: Vec<Share>) -> Self {
         Self { shares, ..self }
+    }
+
+    /// The same, where ranks know what arithmetic takes on their GPUs, so that they can come late by
+    /// it.
+    pub(crate) fn paced(self) -> Self {
+        Self {
+            is_paced: true,
+            ..self
+        }
     }
 
     /// Whether NCCL connects ranks that have one GPU in common.
@@ -123,6 +143,9 @@ impl Gpus {
         };
         let cache = CubinCache::of_user();
         let device = CudaDevice::in_world(options, &self.surroundings, cache, abort)?;
+        if self.is_paced {
+            device.measure_peak(&PACE)?;
+        }
         for doubt in device.doubts() {
             talk(&format!("[rank {rank}] {doubt}"));
         }

@@ -139,9 +139,8 @@ pub(crate) fn tell_next(summary: &Summary) {
 /// The exit code of a run that ended in order.
 pub(crate) fn code(summary: &Summary) -> u8 {
     match &summary.closing.status {
-        ClosingStatus::Interrupted { signal } if signal == "SIGTERM" => exit_code::TERMINATED,
         ClosingStatus::Interrupted { signal } if signal == time_limit::NAME => exit_code::DONE,
-        ClosingStatus::Interrupted { .. } => exit_code::INTERRUPTED,
+        ClosingStatus::Interrupted { signal } => exit_code::by_signal(signal),
         ClosingStatus::Failed { .. } => exit_code::BACKEND,
         ClosingStatus::Finished => exit_code::DONE,
     }

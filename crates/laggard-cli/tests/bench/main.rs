@@ -13,8 +13,9 @@ use laggard_types::Collective;
 use launchers::launcher;
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// Small enough for a test, in every mode.
@@ -107,6 +108,71 @@ fn everything_is_measured_on_processors_and_kept() {
     assert!(
         err.contains("exists already") && err.contains("hint: "),
         "{err}"
+    );
+}
+
+/// What cannot be kept is printed, and what cannot be measured leaves nothing behind.
+#[test]
+fn the_folder_of_a_result_is_made_first() {
+    let home = TempDir::new().expect("a folder");
+    let folder = |name: &str| home.path().join(name).to_str().expect("a path").to_owned();
+    let only = "--device cpu --ranks 2 --only broadcast -b 64 -e 64 -n 3 --output";
+    let nowhere = folder("not/there");
+    let output = bench().args(words(only)).arg(&nowhere).output();
+    let (out, err) = ended(output.expect("it starts"), 7);
+    assert!(out.is_empty() && !err.contains("measuring"), "{out}{err}");
+    let late = folder("late");
+    let output = bench()
+        .args(words("--late 7:100"))
+        .args(words(only))
+        .arg(&late)
+        .output();
+    ended(output.expect("it starts"), 2);
+    assert!(!Path::new(&late).exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_signal_ends_it_with_its_code() {
+    let check = |signal: &str, code: i32| {
+        // Many sizes, so that it ends before the last.
+        let only = "--device cpu --ranks 2 --only all_reduce -b 8 -e 64M -n 20000";
+        let mut command = bench();
+        command
+            .args(words(only))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let mut errors = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let first = errors.next().expect("a line").expect("UTF-8");
+        assert!(first.starts_with("measuring"), "{first}");
+        let id = child.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status();
+        assert!(sent.expect("it starts").success());
+        let output = child.wait_with_output().expect("it ends");
+        let (out, _) = ended(output, code);
+        assert!(out.contains("a signal ended the benchmark early"), "{out}");
+    };
+    check("-INT", 130);
+    check("-TERM", 143);
+}
+
+#[test]
+fn a_gpu_comes_late_by_arithmetic() {
+    let Some(folder) = stand_ins::stand_ins() else {
+        return;
+    };
+    let mut command = bench();
+    command
+        .env("LD_LIBRARY_PATH", folder)
+        .env("LAGGARD_CUDA_PATH", folder)
+        .env("LAGGARD_FAKE_CUDA", "devices=2,memory_bytes=2000000000")
+        .env_remove("CUDA_VISIBLE_DEVICES");
+    let only = "--device gpu --only all_reduce -b 64 -e 64 -n 3 --late 1:300";
+    let (out, _) = works(command, only, &[]);
+    assert!(
+        out.contains("rank 1 came late on purpose, by 300 us"),
+        "{out}"
     );
 }
 
@@ -205,6 +271,13 @@ fn what_cannot_be_measured_is_said() {
     check("--late soon", "cannot read --late");
     check("--ranks 0", "no benchmark has 0 ranks");
     check("--only gemm --gemm 0", "it is empty");
+    check("--only gemm --gemm 4294967296", "no memory holds it");
+    check("--only pairs --pair-bytes 0", "it is empty");
+    check("--only gemm --model deepseek-v3", "latent attention");
+    check(
+        "--only gemm --model llama3-70b --tensor-parallel 3",
+        "not divided by 3",
+    );
     check("--only gemm --model lama", "lama");
 }
 

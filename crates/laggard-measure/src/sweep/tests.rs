@@ -272,21 +272,25 @@ fn a_rank_that_fails_ends_all_others_and_is_named() {
     assert!(words.contains("it is spoilt"), "{words}");
 }
 
+/// Settings are refused, for a reason and with a hint.
+fn refused(settings: SweepSettings, expect: &str) {
+    let hooks = SweepHooks {
+        stop: &|| None,
+        progress: &|_| (),
+    };
+    let words = match sweep_here(1, &settings, &hooks) {
+        Ok(_) => panic!("not refused: {expect}"),
+        Err(error) => error.to_string(),
+    };
+    assert!(
+        words.contains(expect) && words.contains("hint: "),
+        "{words}"
+    );
+}
+
 #[test]
 fn settings_that_measure_nothing_are_refused() {
-    let check = |settings: SweepSettings, expect: &str| {
-        let hooks = SweepHooks {
-            stop: &|| None,
-            progress: &|_| (),
-        };
-        let words = sweep_here(1, &settings, &hooks)
-            .expect_err(expect)
-            .to_string();
-        assert!(
-            words.contains(expect) && words.contains("hint: "),
-            "{words}"
-        );
-    };
+    let check = refused;
     let sizes = |first, last, factor| SweepSettings {
         sizes: Sizes {
             first,
@@ -314,6 +318,19 @@ fn settings_that_measure_nothing_are_refused() {
         SweepSettings { late, ..settings() },
         "there is no such rank",
     );
+    let collectives = vec![Collective::Gather];
+    check(
+        SweepSettings {
+            collectives,
+            ..settings()
+        },
+        "nothing measures it",
+    );
+}
+
+#[test]
+fn what_no_memory_holds_is_refused() {
+    let check = refused;
     let product = |m, n, k| SweepSettings {
         products: vec![ProductShape {
             name: "large".to_owned(),
@@ -339,13 +356,5 @@ fn settings_that_measure_nothing_are_refused() {
             ..settings()
         },
         "the triad",
-    );
-    let collectives = vec![Collective::Gather];
-    check(
-        SweepSettings {
-            collectives,
-            ..settings()
-        },
-        "nothing measures it",
     );
 }

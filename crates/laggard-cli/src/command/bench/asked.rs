@@ -29,10 +29,6 @@ pub(super) fn of(
     launch: Option<&Launch>,
     gpus: Option<usize>,
 ) -> Result<(SweepSettings, Settings)> {
-    if let Some(folder) = args.output.as_ref().filter(|folder| folder.exists()) {
-        let hint = "hint: give --output a folder that is not there yet";
-        return Err(Usage(format!("{} exists already\n{hint}", folder.display())).into());
-    }
     let tables = Tables::builtin()?;
     let ranks = ranks(args, launch, gpus)?;
     let smallest = tables
@@ -197,21 +193,41 @@ fn products(args: &BenchArgs, tables: &Tables, place: usize) -> Result<Vec<Produ
     if let Some(name) = &args.model {
         let model = known_model(name, tables)?;
         let tokens = args.tokens.unwrap_or(TOKENS[place]);
-        products.extend(of_layer(&model, (tokens, args.tensor_parallel)));
+        products.extend(of_layer(&model, (tokens, args.tensor_parallel))?);
     }
     Ok(products)
 }
 
 /// The products of a layer forward, as one of so many ranks has them: matrices that read the
-/// layer's input are split by outputs, the others by inputs (Shoeybi et al. 2019, section 3).
-fn of_layer(model: &Model, (tokens, split): (u64, u64)) -> Vec<ProductShape> {
-    let heads = (model.heads + 2 * model.kv_heads) * model.head_dim;
-    let (hidden, ffn) = (model.hidden, model.ffn_hidden);
+/// layer's input are split by outputs, the others by inputs (Shoeybi et al. 2019, section 3). Where
+/// there are more ranks than heads of keys and values, several have the same one.
+fn of_layer(model: &Model, (tokens, split): (u64, u64)) -> Result<Vec<ProductShape>> {
+    if model.experts.is_some() || model.latent_attention.is_some() {
+        let words = format!(
+            "layers of {} have experts or latent attention, whose products are not these\nhint: \
+             give --model one without, such as llama3-8b",
+            model.id
+        );
+        return Err(Usage(words).into());
+    }
+    let divides = |count: u64| count.is_multiple_of(split);
+    let shares_heads = divides(model.kv_heads) || split.is_multiple_of(model.kv_heads);
+    if !(divides(model.heads) && shares_heads && divides(model.ffn_hidden)) {
+        let words = format!(
+            "{} heads, {} heads of keys and values and {} features of {} are not divided by \
+             {split}\nhint: give --tensor-parallel a number that divides them",
+            model.heads, model.kv_heads, model.ffn_hidden, model.id
+        );
+        return Err(Usage(words).into());
+    }
+    let heads = model.heads / split;
+    let kv_heads = (model.kv_heads / split).max(1);
+    let (hidden, ffn) = (model.hidden, model.ffn_hidden / split);
     let parts = [
-        ("qkv", hidden, heads / split),
-        ("out", model.heads * model.head_dim / split, hidden),
-        ("up", hidden, (model.ffn_matrices - 1) * ffn / split),
-        ("down", ffn / split, hidden),
+        ("qkv", hidden, (heads + 2 * kv_heads) * model.head_dim),
+        ("out", heads * model.head_dim, hidden),
+        ("up", hidden, (model.ffn_matrices - 1) * ffn),
+        ("down", ffn, hidden),
     ];
     let shape = |(part, inputs, outputs): (&str, u64, u64)| ProductShape {
         name: format!("{} {part}", model.id),
@@ -219,7 +235,7 @@ fn of_layer(model: &Model, (tokens, split): (u64, u64)) -> Vec<ProductShape> {
         n: outputs,
         k: inputs,
     };
-    parts.map(shape).into()
+    Ok(parts.map(shape).into())
 }
 
 #[cfg(test)]
@@ -252,7 +268,7 @@ mod tests {
         let tables = Tables::builtin().unwrap();
         let model = tables.model("llama3-70b").unwrap();
         let of = |split| {
-            let products = of_layer(model, (8192, split)).into_iter();
+            let products = of_layer(model, (8192, split)).unwrap().into_iter();
             products.map(|it| (it.m, it.n, it.k)).collect::<Vec<_>>()
         };
         assert_eq!(
@@ -265,5 +281,24 @@ mod tests {
             ]
         );
         assert_eq!(of(1)[0], (8192, 10_240, 8192));
+        // Two ranks have the same head of keys and values.
+        assert_eq!(of(16)[0], (8192, (4 + 2) * 128, 8192));
+    }
+
+    #[test]
+    fn layers_that_are_not_of_these_products_are_refused() {
+        let tables = Tables::builtin().unwrap();
+        let check = |name: &str, split, expect: &str| {
+            let model = tables.model(name).unwrap();
+            let error = of_layer(model, (512, split)).expect_err(name).to_string();
+            assert!(
+                error.contains(expect) && error.contains("hint: "),
+                "{error}"
+            );
+        };
+        check("deepseek-v3", 1, "latent attention");
+        check("mixtral-8x7b", 1, "experts");
+        check("llama3-70b", 3, "64 heads");
+        check("llama3-70b", 128, "not divided by 128");
     }
 }
