@@ -1,13 +1,17 @@
 //! Speed and peak memory of planning.
 //!
 //! `cargo run --release -p laggard-benches --bin plan_speed -- [RUNS]` prints one line for each
-//! run: layouts of GPT-3 175B on 1,024 A100 judged by the second on one core (those refused for
-//! lack of memory and those whose step is predicted together, and the latter alone), and every
-//! option for 220,000 accelerators in five classes, with the ranking and what would change it; and
-//! the integer program of 220,000 accelerators of three classes for two training jobs and a lease
-//! under 300 MW, where what is judged are linear programs. The goals: 200,000 layouts a second; all
-//! options in 1 s and 500 MiB; the program in 50 ms to a gap of 0.1 %, beyond which it fails. Each
-//! measurement is a process of its own on one thread.
+//! run, each a process of its own on one thread, of
+//! - `layouts`: layouts of GPT-3 175B on 1,024 A100 judged by the second on one core (those refused
+//!   for lack of memory and those whose step is predicted together, and the latter alone; goal:
+//!   200,000 a second);
+//! - `program`: the integer program of 220,000 accelerators of three classes for two training jobs
+//!   and a lease under 300 MW, where what is judged are linear programs (goal: 50 ms to a gap of
+//!   0.1 %, beyond which it fails);
+//! - `site-dense`, `site-experts`: every option for 220,000 accelerators in five classes, with the
+//!   ranking and what would change it (goal: 1 s and 500 MiB);
+//! - `sites-64`, `pools-1000`: the same for 64 linked sites, and for 1,000 pools of one site (goal:
+//!   10 s and 500 MiB).
 #![expect(
     clippy::print_stdout,
     reason = "the figures are the result of a benchmark"
