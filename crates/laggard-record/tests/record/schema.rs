@@ -3,8 +3,11 @@
 
 use crate::several_hosts::{Cluster, HostOfRanks};
 use crate::{all_samples, example};
-use laggard_record::{Closing, ClosingStatus, Manifest, Record, RecordWriter, write_record};
-use laggard_types::Gauge;
+use laggard_record::{
+    Closing, ClosingStatus, DeviceReading, Manifest, Record, RecordWriter, write_devices,
+    write_record,
+};
+use laggard_types::{DeviceIdentity, DeviceState, Gauge};
 use schemars::{JsonSchema, schema_for};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +41,11 @@ fn published_schemas_match_the_code() {
 }
 
 fn golden() -> PathBuf {
-    crate_dir().join("tests/golden/v1")
+    golden_of(1)
+}
+
+fn golden_of(version: u32) -> PathBuf {
+    crate_dir().join(format!("tests/golden/v{version}"))
 }
 
 #[test]
@@ -69,7 +76,7 @@ fn a_record_of_version_1_stays_readable() {
 
 #[test]
 fn a_record_of_version_2_in_parts_stays_readable() {
-    let golden = crate_dir().join("tests/golden/v2");
+    let golden = golden_of(2);
     let cluster = Cluster { hosts: 2, ranks: 1 };
     if blessing() && !golden.exists() {
         write_parts(cluster, &golden);
@@ -106,14 +113,53 @@ fn write_parts(cluster: Cluster, dir: &Path) {
         .expect("closed");
 }
 
+/// A column that is missing reads as not visible, so that every value is looked at.
+#[test]
+fn what_accelerators_told_in_a_record_of_version_4_stays_readable() {
+    let golden = golden_of(4);
+    let told: Vec<DeviceReading> = (0..4)
+        .map(|number: i64| {
+            let mut state = DeviceState::default();
+            for (gauge, value) in Gauge::ALL.into_iter().zip(100..) {
+                // Of the first, rank 1 shows nothing.
+                let is_dark = number == 1 && gauge == Gauge::SmClock;
+                state.set(gauge, (!is_dark).then_some(1000 * number + value));
+            }
+            DeviceReading {
+                rank: (number % 2) as u32,
+                at_ns: 500 * number,
+                state,
+            }
+        })
+        .collect();
+    let identity = DeviceIdentity {
+        uuid: Some("GPU-1".to_owned()),
+        numa_node: Some(1),
+        most_sm_clock_mhz: Some(1980),
+        ..DeviceIdentity::default()
+    };
+    if blessing() && !golden.exists() {
+        let mut manifest = example::manifest(2);
+        manifest.ranks[1].accelerator = Some(identity.clone());
+        write_record(&golden, &manifest, example::rows(2, 3), example::closing(3))
+            .expect("written");
+        write_devices(&golden, told.clone()).expect("written");
+    }
+    let record = Record::open(&golden).expect("a record");
+    assert_eq!(record.devices().expect("readings").rows, told);
+    assert_eq!(record.manifest.ranks[1].accelerator, Some(identity));
+    assert_eq!(record.manifest.ranks[0].accelerator, None);
+}
+
 #[test]
 fn the_columns_are_documented() {
     let doc = crate_dir().join("../../docs/schema/record-tables.md");
     let doc = fs::read_to_string(doc).expect("the tables' description");
     let mut columns = 0;
-    for table in ["samples", "steps", "telemetry"] {
+    let of_version_1 = ["samples", "steps", "telemetry"].map(|table| (1, table));
+    for (version, table) in of_version_1.into_iter().chain([(4, "device_telemetry")]) {
         assert!(doc.contains(&format!("## `{table}`")), "table {table}");
-        let file = golden().join(table).join("000000.parquet");
+        let file = golden_of(version).join(table).join("000000.parquet");
         let file = fs::File::open(file).expect("a segment");
         let reader = parquet::file::reader::SerializedFileReader::new(file).expect("a segment");
         let metadata = parquet::file::reader::FileReader::metadata(&reader);
@@ -124,11 +170,5 @@ fn the_columns_are_documented() {
             columns += 1;
         }
     }
-    assert_eq!(columns, 7 + 4 + 7);
-    // No golden record has accelerators.
-    assert!(doc.contains("## `device_telemetry`"));
-    for column in ["at_ns"].iter().chain(&Gauge::NAMES) {
-        let row = format!("| `{column}` | int64 |");
-        assert!(doc.contains(&row), "table device_telemetry: {row}");
-    }
+    assert_eq!(columns, 7 + 4 + 7 + 2 + Gauge::COUNT);
 }
