@@ -227,7 +227,8 @@ impl<'p, 'a> Sharer<'p, 'a> {
     fn one_class_each(&self) -> Vec<Vec<Option<usize>>> {
         let mut ways = vec![Vec::new()];
         for rates in &self.rates {
-            let classes = rates.classes();
+            let mut classes = rates.classes();
+            classes.retain(|&class| rates.is_enough(class));
             if ways.len() * classes.len() > MOST_WAYS {
                 return Vec::new();
             }

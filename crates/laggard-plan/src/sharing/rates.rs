@@ -25,9 +25,12 @@ pub(super) enum Drawn {
 /// Predicted rates of one job.
 #[derive(Debug, Clone)]
 pub(super) struct Rates {
-    /// For each class, hosts with the tokens per second that they train, upwards; empty where the
-    /// job cannot be trained on it.
+    /// For each class, hosts with the tokens per second that they train, upwards; of a class that
+    /// has the memory only together with others, more hosts than there are; empty where the job
+    /// cannot be trained with it.
     points: Vec<Vec<(u64, f64)>>,
+    /// Hosts of each class.
+    own: Vec<u64>,
     /// For each class, the most tokens per second that a host of it adds.
     of_host: Vec<f64>,
     /// The class with the fastest devices, and what more hosts of it than there are would train, up
@@ -39,7 +42,17 @@ impl Rates {
     pub(super) fn new(search: &mut Search<'_>) -> Self {
         let problem = search.costs.problem;
         let units = Unit::hosts(problem);
-        let points: Vec<Vec<(u64, f64)>> = units.iter().map(|unit| points(search, unit)).collect();
+        let free = |unit: &Unit| problem.classes[unit.class].free();
+        let all: u64 = units.iter().map(free).sum();
+        let of_class = |unit: &Unit| match free(unit) / unit.devices {
+            0 => Vec::new(),
+            own => match points(search, unit, own) {
+                // No others have more memory to give than all would as devices of this class.
+                found if found.is_empty() => points(search, unit, all / unit.devices),
+                found => found,
+            },
+        };
+        let points: Vec<Vec<(u64, f64)>> = units.iter().map(of_class).collect();
         let of_host = |points: &Vec<(u64, f64)>| {
             let each = points.iter().map(|&(hosts, rate)| rate / hosts as f64);
             each.fold(0.0, f64::max)
@@ -47,6 +60,7 @@ impl Rates {
         let mut rates = Self {
             of_host: points.iter().map(of_host).collect(),
             points,
+            own: units.iter().map(|unit| free(unit) / unit.devices).collect(),
             beyond: None,
         };
         rates.beyond = rates.beyond(search, &units);
@@ -61,26 +75,34 @@ impl Rates {
             .iter()
             .copied()
             .max_by(|a, b| of_device(a).total_cmp(&of_device(b)))?;
-        let of_class = |&class: &usize| self.points[class].last().map_or(0, |point| point.0);
         let capacity = classes
             .iter()
-            .map(|at| of_class(at) as f64 * self.of_host[*at]);
+            .map(|&at| self.own[at] as f64 * self.of_host[at]);
         let all = (capacity.sum::<f64>() / self.of_host[fastest]).ceil() as u64;
-        let (own, mut hosts) = (of_class(&fastest), all);
+        let (own, mut hosts) = (self.own[fastest], all);
         let mut points = Vec::new();
         while hosts > own {
             let mut counts = vec![0; units.len()];
             counts[fastest] = hosts * units[fastest].devices;
-            let job = search.equal(&counts)?;
+            let Some(job) = search.equal(&counts) else {
+                break;
+            };
             points.push((hosts, search.rate(&job)));
             hosts = (hosts / 2).max(own);
         }
-        points.extend(self.points[fastest].last());
+        let last = self.points[fastest].last();
+        points.extend(last.filter(|_| self.is_enough(fastest)));
         points.reverse();
         Some((fastest, points))
     }
 
-    /// The classes that the job can be trained on.
+    /// Whether the job can be trained on a class alone.
+    pub(super) fn is_enough(&self, class: usize) -> bool {
+        let fewest = self.points[class].first();
+        fewest.is_some_and(|fewest| fewest.0 <= self.own[class])
+    }
+
+    /// The classes that the job can be trained on, alone or together with others.
     pub(super) fn classes(&self) -> Vec<usize> {
         let classes = 0..self.points.len();
         classes
@@ -93,7 +115,7 @@ impl Rates {
         self.of_host[class]
     }
 
-    /// Fewest hosts of a class that the job can be trained on.
+    /// Fewest hosts of a class that the job can be trained on, if there were so many.
     pub(super) fn fewest(&self, class: usize) -> u64 {
         self.points[class].first().map_or(1, |point| point.0)
     }
@@ -112,7 +134,11 @@ impl Rates {
         if let Some(class) = class {
             return Curve::hull(&self.corners((class, &self.points[class]), drawn));
         }
-        let of = |&class: &usize| self.corners((class, &self.points[class]), drawn);
+        let of = |&class: &usize| match self.is_enough(class) {
+            true => self.corners((class, &self.points[class]), drawn),
+            // Together with others a host trains no more than alone among more of its class.
+            false => vec![[self.own[class] as f64 * self.of_host[class]; 2].into()],
+        };
         let corners = self.classes();
         let corners = corners.iter().map(of);
         if drawn == Drawn::Together {
@@ -145,10 +171,11 @@ impl Rates {
     }
 }
 
-fn points(search: &mut Search<'_>, unit: &Unit) -> Vec<(u64, f64)> {
+/// What so many hosts of a class train, and fewer, upwards.
+fn points(search: &mut Search<'_>, unit: &Unit, most: u64) -> Vec<(u64, f64)> {
     let problem = search.costs.problem;
     let mut counts = vec![0; problem.classes.len()];
-    let mut hosts = problem.classes[unit.class].free() / unit.devices;
+    let mut hosts = most;
     let mut points = Vec::new();
     let mut too_few = 0;
     // Once a number is too small, halves of what lies between lead to the smallest that is not.

@@ -73,7 +73,7 @@ fn ways(hosts: &[u64], limit_hosts: f64) -> Vec<Hosts> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Against every sharing of whole hosts: none is worth more than the bound, and none by more
     /// than the stated gap more than the one that is found.
@@ -84,6 +84,8 @@ proptest! {
         batches in (15_u32..21, 15_u32..21),
         weight in 0.5_f64..2.0,
         due in prop::option::of(0.1_f64..0.8),
+        // Of which a host of most classes alone has not the memory.
+        is_larger in any::<bool>(),
     ) {
         let fixture = Fixture::new();
         let cluster = cluster(&fixture, &hosts, limit_hosts);
@@ -91,7 +93,10 @@ proptest! {
             let training = fixture.training(model, 1 << batch);
             fixture.problem(&cluster, training, &Terms::default()).expect("a problem")
         };
-        let problems = [problem("qwen3-0.6b", batches.0), problem("llama3-8b", batches.1)];
+        let problems = [problem("qwen3-0.6b", batches.0), problem(
+            if is_larger { "llama3-70b" } else { "llama3-8b" },
+            batches.1,
+        )];
         let mut wanted = [("small", 1.0), ("large", weight)].map(|(name, weight)| Wanted {
             name,
             problem: &problems[0],
@@ -100,11 +105,9 @@ proptest! {
             fewest_devices: 0,
         });
         wanted[1].problem = &problems[1];
-        if let Some(due) = due {
-            // A share of what everything would do for the large one alone.
-            let alone = in_turn(&wanted[1..]).done_days[0].expect("it fits");
-            wanted[1].deadline_days = Some(alone / due);
-        }
+        // A share of what everything would do for the large one alone.
+        let alone = in_turn(&wanted[1..]).done_days[0];
+        wanted[1].deadline_days = alone.zip(due).map(|(alone, due)| alone / due);
         let all = ways(&hosts, limit_hosts);
         let worths = all.iter().filter_map(|way| worth(&wanted, way));
         let best = worths.reduce(f64::max);
