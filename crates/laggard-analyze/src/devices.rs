@@ -89,14 +89,30 @@ impl Devices {
         ClockReason::of_mask(all)
     }
 
-    /// The largest value of a gauge in a window.
+    /// What a gauge showed in a window, or where it was not read there, last before: some are read
+    /// every few seconds.
+    fn known(&self, rank: usize, gauge: Gauge, window: &Window) -> Vec<f64> {
+        let shown = self.shown(rank, gauge, window);
+        match shown.is_empty() {
+            true => Vec::from_iter(self.before(rank, gauge, window)),
+            false => shown,
+        }
+    }
+
+    /// What a gauge showed last before a window.
+    fn before(&self, rank: usize, gauge: Gauge, window: &Window) -> Option<f64> {
+        let until_ns = window.start().checked_sub(1)?;
+        self.last(rank, gauge, until_ns).map(|value| value as f64)
+    }
+
+    /// The largest value of a gauge that is known of a window.
     pub(crate) fn most(&self, rank: usize, gauge: Gauge, window: &Window) -> Option<f64> {
-        self.shown(rank, gauge, window).into_iter().reduce(f64::max)
+        self.known(rank, gauge, window).into_iter().reduce(f64::max)
     }
 
     /// The smallest.
     pub(crate) fn least(&self, rank: usize, gauge: Gauge, window: &Window) -> Option<f64> {
-        self.shown(rank, gauge, window).into_iter().reduce(f64::min)
+        self.known(rank, gauge, window).into_iter().reduce(f64::min)
     }
 
     /// The last until a time.
@@ -114,14 +130,8 @@ impl Devices {
     /// How far a counter went up in a window, from what it showed last before that; `None` where it
     /// was not visible twice.
     pub(crate) fn growth(&self, rank: usize, gauge: Gauge, window: &Window) -> Option<f64> {
-        let before = window.start().checked_sub(1);
-        let before = before.and_then(|until_ns| self.last(rank, gauge, until_ns));
-        let within = self.shown(rank, gauge, window).into_iter();
-        let values: Vec<f64> = before
-            .map(|it| it as f64)
-            .into_iter()
-            .chain(within)
-            .collect();
+        let before = self.before(rank, gauge, window).into_iter();
+        let values: Vec<f64> = before.chain(self.shown(rank, gauge, window)).collect();
         let [first, .., last] = values[..] else {
             return None;
         };
@@ -208,6 +218,25 @@ mod tests {
         assert_eq!(within(2_500_000_000..=3_500_000_000), Some(1.0));
         assert_eq!(within(0..=1_000_000_000), Some(4.0));
         assert_eq!(within(0..=500_000_000), None);
+    }
+
+    #[test]
+    fn what_is_read_rarely_counts_until_it_is_read_again() {
+        let devices = readings(
+            Gauge::NvlinksUp,
+            &[Some(18), None, Some(17), None, Some(16)],
+        );
+        let within = |window: Window| {
+            let of = (0, Gauge::NvlinksUp);
+            [
+                devices.least(of.0, of.1, &window),
+                devices.most(of.0, of.1, &window),
+            ]
+        };
+        assert_eq!(within(2_500_000_000..=3_500_000_000), [Some(17.0); 2]);
+        assert_eq!(within(1_000_000_000..=3_500_000_000), [Some(17.0); 2]);
+        assert_eq!(within(0..=2_500_000_000), [Some(17.0), Some(18.0)]);
+        assert_eq!(within(-5..=-1), [None; 2]);
     }
 
     #[test]

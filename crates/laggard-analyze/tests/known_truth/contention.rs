@@ -1,5 +1,5 @@
-//! Jobs of known laws on GPUs of hosts whose processors others use: that hides nobody who is slow for
-//! another reason, and no sign of a GPU.
+//! Jobs of known laws on GPUs of hosts whose processors others use: that hides nobody who is slow
+//! for another reason, and no sign of a GPU.
 
 use super::devices::{RANKS, SLOW, kinds, slow_job, with_places};
 use super::names;
