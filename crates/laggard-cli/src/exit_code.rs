@@ -10,7 +10,7 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const BAD_INPUT: u8 = 3;
 /// `--fail-over` was exceeded, or `compare` found a regression with it.
 pub(crate) const THRESHOLD: u8 = 4;
-/// The job itself failed: a rank did not arrive, a backend is missing, results of `bench` are wrong.
+/// The job itself failed: a rank did not arrive, a backend is missing, or results are wrong.
 pub(crate) const BACKEND: u8 = 5;
 /// Something could not be written: full disk, no permission.
 pub(crate) const OUTPUT: u8 = 7;

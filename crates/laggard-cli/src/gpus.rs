@@ -110,8 +110,7 @@ impl Gpus {
         Self { shares, ..self }
     }
 
-    /// The same, where ranks know what arithmetic takes on their GPUs, so that they can come late by
-    /// it.
+    /// The same, where ranks know what arithmetic takes on their GPUs, to come late by it.
     pub(crate) fn paced(self) -> Self {
         Self {
             is_paced: true,

@@ -4,7 +4,7 @@
 use laggard_backend::{BackendError, Slice};
 use laggard_types::{DataType, Rank, ReduceOp};
 
-/// What memory holds that a call should overwrite; no contribution or result is that. Exact in bf16.
+/// What memory holds that a call should overwrite; no contribution or result is that. Bf16 has it.
 const POISON: f64 = 300.0;
 /// Elements that are written or read at a time.
 const CHUNK: usize = 1 << 16;
