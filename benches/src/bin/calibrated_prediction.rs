@@ -5,12 +5,11 @@
 //! order, since the speed of a shared machine drifts; fits the costs of operations on the former;
 //! and predicts the step of the latter from its schedule alone.
 //!
-//! Usage: `calibrated_prediction [--rounds N] [--steps N] [--seed N] [--csv FILE]
-//! [--require-median SHARE]`. The last one fails if the median of absolute errors is not below a
-//! share.
+//! `calibrated_prediction --help` shows what can be asked for.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
+use clap::Parser;
 use laggard_analyze::{OperationTime, analyze, operation_times};
 use laggard_benches::models::{LAYER_ELEMENTS, OUTPUT_ELEMENTS, layered};
 use laggard_measure::{Hooks, Settings, run};
@@ -61,7 +60,7 @@ struct Made {
 }
 
 fn main() -> Result<ExitCode> {
-    let options = Options::from_arguments(std::env::args().skip(1))?;
+    let options = Options::parse();
     let model = layered(LAYERS, LAYER_ELEMENTS / 2 / OUTPUT_ELEMENTS)?;
     let mut csv = options.csv.as_ref().map(File::create).transpose()?;
     let header = "round,layout,basis,measured_ms,predicted_ms,error";
@@ -174,39 +173,20 @@ fn predict(known: &[Made], manifest: &Manifest) -> Result<f64> {
 }
 
 /// What the command line asks for.
+#[derive(Parser)]
 struct Options {
+    /// Times that all layouts are run.
+    #[arg(long, value_name = "N", default_value_t = 10)]
     rounds: u32,
+    /// Steps of each run.
+    #[arg(long, value_name = "N", default_value_t = 100)]
     steps: u32,
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Where each prediction goes.
+    #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// Fails if the median of absolute errors is not below this share.
+    #[arg(long, value_name = "SHARE")]
     require_median: Option<f64>,
-}
-
-impl Options {
-    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self {
-            rounds: 10,
-            steps: 100,
-            seed: 1,
-            csv: None,
-            require_median: None,
-        };
-        while let Some(name) = arguments.next() {
-            let value = arguments
-                .next()
-                .ok_or_else(|| anyhow!("{name} needs a value"))?;
-            let wrong = || format!("{name} {value}");
-            match name.as_str() {
-                "--rounds" => options.rounds = value.parse().with_context(wrong)?,
-                "--steps" => options.steps = value.parse().with_context(wrong)?,
-                "--seed" => options.seed = value.parse().with_context(wrong)?,
-                "--csv" => options.csv = Some(value.into()),
-                "--require-median" => {
-                    options.require_median = Some(value.parse().with_context(wrong)?);
-                }
-                _ => bail!("unknown option {name}"),
-            }
-        }
-        Ok(options)
-    }
 }

@@ -5,14 +5,12 @@
 //! A trial is right if the one expected cause is found at the one expected culprit and nobody else
 //! is named; a clean one if nobody is named.
 //!
-//! Usage: `cluster_recall [--laggard FILE] [--mpi openmpi|mpich] [--layouts dp|all] [--trials N]
-//! [--kinds quota,slow-link,clean-host,clean-hosts] [--seed N] [--csv FILE] [--require N]`; trials
-//! take turns with the kinds and the layouts. Exits with 1 if fewer than N trials of a kind are
-//! right, and with 77 if the machine cannot make such a bed. Wrong trials that other work of the
-//! machine has disturbed, as telemetry tells, count for N.
+//! Trials take turns with the kinds and the layouts. Exits with 77 if the machine cannot make such a
+//! bed; `cluster_recall --help` shows what can be asked for.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
+use clap::{Parser, ValueEnum};
 use laggard_stats::Rng;
 use serde_json::Value;
 use std::fs::File;
@@ -41,7 +39,7 @@ const LAYOUTS: [&[&str]; 2] = [
     ],
 ];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
     Quota,
     SlowLink,
@@ -105,7 +103,7 @@ impl Plan {
             Kind::Quota | Kind::CleanHost => LAYOUTS[0],
             Kind::SlowLink | Kind::CleanHosts => LAYOUTS[1],
         };
-        let turns = if options.all_layouts {
+        let turns = if options.layouts == Layouts::All {
             layouts.len()
         } else {
             1
@@ -186,62 +184,47 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts")
 }
 
+/// What the command line asks for.
+#[derive(Parser)]
 struct Options {
+    /// The binary; without it, the one beside this.
+    #[arg(long, value_name = "FILE", default_value_os_t = beside_this_binary())]
     laggard: PathBuf,
+    /// openmpi or mpich.
+    #[arg(long, value_name = "NAME", default_value = "openmpi")]
     mpi: String,
-    all_layouts: bool,
+    #[arg(long, value_enum, default_value_t = Layouts::Dp)]
+    layouts: Layouts,
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = KINDS)]
     kinds: Vec<Kind>,
+    /// Trials of each kind.
+    #[arg(long, value_name = "N", default_value_t = 20)]
     trials: u32,
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Where each trial goes.
+    #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// Exits with 1 if fewer trials of a kind are right; wrong ones that other work of the machine
+    /// has disturbed, as telemetry tells, count as right.
+    #[arg(long, value_name = "N", default_value_t = 0)]
     require: u32,
 }
 
-impl Options {
-    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let beside = std::env::current_exe()?.with_file_name("laggard");
-        let mut options = Self {
-            laggard: beside,
-            mpi: "openmpi".to_owned(),
-            all_layouts: false,
-            kinds: KINDS.to_vec(),
-            trials: 20,
-            seed: 1,
-            csv: None,
-            require: 0,
-        };
-        while let Some(name) = arguments.next() {
-            let value = arguments
-                .next()
-                .ok_or_else(|| anyhow!("{name} needs a value"))?;
-            match name.as_str() {
-                "--laggard" => options.laggard = value.into(),
-                "--mpi" => options.mpi = value,
-                "--layouts" => {
-                    options.all_layouts = match value.as_str() {
-                        "dp" => false,
-                        "all" => true,
-                        _ => bail!("--layouts is dp or all, not {value}"),
-                    }
-                }
-                "--kinds" => {
-                    let kind = |name: &str| KINDS.into_iter().find(|kind| kind.name() == name);
-                    let kinds: Option<Vec<Kind>> = value.split(',').map(kind).collect();
-                    options.kinds = kinds.with_context(|| format!("--kinds {value}"))?;
-                }
-                "--trials" => options.trials = value.parse().context(name)?,
-                "--seed" => options.seed = value.parse().context(name)?,
-                "--csv" => options.csv = Some(value.into()),
-                "--require" => options.require = value.parse().context(name)?,
-                _ => bail!("unknown option {name}"),
-            }
-        }
-        Ok(options)
-    }
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Layouts {
+    /// Data parallel alone.
+    Dp,
+    All,
+}
+
+fn beside_this_binary() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("laggard")
 }
 
 fn main() -> Result<ExitCode> {
-    let options = Options::from_arguments(std::env::args().skip(1))?;
+    let options = Options::parse();
     let mut csv = options.csv.as_ref().map(File::create).transpose()?;
     if let Some(file) = &mut csv {
         writeln!(

@@ -3,12 +3,11 @@
 //! Each mix is run with equal shares, once or more, planned by what that cost, and then run both
 //! ways in pairs, in random order, since the speed of a shared machine drifts.
 //!
-//! Usage: `rehearse --basis wall|virtual [--mixes N] [--calibrations N] [--pairs N] [--steps N]
-//! [--seed N] [--csv FILE] [--require-points N]`. The last one fails if a gain is further off than
-//! so many points, or a plan is slower than equal shares by more than runs of these lay apart.
+//! `rehearse --help` shows what can be asked for.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
 use laggard_benches::models::layered;
 use laggard_benches::rehearse::{Campaign, Mix, Outcome, rehearse};
 use laggard_stats::{Rng, median, quantile};
@@ -25,7 +24,7 @@ const HEADER: &str = "mix,basis,ranks,rates,each,option,layout,shares,predicted_
                       measured_gains,equal_step_ms,planned_step_ms";
 
 fn main() -> Result<ExitCode> {
-    let options = Options::from_arguments(std::env::args().skip(1))?;
+    let options = Options::parse();
     let model = layered(LAYERS, OUTPUTS)?;
     let mut csv = options.csv.as_ref().map(File::create).transpose()?;
     if let Some(file) = &mut csv {
@@ -36,9 +35,9 @@ fn main() -> Result<ExitCode> {
     let (mut worse, mut surely_off) = (0, 0);
     for number in 0..options.mixes {
         let mut rng = Rng::for_stream(options.seed, u64::from(number));
-        let mix = match options.on_wall {
-            true => Mix::of_processors(processors, &mut rng),
-            false => Mix::beyond(processors + 1, &mut rng),
+        let mix = match options.basis {
+            Basis::Wall => Mix::of_processors(processors, &mut rng),
+            Basis::Virtual => Mix::beyond(processors + 1, &mut rng),
         };
         let folder = tempfile::tempdir().context("no directory for records")?;
         let campaign = Campaign {
@@ -137,51 +136,35 @@ fn line(number: u32, mix: &Mix, outcome: &Outcome) -> Result<String> {
 }
 
 /// What the command line asks for.
+#[derive(Parser)]
 struct Options {
-    on_wall: bool,
+    /// By which clock: wall with a rank on each processor, virtual with more ranks than that.
+    #[arg(long, value_enum)]
+    basis: Basis,
+    #[arg(long, value_name = "N", default_value_t = 20)]
     mixes: u32,
+    /// Times that what a plan is made from is measured.
+    #[arg(long, value_name = "N", default_value_t = 1)]
     calibrations: u32,
+    /// Runs of each plan, each beside one of equal shares.
+    #[arg(long, value_name = "N", default_value_t = 3)]
     pairs: u32,
+    /// Steps of each run.
+    #[arg(long, value_name = "N", default_value_t = 60)]
     steps: u32,
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Where each mix goes.
+    #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// Fails if a gain is further off than so many points, or a plan is slower than equal shares by
+    /// more than runs of these lay apart.
+    #[arg(long, value_name = "N")]
     require_points: Option<f64>,
 }
 
-impl Options {
-    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self {
-            on_wall: false,
-            mixes: 20,
-            calibrations: 1,
-            pairs: 3,
-            steps: 60,
-            seed: 1,
-            csv: None,
-            require_points: None,
-        };
-        while let Some(name) = arguments.next() {
-            let value = arguments
-                .next()
-                .ok_or_else(|| anyhow!("{name} needs a value"))?;
-            let wrong = || format!("{name} {value}");
-            match (name.as_str(), value.as_str()) {
-                ("--basis", "wall") => options.on_wall = true,
-                ("--basis", "virtual") => options.on_wall = false,
-                ("--mixes", _) => options.mixes = value.parse().with_context(wrong)?,
-                ("--calibrations", _) => {
-                    options.calibrations = value.parse().with_context(wrong)?;
-                }
-                ("--pairs", _) => options.pairs = value.parse().with_context(wrong)?,
-                ("--steps", _) => options.steps = value.parse().with_context(wrong)?,
-                ("--seed", _) => options.seed = value.parse().with_context(wrong)?,
-                ("--csv", _) => options.csv = Some(value.into()),
-                ("--require-points", _) => {
-                    options.require_points = Some(value.parse().with_context(wrong)?);
-                }
-                _ => bail!("unknown option {name} {value}"),
-            }
-        }
-        Ok(options)
-    }
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Basis {
+    Wall,
+    Virtual,
 }

@@ -27,12 +27,21 @@ impl std::fmt::Display for Unavailable {
 impl std::error::Error for Unavailable {}
 
 /// How many hosts and ranks, and whose mpirun.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Shape {
+    /// openmpi or mpich.
+    #[arg(long, value_name = "NAME", default_value = "openmpi")]
     pub mpi: String,
+    #[arg(long, value_name = "N", default_value_t = 4)]
     pub hosts: usize,
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub ranks_per_host: usize,
-    /// More arguments of mpirun.
+    /// One more argument of mpirun; repeatable.
+    #[arg(
+        long = "mpirun-arg",
+        value_name = "ARGUMENT",
+        allow_hyphen_values = true
+    )]
     pub mpirun_args: Vec<String>,
 }
 

@@ -1,14 +1,14 @@
 //! All trials, kind by kind in turns, and what came of them.
 
-use crate::bed::{Shape, Unavailable};
+use crate::bed::Unavailable;
 use crate::trial::{Kind, Outcome, Plan, Setup};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Result, ensure};
+use clap::Parser;
 use laggard_stats::{Rng, median, wilson_interval};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Standard normal deviations of a 95 % interval.
@@ -19,56 +19,29 @@ const SKIPPED: u8 = 77;
 /// come before the first flush, between two, and after.
 const WINDOW: Duration = Duration::from_secs(12);
 
+/// What the command line asks for.
+#[derive(Parser)]
 struct Options {
+    #[command(flatten)]
     setup: Setup,
+    /// Trials of each kind.
+    #[arg(long, value_name = "N", default_value_t = 5)]
     trials: u32,
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// The one kind to try.
+    #[arg(long, value_name = "KIND", value_parser = Kind::from_name)]
     only: Option<Kind>,
+    /// Where each trial goes.
+    #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
 }
 
 impl Options {
-    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self {
-            setup: Setup {
-                laggard: beside_this_binary()?,
-                shape: Shape {
-                    mpi: "openmpi".to_owned(),
-                    hosts: 4,
-                    ranks_per_host: 1,
-                    mpirun_args: Vec::new(),
-                },
-                timeout_s: 5,
-                more: Vec::new(),
-            },
-            trials: 5,
-            seed: 1,
-            only: None,
-            csv: None,
-        };
+    /// The command line, if such trials can be made.
+    fn of_command_line() -> Result<Self> {
+        let mut options = Self::parse();
         let setup = &mut options.setup;
-        while let Some(name) = arguments.next() {
-            if name == "--" {
-                setup.more = arguments.collect();
-                break;
-            }
-            let value = arguments
-                .next()
-                .ok_or_else(|| anyhow!("{name} needs a value"))?;
-            match name.as_str() {
-                "--laggard" => setup.laggard = value.into(),
-                "--mpi" => setup.shape.mpi = value,
-                "--hosts" => setup.shape.hosts = number(&name, &value)?,
-                "--ranks-per-host" => setup.shape.ranks_per_host = number(&name, &value)?,
-                "--mpirun-arg" => setup.shape.mpirun_args.push(value),
-                "--trials" => options.trials = number(&name, &value)?,
-                "--timeout" => setup.timeout_s = number(&name, &value)?,
-                "--seed" => options.seed = number(&name, &value)?,
-                "--only" => options.only = Some(Kind::from_name(&value)?),
-                "--csv" => options.csv = Some(value.into()),
-                _ => bail!("unknown option {name}"),
-            }
-        }
         setup.laggard = std::path::absolute(&setup.laggard)?;
         let program = setup.laggard.display();
         ensure!(
@@ -83,20 +56,9 @@ impl Options {
     }
 }
 
-fn number<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
-    name: &str,
-    value: &str,
-) -> Result<T> {
-    value.parse().with_context(|| format!("{name} {value}"))
-}
-
-fn beside_this_binary() -> Result<PathBuf> {
-    Ok(std::env::current_exe()?.with_file_name("laggard"))
-}
-
 /// Does as the command line asks.
 pub(crate) fn main() -> Result<ExitCode> {
-    let options = Options::from_arguments(std::env::args().skip(1))?;
+    let options = Options::of_command_line()?;
     match run(&options) {
         Err(error) if error.is::<Unavailable>() => {
             println!("{error}");

@@ -71,13 +71,24 @@ impl Kind {
 }
 
 /// What all trials have in common.
+#[derive(clap::Args)]
 pub(crate) struct Setup {
+    /// The binary; without it, the one beside this.
+    #[arg(long, value_name = "FILE", default_value_os_t = beside_this_binary())]
     pub laggard: PathBuf,
+    #[command(flatten)]
     pub shape: Shape,
     /// `--timeout` of the run.
+    #[arg(long = "timeout", value_name = "S", default_value_t = 5)]
     pub timeout_s: u64,
     /// More arguments of `laggard run`.
+    #[arg(last = true)]
     pub more: Vec<String>,
+}
+
+fn beside_this_binary() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    own.with_file_name("laggard")
 }
 
 impl Setup {

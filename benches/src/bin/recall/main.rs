@@ -10,15 +10,8 @@
 //! in the middle, its onset), and no finding names anybody else. A clean run is right if nobody is
 //! called guilty.
 //!
-//! Layouts come in groups that are counted apart and together; `--layouts` chooses some.
-//!
-//! Usage: `recall [--layouts GROUP,...] [--trials N] [--clean N] [--at-most N] [--seed N]
-//! [--only KIND] [--csv FILE] [--require-lower SHARE] [--require-upper SHARE]`. Trials are of each
-//! kind in each group, clean runs of each group; `--at-most` makes only so many trials, spread
-//! evenly. `--require-lower` asks that the lower end of the 95 % interval of all injections is not
-//! below a share: what many trials must show. `--require-upper` asks it of the upper end, for
-//! injections and clean runs alike: what few trials can refute, as far as other work of the machine
-//! has not disturbed them.
+//! Layouts come in groups that are counted apart and together. `recall --help` shows what can be
+//! asked for.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 mod busy;
@@ -27,7 +20,8 @@ mod options;
 mod trial;
 mod world;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use clap::Parser as _;
 use kind::{KINDS, Plan, Row};
 use laggard_analyze::Level;
 use laggard_specs::Tables;
@@ -53,7 +47,10 @@ fn main() -> Result<ExitCode> {
         busy::be_busy_on(cpu.parse()?)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let options = Options::from_arguments(arguments.into_iter())?;
+    let options = Options::parse();
+    if options.clean == 0 && options.trials == 0 {
+        bail!("nothing to do\nhint: give --trials or --clean a positive number");
+    }
     let tables = Tables::builtin()?;
     let mut campaign = Campaign {
         tables: &tables,

@@ -2,94 +2,71 @@
 
 use crate::kind::{KINDS, Row};
 use crate::world::groups;
-use anyhow::{Context, Result, anyhow, bail};
+use clap::{Args, Parser};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// What the command line asks for.
+#[derive(Parser)]
 pub(crate) struct Options {
     /// Groups of layouts.
+    #[arg(
+        long = "layouts",
+        value_name = "GROUP,...",
+        value_delimiter = ',',
+        value_parser = group,
+        default_values_t = groups()
+    )]
     pub groups: Vec<&'static str>,
-    /// Of each kind in each group.
+    /// Trials of each kind in each group.
+    #[arg(long, value_name = "N", default_value_t = 8)]
     pub trials: u32,
-    /// Of each group.
+    /// Clean runs of each group.
+    #[arg(long, value_name = "N", default_value_t = 30)]
     pub clean: u32,
-    /// Most trials in all.
+    /// Makes only so many trials, spread evenly.
+    #[arg(long, value_name = "N")]
     pub at_most: Option<usize>,
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    only: Option<String>,
+    /// The one kind to try.
+    #[arg(long, value_name = "KIND", value_parser = kind)]
+    only: Option<&'static str>,
+    /// Where each trial goes.
+    #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    #[command(flatten)]
     pub require: Require,
 }
 
-/// What the result must be, as shares.
-#[derive(Debug, Clone, Copy, Default)]
+/// What the result must be.
+#[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Require {
+    /// The lower end of the 95 % interval of all injections is not below this: what many trials must
+    /// show.
+    #[arg(long = "require-lower", value_name = "SHARE")]
     pub lower: Option<f64>,
+    /// The upper end is not, for injections and clean runs alike: what few trials can refute, as far
+    /// as other work of the machine has not disturbed them.
+    #[arg(long = "require-upper", value_name = "SHARE")]
     pub upper: Option<f64>,
 }
 
 impl Options {
-    pub(crate) fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self {
-            groups: groups(),
-            trials: 8,
-            clean: 30,
-            at_most: None,
-            seed: 1,
-            only: None,
-            csv: None,
-            require: Require::default(),
-        };
-        while let Some(name) = arguments.next() {
-            let value = arguments
-                .next()
-                .ok_or_else(|| anyhow!("{name} needs a value"))?;
-            match name.as_str() {
-                "--layouts" => options.groups = chosen(&value)?,
-                "--at-most" => options.at_most = Some(number(&name, &value)?),
-                "--trials" => options.trials = number(&name, &value)?,
-                "--clean" => options.clean = number(&name, &value)?,
-                "--seed" => options.seed = number(&name, &value)?,
-                "--only" => options.only = Some(value),
-                "--csv" => options.csv = Some(value.into()),
-                "--require-lower" => options.require.lower = Some(number(&name, &value)?),
-                "--require-upper" => options.require.upper = Some(number(&name, &value)?),
-                _ => bail!("unknown option {name}"),
-            }
-        }
-        if let Some(only) = &options.only
-            && !KINDS.iter().any(|row| row.name == only)
-        {
-            let known = KINDS.map(|row| row.name).join(", ");
-            bail!("unknown kind {only}\nhint: known kinds: {known}");
-        }
-        if options.clean == 0 && options.trials == 0 {
-            bail!("nothing to do\nhint: give --trials or --clean a positive number");
-        }
-        Ok(options)
-    }
-
     /// Whether a kind is asked for.
     pub(crate) fn wants(&self, row: &Row) -> bool {
-        self.only.as_ref().is_none_or(|only| row.name == only)
+        self.only.is_none_or(|only| row.name == only)
     }
 }
 
-/// Groups by their names.
-fn chosen(text: &str) -> Result<Vec<&'static str>> {
-    let known = groups();
-    let find = |name: &str| {
-        let place = known.iter().position(|group| *group == name);
-        let hint = || format!("unknown layouts {name}\nhint: known: {}", known.join(", "));
-        place.map(|place| known[place]).with_context(hint)
-    };
-    text.split(',').map(find).collect()
+fn group(text: &str) -> Result<&'static str, String> {
+    one_of(&groups(), text)
 }
 
-fn number<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
-    name: &str,
-    value: &str,
-) -> Result<T> {
-    value.parse().with_context(|| format!("{name} {value}"))
+fn kind(text: &str) -> Result<&'static str, String> {
+    one_of(&KINDS.map(|row| row.name), text)
+}
+
+fn one_of(known: &[&'static str], text: &str) -> Result<&'static str, String> {
+    let found = known.iter().find(|name| **name == text).copied();
+    found.ok_or_else(|| format!("known: {}", known.join(", ")))
 }

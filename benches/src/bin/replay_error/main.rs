@@ -8,16 +8,15 @@
 //!   delay that an operation usually has in other steps between being ready and its start, and
 //!   without any. The latter lacks what ranks do beside the schedule, such as waking a thread.
 //!
-//! Usage: `replay_error [--records N] [--most-ranks N] [--steps N] [--seed N] [--csv FILE]
-//! [--require-median SHARE]`. The last one fails if a median of absolute errors is not below a
-//! share. Runs that other work of the machine has disturbed, which telemetry tells, are left out of
+//! `replay_error --help` shows what can be asked for. Runs that other work of the machine has disturbed, which telemetry tells, are left out of
 //! the replays of own times: what delayed an operation in one step did not do so in others.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 mod draw;
 mod replayed;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
+use clap::{Parser, value_parser};
 use draw::Draw;
 use laggard_analyze::{Analysis, Estimate, Level, analyze};
 use laggard_measure::{Hooks, Settings, run};
@@ -35,7 +34,7 @@ const HEADER: &str = "number,layout,model,ranks,basis,seed,steps_used,step_ms,re
                       rest_high,bubble,exposed_communication,usual_delays,no_delays";
 
 fn main() -> Result<ExitCode> {
-    let options = Options::from_arguments(std::env::args().skip(1))?;
+    let options = Options::parse();
     let tables = Tables::builtin()?;
     let mut csv = options.csv.as_ref().map(File::create).transpose()?;
     let mut write = |line: &str| match &mut csv {
@@ -194,45 +193,22 @@ fn conclude(name: &str, errors: &[f64], required: Option<f64>) -> Result<bool> {
 }
 
 /// What the command line asks for.
+#[derive(Parser)]
 struct Options {
+    /// Random layouts that are run.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..))]
     records: u32,
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = value_parser!(u32).range(2..))]
     most_ranks: u32,
+    /// Steps of each run.
+    #[arg(long, value_name = "N", default_value_t = 40)]
     steps: u32,
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
+    /// Where each record's errors go.
+    #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+    /// Fails if a median of absolute errors is not below this share.
+    #[arg(long, value_name = "SHARE")]
     require_median: Option<f64>,
-}
-
-impl Options {
-    fn from_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self {
-            records: 100,
-            most_ranks: 16,
-            steps: 40,
-            seed: 1,
-            csv: None,
-            require_median: None,
-        };
-        while let Some(name) = arguments.next() {
-            let value = arguments
-                .next()
-                .ok_or_else(|| anyhow!("{name} needs a value"))?;
-            let wrong = || format!("{name} {value}");
-            match name.as_str() {
-                "--records" => options.records = value.parse().with_context(wrong)?,
-                "--most-ranks" => options.most_ranks = value.parse().with_context(wrong)?,
-                "--steps" => options.steps = value.parse().with_context(wrong)?,
-                "--seed" => options.seed = value.parse().with_context(wrong)?,
-                "--csv" => options.csv = Some(value.into()),
-                "--require-median" => {
-                    options.require_median = Some(value.parse().with_context(wrong)?);
-                }
-                _ => bail!("unknown option {name}"),
-            }
-        }
-        if options.records == 0 || options.most_ranks < 2 {
-            bail!("nothing to do\nhint: give --records from 1, --most-ranks from 2");
-        }
-        Ok(options)
-    }
 }
