@@ -61,6 +61,26 @@ impl Group {
         }
     }
 
+    /// The pairs of neighbours among so many blocks of `stride` ranks each, which fill domain after
+    /// domain: a pair within a domain, one across domains, pods and sites, and how many of each.
+    #[must_use]
+    pub fn neighbours(blocks: u32, stride: u64, fabric: &Fabric) -> [(Self, u64); 4] {
+        let borders = u64::from(blocks).saturating_sub(1);
+        let crossing = |unit: u32| match u64::from(blocks) * stride <= u64::from(unit) {
+            true => 0,
+            false => (borders * stride / u64::from(unit.max(1))).clamp(1, borders.max(1)),
+        };
+        let units = [fabric.domain_ranks, fabric.pod_ranks, fabric.site_ranks];
+        let [domains, pods, sites] = units.map(|unit| crossing(unit).min(borders));
+        let pair = |stride: u32| Self::strided(2, stride, fabric);
+        [
+            (Self::new(2, 2), borders - domains),
+            (pair(units[0]), domains.saturating_sub(pods)),
+            (pair(units[1]), pods.saturating_sub(sites)),
+            (pair(units[2]), sites),
+        ]
+    }
+
     /// Scale-up domains that hold the group.
     #[must_use]
     pub fn domains(&self) -> u32 {

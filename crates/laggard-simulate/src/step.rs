@@ -85,11 +85,8 @@ pub fn predict_with(
     let degrees = &job.degrees;
     let micro_batches = f64::from(degrees.micro_batches);
     let pieces = f64::from(degrees.virtual_stages);
-    let transfers = match degrees.pipeline {
-        1 => 0.0,
-        _ => 2.0 * pieces * communication.transfer_s * constants.get(Constant::TransferExposed),
-    };
-    let filling = stages.sum - stages.longest + f64::from(degrees.pipeline - 1) * transfers;
+    let exposed = 2.0 * pieces * constants.get(Constant::TransferExposed);
+    let filling = stages.sum - stages.longest + exposed * communication.through_s;
     let layers = micro_batches * stages.layers_of_longest;
     let gradients = gradients(job, constants, communication, stages.longest);
     let mut step = StepTime {
@@ -102,7 +99,7 @@ pub fn predict_with(
         tensor_s: layers * layer.tensor_s,
         context_s: layers * layer.context_s,
         expert_s: layers * layer.expert_s,
-        transfer_s: micro_batches * transfers,
+        transfer_s: micro_batches * exposed * communication.transfer_s,
         bubble_s: filling / pieces,
         gradients_s: gradients + layers * layer.shard_s,
         optimizer_s: optimizer(job, &kernels),

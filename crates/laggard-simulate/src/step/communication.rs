@@ -23,8 +23,10 @@ pub struct Communication {
     pub expert_s: f64,
     /// Gathering a layer's sharded parameters, or scattering their gradients.
     pub shard_s: f64,
-    /// One transfer of a micro-batch between two stages.
+    /// One transfer of a micro-batch between two stages, those that are furthest apart.
     pub transfer_s: f64,
+    /// All transfers of a micro-batch through the pipeline once.
+    pub through_s: f64,
     /// Reducing gradients and gathering parameters once a step.
     pub gradients_s: f64,
     /// The reduction alone.
@@ -36,12 +38,14 @@ impl Communication {
     #[must_use]
     pub fn of(job: &Job, machine: &Machine) -> Self {
         let [reduce_s, gather_s] = gradients(job, machine);
+        let [transfer_s, through_s] = transfers(job, machine);
         Self {
             tensor_s: tensor(job, machine),
             context_s: context(job, machine),
             expert_s: expert(job, machine),
             shard_s: shard(job, machine),
-            transfer_s: transfer(job, machine),
+            transfer_s,
+            through_s,
             gradients_s: reduce_s + gather_s,
             reduce_s,
         }
@@ -144,17 +148,26 @@ fn shard(job: &Job, machine: &Machine) -> f64 {
     ) + gather(routed, over.shards, over.stride)
 }
 
-fn transfer(job: &Job, machine: &Machine) -> f64 {
+/// The transfer between the stages that are furthest apart, and all of them one after the other.
+fn transfers(job: &Job, machine: &Machine) -> [f64; 2] {
     let degrees = &job.degrees;
     if degrees.pipeline == 1 {
-        return 0.0;
+        return [0.0; 2];
     }
     let scattered = job.software.scatter_transfers || degrees.sequence_parallel;
     let parts = if scattered { degrees.tensor } else { 1 };
     let bytes = HALF_BYTES * job.tokens_per_micro_batch() * job.shape.hidden / f64::from(parts);
-    let inner = degrees.tensor * degrees.context * degrees.data;
-    let group = Group::strided(2, inner, &machine.fabric);
-    collective_seconds(Collective::SendRecv, bytes, &group, &machine.fabric)
+    let fabric = &machine.fabric;
+    let inner = u64::from(degrees.tensor) * u64::from(degrees.context) * u64::from(degrees.data);
+    let (mut slowest, mut all) = (0.0_f64, 0.0);
+    for (pair, count) in Group::neighbours(degrees.pipeline, inner, fabric) {
+        if count > 0 {
+            let seconds = collective_seconds(Collective::SendRecv, bytes, &pair, fabric);
+            slowest = slowest.max(seconds);
+            all += count as f64 * seconds;
+        }
+    }
+    [slowest, all]
 }
 
 /// Reducing the gradients of a rank, and gathering its parameters.

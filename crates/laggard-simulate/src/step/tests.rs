@@ -114,6 +114,25 @@ fn reusing_communication_changes_nothing() {
     assert!(reused.expert_s > 0.0);
 }
 
+/// Two stages on a host of eight, and eight hosts: seven of the fifteen transfers are between hosts,
+/// and one of those sets the pace.
+#[test]
+fn stages_that_share_hosts_still_wait_for_the_network() {
+    let of = |data: u32, pipeline: u32| {
+        let one = case("llama3-70b", H100, |degrees| {
+            (degrees.tensor, degrees.data, degrees.pipeline) = (4, data, pipeline);
+            degrees.micro_batches = 64;
+        });
+        Communication::of(&one.job, &one.machine)
+    };
+    let (on_one, on_eight, a_host_each) = (of(1, 2), of(1, 16), of(2, 8));
+    assert!(on_eight.transfer_s > 2.0 * on_one.transfer_s);
+    assert_eq!(on_eight.transfer_s, a_host_each.transfer_s);
+    let expect = 7.0 * on_eight.transfer_s + 8.0 * on_one.transfer_s;
+    assert!((on_eight.through_s / expect - 1.0).abs() < 1e-12);
+    assert!((a_host_each.through_s / (7.0 * a_host_each.transfer_s) - 1.0).abs() < 1e-12);
+}
+
 /// The operations of a layer together take what the closed form says of it.
 #[test]
 fn operations_add_up_to_a_layer() {
