@@ -5,8 +5,8 @@
 //! A trial is right if the one expected cause is found at the one expected culprit and nobody else
 //! is named; a clean one if nobody is named.
 //!
-//! Trials take turns with the kinds and the layouts. Exits with 77 if the machine cannot make such a
-//! bed; `cluster_recall --help` shows what can be asked for.
+//! Trials take turns with the kinds and the layouts. Exits with 77 if the machine cannot make such
+//! a bed; `cluster_recall --help` shows what can be asked for.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 use anyhow::{Context, Result, bail};

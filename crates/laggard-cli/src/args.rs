@@ -58,22 +58,30 @@ pub(crate) const WITNESS: &str = "__witness";
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a synthetic training job and record every rank's steps.
+    #[command(allow_negative_numbers = true)]
     Run(RunArgs),
     /// Benchmark single calls: collectives, kernels and pairs, rank by rank.
+    #[command(allow_negative_numbers = true)]
     Bench(Box<BenchArgs>),
     /// Say what stragglers cost, who they are and why.
+    #[command(allow_negative_numbers = true)]
     Analyze(AnalyzeArgs),
     /// Turn another tool's trace into a record.
     Import(ImportArgs),
     /// Say what changed between two records.
+    #[command(allow_negative_numbers = true)]
     Compare(CompareArgs),
     /// Make one table of all devices from many runs: how fast each is, who is slow, since when.
+    #[command(allow_negative_numbers = true)]
     Fleet(FleetArgs),
     /// Say how to use a mixed cluster for a training job: every way, side by side.
+    #[command(allow_negative_numbers = true)]
     Plan(Box<PlanArgs>),
     /// Predict what a job will do on a cluster, cause by cause.
+    #[command(allow_negative_numbers = true)]
     Simulate(SimulateArgs),
     /// Say what share of its accelerators' peak a step used, under every convention.
+    #[command(allow_negative_numbers = true)]
     Mfu(MfuArgs),
     /// Show and check the tables of models, accelerators and clusters.
     Specs(SpecsArgs),

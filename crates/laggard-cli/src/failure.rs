@@ -207,7 +207,10 @@ fn last_hint(error: &anyhow::Error) -> &'static str {
         exit_code::BAD_INPUT if error.chain().any(|cause| cause.is::<SpecsError>()) => {
             "hint: `laggard specs show NAME` prints entries and files that are as they must be"
         }
-        exit_code::BAD_INPUT => "hint: restore the file from a copy, or record the run again",
+        exit_code::BAD_INPUT if error.chain().any(|cause| cause.is::<RecordError>()) => {
+            "hint: restore the file from a copy, or record the run again"
+        }
+        exit_code::BAD_INPUT => "hint: mend the file where it is said to be wrong",
         exit_code::BACKEND => "hint: `laggard doctor` shows what this machine offers",
         exit_code::OUTPUT => "hint: see whether the place can be written to and has space left",
         _ => "hint: this is a defect of laggard; report it with the command line and `-vv`",

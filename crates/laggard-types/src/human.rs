@@ -59,6 +59,17 @@ pub fn format_seconds(seconds: f64) -> String {
     }
 }
 
+/// A time of seconds to days: `88 s`, `16.1 min`, `2.5 h`, `2.3 d`.
+#[must_use]
+pub fn format_span(seconds: f64) -> String {
+    match seconds {
+        seconds if seconds >= 2.0 * 86_400.0 => format!("{:.1} d", seconds / 86_400.0),
+        seconds if seconds >= 2.0 * 3600.0 => format!("{:.1} h", seconds / 3600.0),
+        seconds if seconds >= 120.0 => format!("{:.1} min", seconds / 60.0),
+        seconds => format!("{seconds:.0} s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,5 +85,7 @@ mod tests {
         assert_eq!(format_bytes(13_631_488), "13.0 MiB");
         assert_eq!(format_bytes(12), "12 B");
         assert_eq!(format_seconds(0.0123), "12.30 ms");
+        assert_eq!(format_span(88.4), "88 s");
+        assert_eq!(format_span(202_682.08), "2.3 d");
     }
 }

@@ -16,7 +16,7 @@ pub use clock_reason::ClockReason;
 pub use collective::{Collective, ReduceOp};
 pub use data_type::DataType;
 pub use device_state::{AdapterPath, ComputeMode, DeviceIdentity, DeviceState, Gauge};
-pub use human::{ParseSizeError, format_bytes, format_seconds, parse_bytes};
+pub use human::{ParseSizeError, format_bytes, format_seconds, format_span, parse_bytes};
 pub use quantity::{Bytes, BytesPerSecond, Flop, FlopPerSecond, Seconds};
 
 /// A rank: the position of one worker in a world, from 0. Plain `u32` indices are used inside

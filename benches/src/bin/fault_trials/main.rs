@@ -7,7 +7,8 @@
 //! had been flushed before. When the launcher is killed there is nobody to tell: then all
 //! processes must be gone within that limit.
 //!
-//! `fault_trials --help` shows what can be asked for. Exits with 1 if any trial is wrong, with 77 if the machine cannot make such a bed.
+//! `fault_trials --help` shows what can be asked for. Exits with 1 if any trial is wrong, with 77
+//! if the machine cannot make such a bed.
 #![cfg_attr(
     target_os = "linux",
     expect(clippy::print_stdout, reason = "the table is the result")

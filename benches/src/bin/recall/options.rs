@@ -41,12 +41,12 @@ pub(crate) struct Options {
 /// What the result must be.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Require {
-    /// The lower end of the 95 % interval of all injections is not below this: what many trials must
-    /// show.
+    /// The lower end of the 95 % interval of all injections is not below this: what many trials
+    /// must show.
     #[arg(long = "require-lower", value_name = "SHARE")]
     pub lower: Option<f64>,
-    /// The upper end is not, for injections and clean runs alike: what few trials can refute, as far
-    /// as other work of the machine has not disturbed them.
+    /// The upper end is not, for injections and clean runs alike: what few trials can refute, as
+    /// far as other work of the machine has not disturbed them.
     #[arg(long = "require-upper", value_name = "SHARE")]
     pub upper: Option<f64>,
 }

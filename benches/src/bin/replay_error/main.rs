@@ -8,8 +8,9 @@
 //!   delay that an operation usually has in other steps between being ready and its start, and
 //!   without any. The latter lacks what ranks do beside the schedule, such as waking a thread.
 //!
-//! `replay_error --help` shows what can be asked for. Runs that other work of the machine has disturbed, which telemetry tells, are left out of
-//! the replays of own times: what delayed an operation in one step did not do so in others.
+//! `replay_error --help` shows what can be asked for. Runs that other work of the machine has
+//! disturbed, which telemetry tells, are left out of the replays of own times: what delayed an
+//! operation in one step did not do so in others.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
 mod draw;
@@ -196,9 +197,19 @@ fn conclude(name: &str, errors: &[f64], required: Option<f64>) -> Result<bool> {
 #[derive(Parser)]
 struct Options {
     /// Random layouts that are run.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = value_parser!(u32).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100,
+        value_parser = value_parser!(u32).range(1..)
+    )]
     records: u32,
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = value_parser!(u32).range(2..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 16,
+        value_parser = value_parser!(u32).range(2..)
+    )]
     most_ranks: u32,
     /// Steps of each run.
     #[arg(long, value_name = "N", default_value_t = 40)]

@@ -147,7 +147,7 @@ impl LayerTimes {
     }
 }
 
-/// Seconds in which the host issues a layer's kernels, `layer` where they are one for each operation.
+/// Seconds in which the host issues a layer's kernels: `layer` where each operation is one.
 fn issue(job: &Job, layer: f64) -> f64 {
     let fused = match job.software.kernels {
         Kernels::Eager => 1.0,

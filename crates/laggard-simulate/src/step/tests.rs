@@ -114,8 +114,8 @@ fn reusing_communication_changes_nothing() {
     assert!(reused.expert_s > 0.0);
 }
 
-/// Two stages on a host of eight, and eight hosts: seven of the fifteen transfers are between hosts,
-/// and one of those sets the pace.
+/// With two stages on each of eight hosts, seven of the fifteen transfers are between hosts, and
+/// those set the pace.
 #[test]
 fn stages_that_share_hosts_still_wait_for_the_network() {
     let of = |data: u32, pipeline: u32| {

@@ -4,7 +4,7 @@ use super::Simulation;
 use crate::command::calibrate;
 use crate::page::Page;
 use laggard_simulate::{Forecast, Identification, Lockstep, RARELY, Range};
-use laggard_types::format_seconds;
+use laggard_types::{format_seconds, format_span};
 
 pub(super) fn page(it: &Simulation, assumed_mfu: f64) -> String {
     let mut page = Page::default();
@@ -125,8 +125,8 @@ fn waterfall(page: &mut Page, forecast: &Forecast) {
             page.line(&format!(
                 "  a failure every {}; a checkpoint every {}; lost to checkpoints {}, work done \
                  twice {}, restarts {}",
-                format_seconds(mtbf),
-                format_seconds(goodput.interval_s),
+                format_span(mtbf),
+                format_span(goodput.interval_s),
                 percent(goodput.checkpoint),
                 percent(goodput.lost_work),
                 percent(goodput.restart)
@@ -134,7 +134,7 @@ fn waterfall(page: &mut Page, forecast: &Forecast) {
             page.line(&match forecast.first_order_interval_s {
                 Some(interval) => format!(
                     "  Young's and Daly's first-order formula: a checkpoint every {}",
-                    format_seconds(interval)
+                    format_span(interval)
                 ),
                 None => "  first-order formulas (Young, Daly) do not hold: checkpoint and restart \
                          are above a fifth of the time between failures"

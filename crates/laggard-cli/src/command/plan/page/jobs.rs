@@ -1,12 +1,11 @@
 //! The jobs of a plan: layouts, and who has how much of the work.
 
 use super::Page;
-use super::numbers::span;
 use crate::command::plan::Plan;
 use crate::command::plan::words::{JobLine, ShareLine, StageLine, mebi};
 use laggard_plan::Kind;
 use laggard_plan::launch::in_words;
-use laggard_types::format_seconds;
+use laggard_types::{format_seconds, format_span};
 
 pub(super) fn layouts(page: &mut Page, plan: &Plan) {
     page.heading("layouts (all of them with --format json)");
@@ -70,7 +69,11 @@ fn who_runs(plan: &Plan) -> Vec<(Vec<String>, String)> {
 fn layout(job: &JobLine) -> String {
     let failures = match (job.mtbf_s, job.checkpoint_every_s) {
         (Some(mtbf), Some(every)) => {
-            format!("; fails every {}, saved every {}", span(mtbf), span(every))
+            format!(
+                "; fails every {}, saved every {}",
+                format_span(mtbf),
+                format_span(every)
+            )
         }
         _ => String::new(),
     };

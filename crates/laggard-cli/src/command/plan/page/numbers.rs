@@ -1,5 +1,7 @@
 //! Numbers in the columns of a page.
 
+use laggard_types::format_span;
+
 /// So many characters of a name at most.
 pub(in crate::command::plan) fn clipped(name: &str, most: usize) -> String {
     match name.chars().count() > most {
@@ -15,7 +17,7 @@ pub(in crate::command::plan) fn percent(share: f64) -> String {
 /// A number of days; less than a tenth of one in hours or minutes.
 pub(in crate::command::plan) fn days(count: f64) -> String {
     match count {
-        count if count > 0.0 && count < 0.1 => span(count * 86_400.0),
+        count if count > 0.0 && count < 0.1 => format_span(count * 86_400.0),
         count if count >= 1e5 => format!("{count:.1e} d"),
         count if count >= 100.0 => format!("{count:.0} d"),
         count => format!("{count:.1} d"),
@@ -29,16 +31,6 @@ pub(in crate::command::plan) fn digits(value: f64) -> String {
         size if size >= 1.0 => format!("{value:.1}"),
         size if size > 0.0 => format!("{value:.3}"),
         _ => "0".to_owned(),
-    }
-}
-
-/// A time of minutes to days.
-pub(in crate::command::plan) fn span(seconds: f64) -> String {
-    match seconds {
-        seconds if seconds >= 2.0 * 86_400.0 => format!("{:.1} d", seconds / 86_400.0),
-        seconds if seconds >= 2.0 * 3600.0 => format!("{:.1} h", seconds / 3600.0),
-        seconds if seconds >= 120.0 => format!("{:.1} min", seconds / 60.0),
-        seconds => format!("{seconds:.0} s"),
     }
 }
 
