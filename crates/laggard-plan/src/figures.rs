@@ -203,7 +203,9 @@ pub(crate) fn ledger(problem: &Problem<'_>, uses: &[Use], factors: &Factors) -> 
     };
     let lease_dollars_per_hour = rent(|it| it.lease);
     let serves = |(class, it): (&Class, &Use)| {
-        it.serve as f64 * class.serving_dollars_per_hour.unwrap_or(0.0)
+        let asked = it.serve.min(class.serve);
+        let selling = asked as f64 * class.asked_share + (it.serve - asked) as f64;
+        selling * class.serving_dollars_per_hour.unwrap_or(0.0)
     };
     let serving_dollars_per_hour = problem.classes.iter().zip(uses).map(serves).sum();
     let net = |income: f64| Some(income + serving_dollars_per_hour - power_dollars_per_hour?);

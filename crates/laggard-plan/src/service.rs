@@ -277,6 +277,12 @@ pub fn serve(
         }
     }
     let tokens_per_s = mixed_tokens_per_second(&rates, &constants.dispatch_loss).low;
+    // A price sells no more tokens than are asked for.
+    let could_sell: f64 = rates.iter().sum::<f64>() / service.peak_factor;
+    let asked = (peak / service.peak_factor / could_sell).min(1.0);
+    for class in problem.classes.iter_mut().filter(|class| class.serve > 0) {
+        class.asked_share = asked;
+    }
     Ok(Some(Served {
         devices,
         peak_tokens_per_s: peak,

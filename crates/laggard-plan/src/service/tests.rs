@@ -267,6 +267,18 @@ fn what_serves_or_is_kept_is_in_no_option() {
                 "{option:?}"
             );
         }
+        // What is asked for is sold, and no more of what those devices could serve.
+        let asked = ask.tokens_per_s.expect("a rate") * 3600.0 * 0.5 / 1e6;
+        let beyond = problem
+            .classes
+            .iter()
+            .zip(&option.uses)
+            .map(|(class, all)| {
+                let price = class.serving_dollars_per_hour.expect("a price");
+                (all.serve - class.serve) as f64 * price
+            });
+        let sold = asked + beyond.sum::<f64>();
+        assert!((option.figures.serving_dollars_per_hour / sold - 1.0).abs() < 1e-9);
         let terms = option.figures.peak_use.terms();
         let sum: f64 = terms.iter().map(|(_, share)| share).sum();
         assert!((sum - 1.0).abs() < 1e-9, "{option:?}");
