@@ -107,8 +107,8 @@ impl Costs {
     }
 
     /// What an hour of a device costs its owner in which it is of use, dollars: depreciation,
-    /// maintenance, its share of the staff, and its power, as far as they are known. `None` where it
-    /// is not said what the device cost.
+    /// maintenance, its share of the staff, and its power, as far as they are known. `None` where
+    /// it is not said what the device cost.
     #[must_use]
     pub fn dollars_per_used_hour(
         &self,

@@ -261,9 +261,9 @@ impl Weights {
 /// How often the devices of a replica hold the keys and values of a sequence. Tensor parallelism
 /// gives each device whole heads of them, so that devices beyond these hold copies (vLLM,
 /// `ModelConfig.get_num_kv_heads`: at least one head on each). Models with experts or compressed
-/// keys and values are taken to be served with attention shared out by sequences, as DeepSeek serves
-/// its own (<https://arxiv.org/abs/2412.19437>, section 3.4) and as the models with experts among
-/// the measured rows were: there each device holds sequences of its own.
+/// keys and values are taken to be served with attention shared out by sequences, as DeepSeek
+/// serves its own (<https://arxiv.org/abs/2412.19437>, section 3.4) and as the models with experts
+/// among the measured rows were: there each device holds sequences of its own.
 fn copies(model: &Model, devices: f64) -> f64 {
     match (&model.experts, &model.latent_attention) {
         (None, None) => devices / devices.min(model.kv_heads as f64),

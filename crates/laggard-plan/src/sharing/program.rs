@@ -87,8 +87,8 @@ impl Ask<'_, '_, '_> {
         Ok(Use {
             curve: rates.curve(class, drawn)?,
             least: classes.iter().map(fewest).min().unwrap_or(1),
-            // So little may be needed that nothing seems to be enough, while there is no job without
-            // some devices. Those of a class alone train as much as the fewest do.
+            // So little may be needed that nothing seems to be enough, while there is no job
+            // without some devices. Those of a class alone train as much as the fewest do.
             least_rate: wanted.needed().map_or(0.0, |needed| {
                 let least = match drawn {
                     Drawn::Through => 1.0,
