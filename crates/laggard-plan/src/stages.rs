@@ -7,8 +7,8 @@
 //! by dynamic programming over the layers done and the stages used of each class.
 //!
 //! Where stages stand at several sites, what joins two of these is between neighbours, and they
-//! wait for each other. How long depends on how many stages come after them, so the search goes from the
-//! last stage to the first.
+//! wait for each other. How long depends on how many stages come after them, so the search goes
+//! from the last stage to the first.
 
 mod search;
 
