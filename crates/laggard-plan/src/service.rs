@@ -132,6 +132,16 @@ impl Service<'_> {
         })
     }
 
+    /// What is asked of a replica: sessions that use all that they are allowed must get it as fast.
+    fn requests(&self) -> Requests {
+        let of_session = self.session_tokens_per_s.map(|rate| 1.0 / rate);
+        let limits = [self.requests.most_seconds_per_token, of_session];
+        Requests {
+            most_seconds_per_token: limits.into_iter().flatten().reduce(f64::min),
+            ..self.requests
+        }
+    }
+
     /// Tokens per second that are asked for at the peak.
     fn peak_demand(&self) -> Result<Option<f64>, PlanError> {
         let of_sessions = self.of_sessions().zip(self.sessions);
@@ -212,7 +222,7 @@ fn offer(
         numbers: Numbers::smallest_of(accelerator),
         corrections: class.of.machine.corrections(),
     };
-    let rate = best_replica(&widest, &service.requests, constants)?;
+    let rate = best_replica(&widest, &service.requests(), constants)?;
     let tokens_per_s = rate.output_tokens_per_second;
     let sold = 1.0 / service.peak_factor;
     let lease = class.dollars_per_hour.map(Span::exactly);

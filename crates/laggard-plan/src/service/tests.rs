@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::options::Use;
 use crate::options::tests::Fixture;
 use crate::problem::{Reserve, Terms};
 
@@ -213,11 +214,23 @@ fn offers_are_what_the_roofline_and_the_prices_say() {
     assert!((h100.dollars_per_hour.expect("a price") - earned).abs() < 1e-9);
     let sessions = h100.tokens_per_s / 1.5 / 20.0;
     assert!((h100.sessions.expect("sessions") - sessions).abs() < 1e-9);
+    assert!(h100.seconds_per_token <= 1.0 / 20.0, "{h100:?}");
     let even = h100.lease_dollars_per_million_tokens.expect("a rent");
     assert!((even * h100.tokens_per_s / 1.5 * 3600.0 / 1e6 - 2.0).abs() < 1e-9);
     let sum = 32.0 * h100.tokens_per_s + 16.0 * b200.tokens_per_s;
     assert!((offers.together.high / sum - 1.0).abs() < 1e-12);
     assert!(offers.together.low > 0.93 * sum && offers.together.low < sum);
+}
+
+/// Dollars per hour of what is asked for, and of all that devices could serve beside it.
+fn sold(problem: &Problem<'_>, ask: &Service<'_>, uses: &[Use]) -> f64 {
+    let price = ask.dollars_per_million_tokens.expect("a price");
+    let asked = ask.tokens_per_s.expect("a rate") * 3600.0 * price / 1e6;
+    let beyond = problem.classes.iter().zip(uses).map(|(class, all)| {
+        let each = class.serving_dollars_per_hour.expect("a price");
+        (all.serve - class.serve) as f64 * each
+    });
+    asked + beyond.sum::<f64>()
 }
 
 #[test]
@@ -267,17 +280,7 @@ fn what_serves_or_is_kept_is_in_no_option() {
                 "{option:?}"
             );
         }
-        // What is asked for is sold, and no more of what those devices could serve.
-        let asked = ask.tokens_per_s.expect("a rate") * 3600.0 * 0.5 / 1e6;
-        let beyond = problem
-            .classes
-            .iter()
-            .zip(&option.uses)
-            .map(|(class, all)| {
-                let price = class.serving_dollars_per_hour.expect("a price");
-                (all.serve - class.serve) as f64 * price
-            });
-        let sold = asked + beyond.sum::<f64>();
+        let sold = sold(&problem, &ask, &option.uses);
         assert!((option.figures.serving_dollars_per_hour / sold - 1.0).abs() < 1e-9);
         let terms = option.figures.peak_use.terms();
         let sum: f64 = terms.iter().map(|(_, share)| share).sum();
