@@ -127,7 +127,7 @@ fn stages_that_share_hosts_still_wait_for_the_network() {
     };
     let (on_one, on_eight, a_host_each) = (of(1, 2), of(1, 16), of(2, 8));
     assert!(on_eight.transfer_s > 2.0 * on_one.transfer_s);
-    assert_eq!(on_eight.transfer_s, a_host_each.transfer_s);
+    assert!((on_eight.transfer_s / a_host_each.transfer_s - 1.0).abs() < 1e-12);
     let expect = 7.0 * on_eight.transfer_s + 8.0 * on_one.transfer_s;
     assert!((on_eight.through_s / expect - 1.0).abs() < 1e-12);
     assert!((a_host_each.through_s / (7.0 * a_host_each.transfer_s) - 1.0).abs() < 1e-12);
