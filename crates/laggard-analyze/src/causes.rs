@@ -15,9 +15,9 @@ use crate::interval::estimate;
 use crate::levels::Waterfall;
 use crate::per_step::{Inputs, Lengths, RankBlame};
 use crate::traits::{Chance, Traits};
-use crate::{Cause, Culprit, Estimate, Finding, Level};
+use crate::{Cause, Culprit, Estimate, Finding, Level, Onset};
 use laggard_record::{Manifest, TimeBasis};
-use laggard_stats::{BlockBootstrap, Resampling};
+use laggard_stats::{BlockBootstrap, Change, Resampling};
 
 /// From where on something is named.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -105,6 +105,23 @@ pub(crate) fn findings(evidence: &Evidence<'_>) -> Vec<Finding> {
 }
 
 impl Evidence<'_> {
+    /// Since when a rank is as slow as it is, if that is not from the beginning.
+    fn onset(&self, rank: usize) -> Option<Onset> {
+        let change = self.traits.largest_change(rank)?;
+        Some(self.onset_of(&change))
+    }
+
+    fn onset_of(&self, change: &Change) -> Onset {
+        let numbers = &self.inputs.measured.step_numbers;
+        let step = |index: usize| numbers[index.min(numbers.len() - 1)];
+        Onset {
+            step: step(change.at),
+            earliest: step(*change.range.start()),
+            latest: step(*change.range.end()),
+            ratio: change.after / change.before,
+        }
+    }
+
     pub(crate) fn ranks(&self) -> usize {
         self.inputs.cells.ranks
     }

@@ -2,7 +2,6 @@
 //! findings that stand without them, and only those that peers do not show alike.
 
 use super::Evidence;
-use super::persistent::onset;
 use super::placement::far_adapter;
 use super::words::rank_list;
 use crate::devices::{Devices, Steadiness, Window};
@@ -77,7 +76,7 @@ pub(super) fn slowed(evidence: &Evidence<'_>, ranks: &[usize]) -> Vec<usize> {
         let look = Look {
             evidence,
             devices: evidence.devices,
-            window: window(evidence, onset(evidence, *rank).map(|onset| onset.step)),
+            window: window(evidence, evidence.onset(*rank).map(|onset| onset.step)),
         };
         let signs = look.signs(*rank, ranks);
         signs.iter().any(|sign| sign.kind.slows_computing())

@@ -7,7 +7,6 @@ use super::words::{host_name, percent, percent_interval, rank_list, rank_name};
 use crate::cells::Slot;
 use crate::traits::ALIKE;
 use crate::{Cause, Confidence, Culprit, Estimate, Finding, Onset};
-use laggard_stats::Change;
 
 /// Ranks alone in their class are measured against a published ratio, which is less sure than a
 /// peer.
@@ -107,25 +106,8 @@ fn lasting_excess(evidence: &Evidence<'_>, rank: usize) -> Lasting {
     let change = evidence.traits.largest_change(rank);
     let first = change.as_ref().map_or(0, |change| change.at);
     let excess: Vec<f64> = series[first..].iter().map(|ratio| ratio - 1.0).collect();
-    let onset = change.map(|change| onset_of(evidence, &change));
+    let onset = change.map(|change| evidence.onset_of(&change));
     (evidence.mean(&excess), onset)
-}
-
-/// Since when a rank is as slow as it is, if that is not from the beginning.
-pub(super) fn onset(evidence: &Evidence<'_>, rank: usize) -> Option<Onset> {
-    let change = evidence.traits.largest_change(rank)?;
-    Some(onset_of(evidence, &change))
-}
-
-fn onset_of(evidence: &Evidence<'_>, change: &Change) -> Onset {
-    let numbers = &evidence.inputs.measured.step_numbers;
-    let step = |index: usize| numbers[index.min(numbers.len() - 1)];
-    Onset {
-        step: step(change.at),
-        earliest: step(*change.range.start()),
-        latest: step(*change.range.end()),
-        ratio: change.after / change.before,
-    }
 }
 
 /// Hosts of at least two ranks of which nearly all are slow, while other hosts are not; each with
