@@ -5,7 +5,7 @@ use crate::args::ChangeArgs;
 use crate::command::date;
 use crate::failure::Usage;
 use anyhow::{Context, Result};
-use laggard_plan::{PlannedOption, WantedJob};
+use laggard_plan::{Kind, PlannedOption, WantedJob};
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,6 +29,9 @@ pub(super) struct Until {
     without_loss_days: Option<f64>,
     /// The same with the loss.
     with_loss_days: Option<f64>,
+    /// Models that are trained side by side, of which this is about the one that is trained first.
+    #[serde(skip)]
+    models: usize,
 }
 
 /// Refuses a day on which nothing is lost, and a start that nothing is counted from.
@@ -99,6 +102,10 @@ pub(super) fn until(
         trained_tokens,
         without_loss_days,
         with_loss_days: None,
+        models: match before.kind {
+            Kind::LooselyCoupled => 1,
+            _ => before.jobs.len(),
+        },
     }))
 }
 
@@ -118,9 +125,16 @@ impl Until {
             Some((with, without)) => format!(", {} later", days((with - without).max(0.0))),
             None => String::new(),
         };
+        let others = match self.models {
+            0 | 1 => String::new(),
+            models => format!(
+                " Of the {models} models that are trained side by side this is the first to end: \
+                 what the loss costs the others is not in it."
+            ),
+        };
         format!(
             "Lost on {}, {} d after the start: the model then has {:.3e} of {:.3e} tokens. It is \
-             trained {}, without the loss {}{later}; moving is not counted.",
+             trained {}, without the loss {}{later}; moving is not counted.{others}",
             self.lost_on,
             self.days,
             self.trained_tokens,
