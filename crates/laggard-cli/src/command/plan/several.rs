@@ -212,7 +212,7 @@ fn page(shared: &SharedOut) -> String {
     }
     page.heading("who gets what");
     page.line(&format!(
-        "  {:<18}{:>9}{:>9}{:>9}{:>8}{:>10}  devices",
+        "  {:<18}{:>9}{:>9}{:>9}{:>9}{:>10}  devices",
         "", "tokens", "tokens/s", "off by x", "days", "deadline"
     ));
     for job in &shared.jobs {
@@ -226,7 +226,7 @@ fn page(shared: &SharedOut) -> String {
             devices.join(" + ")
         };
         page.line(&format!(
-            "  {:<18}{:>9.2e}{:>9.2e}{:>9.2}{:>8}{:>10}  {devices}",
+            "  {:<18}{:>9.2e}{:>9.2e}{:>9.2}{:>9}{:>10}  {devices}",
             job.name,
             job.tokens,
             job.tokens_per_s,
