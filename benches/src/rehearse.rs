@@ -1,18 +1,18 @@
 //! Plans of mixes that are emulated here: measured in equal shares, planned by what that cost, and
 //! run both ways in pairs.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use laggard_analyze::{OperationTime, Options, analyze, kernel_seconds, operation_times};
-use laggard_measure::{ClassShare, Hooks, Settings, run, run_together};
+use laggard_measure::{ClassShare, Hooks, Settings, run_together};
 use laggard_plan::{
-    Expected, Measured, MeasuredClass, Objective, PlanFile, PlannedOption, Rehearsal, RehearsedJob,
-    plan_measured,
+    Expected, Measured, MeasuredClass, Objective, PlanFile, PlannedJob, PlannedOption, Rehearsal,
+    RehearsedJob, plan_measured,
 };
 use laggard_record::{Record, TimeBasis};
 use laggard_schedule::Layout;
 use laggard_simulate::{Calibration, observations};
 use laggard_specs::Model;
-use laggard_stats::{Rng, median};
+use laggard_stats::{Rng, median, sorted_median_interval};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -89,6 +89,8 @@ impl Mix {
 /// How a mix is rehearsed.
 #[derive(Debug, Clone, Copy)]
 pub struct Campaign {
+    /// The clock that the runs are meant for.
+    pub basis: TimeBasis,
     /// Steps of each run.
     pub steps: u32,
     /// Times that what the plan is made from is measured.
@@ -102,8 +104,6 @@ pub struct Campaign {
 pub struct Outcome {
     /// The plan.
     pub plan: PlanFile,
-    /// Which times the runs vouch for.
-    pub basis: TimeBasis,
     /// Gain of the chosen option over equal shares, as predicted.
     pub predicted: f64,
     /// The same of each pair of runs.
@@ -123,12 +123,16 @@ impl Outcome {
         Ok(median(&self.measured)?)
     }
 
-    /// 95 % interval of the median gain.
+    /// 95 % interval of the median gain; all gains where pairs are too few for one.
     ///
     /// # Errors
     /// Without pairs.
     pub fn gain_interval(&self) -> Result<(f64, f64)> {
-        median_interval(&self.measured).context("no pairs")
+        let mut sorted = self.measured.clone();
+        sorted.sort_by(f64::total_cmp);
+        let all = sorted.first().copied().zip(sorted.last().copied());
+        let within = sorted_median_interval(&sorted, 0.95).map(|it| (it.low, it.high));
+        within.or(all).context("no pairs")
     }
 
     /// How far runs of one and the same job lay apart, as a share: the longest median step with
@@ -159,7 +163,7 @@ pub fn rehearse(
     let site = Site {
         mix,
         model,
-        steps: campaign.steps,
+        campaign,
         folder,
     };
     let seen = site.calibrate(campaign.calibrations, rng);
@@ -168,7 +172,6 @@ pub fn rehearse(
     let equal = plan.equal_shares()?;
     let chosen = plan.option(None)?;
     let mut outcome = Outcome {
-        basis: seen.basis,
         predicted: 0.0,
         measured: Vec::new(),
         equal_step_s: seen.equal_step_s,
@@ -178,10 +181,12 @@ pub fn rehearse(
     for pair in 0..campaign.pairs {
         let planned_first = rng.below(2) == 0;
         let mut runs = BTreeMap::new();
-        for is_planned in [planned_first, !planned_first] {
-            let option = if is_planned { chosen } else { equal };
-            let made = site.run(option, rng.next_u64() >> 1);
-            runs.insert(is_planned, made.with_context(|| format!("pair {pair}"))?);
+        for batch in [planned_first, !planned_first].chunks(site.at_once()) {
+            let option = |&is_planned: &bool| if is_planned { chosen } else { equal };
+            let options: Vec<&PlannedOption> = batch.iter().map(option).collect();
+            let made = site.rehearse(&options, rng.next_u64() >> 1);
+            let made = made.with_context(|| format!("pair {pair}"))?;
+            runs.extend(batch.iter().copied().zip(made));
         }
         let (made, shares) = (&runs[&true], &runs[&false]);
         let rehearsal = Rehearsal::new(&plan, None, made, Some(shares))?;
@@ -200,14 +205,13 @@ pub fn rehearse(
 /// What a plan is made from.
 struct Seen {
     runs: Vec<(Record, Vec<OperationTime>)>,
-    basis: TimeBasis,
     equal_step_s: Vec<f64>,
 }
 
 struct Site<'a> {
     mix: &'a Mix,
     model: &'a Model,
-    steps: u32,
+    campaign: Campaign,
     folder: &'a Path,
 }
 
@@ -218,41 +222,60 @@ const HOOKS: Hooks<'static> = Hooks {
 };
 
 impl Site<'_> {
-    /// Measures equal shares, and a pipeline with a stage of each class, so many times in turn.
+    /// How many of the jobs that are compared run at the same time. On the virtual clock they do not
+    /// take each other's time, so that what slows the machine down for a moment slows all of them
+    /// alike; by wall clock they would share processors.
+    fn at_once(&self) -> usize {
+        match self.campaign.basis {
+            TimeBasis::Virtual => 2,
+            TimeBasis::Wall => 1,
+        }
+    }
+
+    /// Measures equal shares, and a pipeline with a stage of each class, so many times.
     fn calibrate(&self, times: u32, rng: &mut Rng) -> Result<Seen> {
-        let mix = self.mix;
-        let blocks = mix.ranks.iter().zip(NAMES);
+        let blocks = self.mix.ranks.iter().zip(NAMES);
         let names: Vec<&str> = blocks
             .flat_map(|(&ranks, name)| vec![name; ranks as usize])
             .collect();
-        let stages = mix.ranks.len();
+        let stages = self.mix.ranks.len();
+        let pipeline = Layout {
+            pipeline_parallel: stages as u32,
+            stage_layers: self.balanced(),
+            ..Layout::data_parallel(1, 2 * stages as u32)
+        };
         let mut seen = Seen {
             runs: Vec::new(),
-            basis: TimeBasis::Wall,
             equal_step_s: Vec::new(),
         };
         for _ in 0..times {
-            let settings = self.settings(&self.equal(), &names, "equal", rng.next_u64() >> 1);
-            let record = Record::open(&run(&settings, &HOOKS)?.record)?;
-            let pipeline = Layout {
-                pipeline_parallel: stages as u32,
-                stage_layers: self.balanced(&kernel_seconds(&record)?),
-                ..Layout::data_parallel(1, 2 * stages as u32)
-            };
+            let equal = self.settings(&self.equal(), &names, "equal", rng.next_u64() >> 1);
             let one_each = &NAMES[..stages];
             let piped = self.settings(&pipeline, one_each, "pipeline", rng.next_u64() >> 1);
-            let piped_record = Record::open(&run(&piped, &HOOKS)?.record)?;
-            let step = analyze(&record, &Options::default())?.step_time.median;
-            seen.equal_step_s.push(step);
-            seen.basis = record.manifest.clock.basis;
-            for record in [record, piped_record] {
+            let jobs = [equal, piped];
+            for batch in jobs.chunks(self.at_once()) {
+                run_together(batch, &HOOKS)?;
+            }
+            for (settings, is_equal) in jobs.iter().zip([true, false]) {
+                let record = self.record(settings)?;
+                if is_equal {
+                    let analysis = analyze(&record, &Options::default())?;
+                    seen.equal_step_s.push(analysis.step_time.median);
+                }
                 let times = operation_times(&record)?;
                 seen.runs.push((record, times));
+                std::fs::remove_dir_all(&settings.record)?;
             }
-            std::fs::remove_dir_all(&settings.record)?;
-            std::fs::remove_dir_all(&piped.record)?;
         }
         Ok(seen)
+    }
+
+    /// The record of a run, which must be by the clock that it was meant for.
+    fn record(&self, settings: &Settings) -> Result<Record> {
+        let record = Record::open(&settings.record)?;
+        let (basis, meant) = (record.manifest.clock.basis, self.campaign.basis);
+        ensure!(basis == meant, "times are {basis:?}, not {meant:?}");
+        Ok(record)
     }
 
     /// Everyone in lock-step with as many micro-batches.
@@ -285,45 +308,50 @@ impl Site<'_> {
         Ok(plan.file)
     }
 
-    /// Layers of a stage of each class, by what kernels of its ranks take in equal shares: a stage
-    /// that waits for another runs slower after it than one that does not.
-    fn balanced(&self, kernels: &[f64]) -> Vec<u32> {
-        let firsts = self.mix.ranks.iter().scan(0, |first, &ranks| {
-            let rank = *first;
-            *first += ranks as usize;
-            Some(kernels[rank])
-        });
-        let seconds: Vec<f64> = firsts.collect();
-        let mut layers = vec![1; seconds.len()];
+    /// Layers of a stage of each class by its rate: a stage that waits for another runs slower
+    /// after it than one that does not.
+    fn balanced(&self) -> Vec<u32> {
+        let rates = &self.mix.rates;
+        let mut layers = vec![1; rates.len()];
         for _ in layers.len()..self.model.layers as usize {
-            let end = |at: usize| f64::from(layers[at] + 1) * seconds[at];
-            let first = (0..seconds.len()).min_by(|&a, &b| end(a).total_cmp(&end(b)));
+            let end = |at: usize| f64::from(layers[at] + 1) / rates[at];
+            let first = (0..rates.len()).min_by(|&a, &b| end(a).total_cmp(&end(b)));
             layers[first.unwrap_or(0)] += 1;
         }
         layers
     }
 
-    /// Runs the jobs of an option at the same time.
-    fn run(&self, option: &PlannedOption, seed: u64) -> Result<Vec<RehearsedJob>> {
-        let jobs: Vec<Settings> = option
-            .jobs
-            .iter()
-            .map(|job| self.settings(&job.layout(), &job.class_of_rank(), &job.name, seed))
-            .collect();
-        run_together(&jobs, &HOOKS)?;
-        let rehearsed = jobs.iter().zip(&option.jobs).map(|(settings, job)| {
-            let record = Record::open(&settings.record)?;
-            let step = analyze(&record, &Options::default())?.step_time;
-            let kernels = kernel_seconds(&record)?;
-            std::fs::remove_dir_all(&settings.record)?;
-            let mean = Expected {
-                value: step.mean.value,
-                low: step.mean.low,
-                high: step.mean.high,
-            };
-            Ok(RehearsedJob::new(job, (step.median, mean), &kernels))
+    /// Runs the jobs of all these options at the same time.
+    fn rehearse(&self, options: &[&PlannedOption], seed: u64) -> Result<Vec<Vec<RehearsedJob>>> {
+        let settings = |at: usize, job: &PlannedJob| {
+            let name = format!("{at}-{}", job.name);
+            self.settings(&job.layout(), &job.class_of_rank(), &name, seed)
+        };
+        let of = |(at, option): (usize, &&PlannedOption)| -> Vec<Settings> {
+            option.jobs.iter().map(|job| settings(at, job)).collect()
+        };
+        let jobs: Vec<Vec<Settings>> = options.iter().enumerate().map(of).collect();
+        run_together(&jobs.concat(), &HOOKS)?;
+        let rehearsed = options.iter().zip(&jobs).map(|(option, settings)| {
+            let jobs = option.jobs.iter().zip(settings);
+            jobs.map(|(job, settings)| self.rehearsed(job, settings))
+                .collect()
         });
         rehearsed.collect()
+    }
+
+    /// What came of a job. Its record is removed.
+    fn rehearsed(&self, job: &PlannedJob, settings: &Settings) -> Result<RehearsedJob> {
+        let record = self.record(settings)?;
+        let step = analyze(&record, &Options::default())?.step_time;
+        let kernels = kernel_seconds(&record)?;
+        std::fs::remove_dir_all(&settings.record)?;
+        let mean = Expected {
+            value: step.mean.value,
+            low: step.mean.low,
+            high: step.mean.high,
+        };
+        Ok(RehearsedJob::new(job, (step.median, mean), &kernels))
     }
 
     fn settings(&self, layout: &Layout, classes: &[&str], name: &str, seed: u64) -> Settings {
@@ -332,46 +360,8 @@ impl Site<'_> {
         settings.layout = layout.clone();
         settings.classes = ClassShare::of_ranks(classes, |class| self.mix.rate(class));
         settings.sequence_length = LENGTH;
-        settings.steps = self.steps;
+        settings.steps = self.campaign.steps;
         settings.seed = seed;
         settings
-    }
-}
-
-/// 95 % interval of a median, whatever the law of the values: the innermost of them, counted from
-/// both ends, between which it is at least so surely; all where there are fewer than six.
-fn median_interval(values: &[f64]) -> Option<(f64, f64)> {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let count = values.len() as i32;
-    // The chance that exactly `below` of the values lie below the median, and that fewer do.
-    let (mut below, mut exactly, mut fewer) = (0, 0.5_f64.powi(count), 0.0);
-    while fewer + exactly <= 0.025 {
-        fewer += exactly;
-        exactly *= f64::from(count - below) / f64::from(below + 1);
-        below += 1;
-    }
-    let low = (below as usize).saturating_sub(1);
-    let high = values.len().checked_sub(1 + low)?;
-    Some((values[low], values[high]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn intervals_of_medians_are_those_of_the_sign_test() {
-        let ranks = |count: u32| {
-            let values: Vec<f64> = (1..=count).rev().map(f64::from).collect();
-            median_interval(&values)
-        };
-        assert_eq!(ranks(0), None);
-        assert_eq!(ranks(1), Some((1.0, 1.0)));
-        assert_eq!(ranks(5), Some((1.0, 5.0)));
-        // 1 + 9 of 512 ways to have at most one below, 1 + 9 + 36 at most two: 2.0 % and 9.0 %.
-        assert_eq!(ranks(9), Some((2.0, 8.0)));
-        // 2.07 % for at most five of 20, 5.8 % for at most six.
-        assert_eq!(ranks(20), Some((6.0, 15.0)));
     }
 }

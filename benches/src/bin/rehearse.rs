@@ -1,7 +1,8 @@
 //! Plans against their rehearsals, over random mixes of emulated classes.
 //!
 //! Each mix is run with equal shares, once or more, planned by what that cost, and then run both
-//! ways in pairs, in random order, since the speed of a shared machine drifts.
+//! ways in pairs, since the speed of a shared machine drifts: in random order by wall clock, at the
+//! same time on the virtual clock.
 //!
 //! `rehearse --help` shows what can be asked for.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
@@ -10,6 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use laggard_benches::models::layered;
 use laggard_benches::rehearse::{Campaign, Mix, Outcome, rehearse};
+use laggard_record::TimeBasis;
 use laggard_stats::{Rng, median, quantile};
 use std::fs::File;
 use std::io::Write as _;
@@ -33,28 +35,29 @@ fn main() -> Result<ExitCode> {
     let processors = std::thread::available_parallelism()?.get() as u32;
     let mut points = Vec::new();
     let (mut worse, mut surely_off) = (0, 0);
-    for number in 0..options.mixes {
+    for number in options.from..options.from + options.mixes {
         let mut rng = Rng::for_stream(options.seed, u64::from(number));
-        let mix = match options.basis {
-            Basis::Wall => Mix::of_processors(processors, &mut rng),
-            Basis::Virtual => Mix::beyond(processors + 1, &mut rng),
+        let (basis, mix) = match options.basis {
+            Basis::Wall => (TimeBasis::Wall, Mix::of_processors(processors, &mut rng)),
+            Basis::Virtual => (TimeBasis::Virtual, Mix::beyond(processors + 1, &mut rng)),
         };
         let folder = tempfile::tempdir().context("no directory for records")?;
         let campaign = Campaign {
+            basis,
             steps: options.steps,
             calibrations: options.calibrations,
             pairs: options.pairs,
         };
         let outcome = rehearse((&mix, &model), campaign, &mut rng, folder.path())
             .with_context(|| format!("mix {number}: {mix:?}"))?;
-        let off = tell(number, &mix, &outcome)?;
+        let off = tell((number, basis), &mix, &outcome)?;
         points.push(off.abs());
         worse += u32::from(outcome.gain()? < -outcome.noise());
         let (low, high) = outcome.gain_interval()?;
         let nearest = outcome.predicted.clamp(low, high);
         surely_off += u32::from((outcome.predicted - nearest).abs() > POINTS);
         if let Some(file) = &mut csv {
-            writeln!(file, "{}", line(number, &mix, &outcome)?)?;
+            writeln!(file, "{}", line((number, basis), &mix, &outcome)?)?;
         }
     }
     let largest = quantile(&points, 1.0)?;
@@ -78,15 +81,14 @@ fn main() -> Result<ExitCode> {
 }
 
 /// Prints a mix; points that its predicted gain is off by.
-fn tell(number: u32, mix: &Mix, outcome: &Outcome) -> Result<f64> {
+fn tell((number, basis): (u32, TimeBasis), mix: &Mix, outcome: &Outcome) -> Result<f64> {
     let gain = outcome.gain()?;
     let (low, high) = outcome.gain_interval()?;
     let off = 100.0 * (outcome.predicted - gain);
     let rates: Vec<String> = mix.rates.iter().map(|rate| format!("{rate:.2}")).collect();
     println!(
-        "{number:>3} {:?}: ranks {:?} at {}, {} each: {}: predicted {:+.1} %, measured {:+.1} % \
+        "{number:>3} {basis:?}: ranks {:?} at {}, {} each: {}: predicted {:+.1} %, measured {:+.1} % \
          ({:+.1} to {:+.1}), {off:+.1} points; runs with equal shares {:.1} % apart",
-        outcome.basis,
         mix.ranks,
         rates.join(" "),
         mix.each,
@@ -100,7 +102,7 @@ fn tell(number: u32, mix: &Mix, outcome: &Outcome) -> Result<f64> {
     Ok(off)
 }
 
-fn line(number: u32, mix: &Mix, outcome: &Outcome) -> Result<String> {
+fn line((number, basis): (u32, TimeBasis), mix: &Mix, outcome: &Outcome) -> Result<String> {
     let list = |values: &[f64], scale: f64| {
         let values: Vec<String> = values
             .iter()
@@ -120,8 +122,7 @@ fn line(number: u32, mix: &Mix, outcome: &Outcome) -> Result<String> {
     });
     let planned: Vec<f64> = outcome.planned_step_s.concat();
     Ok(format!(
-        "{number},{:?},\"{:?}\",{},{},{},\"{}\",\"{}\",{:.5},{},{},{}",
-        outcome.basis,
+        "{number},{basis:?},\"{:?}\",{},{},{},\"{}\",\"{}\",{:.5},{},{},{}",
         mix.ranks,
         list(&mix.rates, 1.0),
         mix.each,
@@ -143,6 +144,9 @@ struct Options {
     basis: Basis,
     #[arg(long, value_name = "N", default_value_t = 20)]
     mixes: u32,
+    /// The first of them: their numbers say what they are.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    from: u32,
     /// Times that what a plan is made from is measured.
     #[arg(long, value_name = "N", default_value_t = 1)]
     calibrations: u32,

@@ -15,17 +15,13 @@ use laggard_record::{
     BenchRank, BenchSamples, CollectiveSamples, Communication, ComputeSamples, ComputeWork, Peak,
     Placement,
 };
-use laggard_stats::{median, quantile, sorted_quantile};
+use laggard_stats::{median, quantile, sorted_median_interval, sorted_quantile};
 use laggard_types::{Caveat, Collective, DataType, Rank, ReduceOp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Version of the form of [`Bench`].
 pub const BENCH_VERSION: u32 = 1;
-/// 95 % of a normal distribution lie within so many standard deviations.
-const Z: f64 = 1.96;
-/// All of fewer samples lie on one side of the median more often than one time in twenty.
-const LEAST_FOR_INTERVAL: usize = 6;
 /// From so many samples on, a percentile is distinguishable from the largest sample, with 95 %
 /// confidence: `ln 0.05 / ln p`.
 const LEAST_FOR_P95: usize = 59;
@@ -208,16 +204,11 @@ impl Distribution {
         let n = sorted.len();
         let at = |p: f64| sorted_quantile(&sorted, p).ok();
         let percentile = |p: f64, least: usize| at(p).filter(|_| n >= least);
-        // Ranks of order statistics that enclose the median with 95 % confidence (Conover,
-        // "Practical Nonparametric Statistics", section on confidence intervals for a quantile).
-        let half = Z * (n as f64).sqrt() / 2.0;
-        let low = (n as f64 / 2.0 - half).floor().max(1.0) as usize;
-        let high = ((n as f64 / 2.0 + half).ceil() as usize + 1).min(n);
-        let interval = || Some([*sorted.get(low - 1)?, *sorted.get(high - 1)?]);
+        let interval = sorted_median_interval(&sorted, 0.95);
         Some(Self {
             n,
             median: at(0.5)?,
-            interval: interval().filter(|_| n >= LEAST_FOR_INTERVAL),
+            interval: interval.map(|it| [it.low, it.high]),
             p5: at(0.05)?,
             p95: percentile(0.95, LEAST_FOR_P95),
             p99: percentile(0.99, LEAST_FOR_P99),

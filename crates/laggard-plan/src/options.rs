@@ -296,8 +296,8 @@ impl<'p> Maker<'p> {
             has_stages,
             spans::none(is_all),
         )?;
-        let some = (has_stages && !is_all).then(|| spans::SOME_DIVISIONS.to_owned());
-        let missed = spans::missed(missed).into_iter().chain(some);
+        // Where there are none at all, that is said above.
+        let missed = spans::missed(missed, is_all || !has_stages);
         let missed = missed.map(|reason| (Kind::UnevenStages, reason));
         self.left_out.extend(missed);
         Ok(())

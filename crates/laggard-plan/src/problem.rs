@@ -102,7 +102,8 @@ pub struct Class {
     pub serve: u64,
     /// What a device earns that serves at the price of its tokens, dollars per hour.
     pub serving_dollars_per_hour: Option<f64>,
-    /// Share of that which is asked of those that serve whatever else is done, from 0 to 1.
+    /// What those that serve whatever else is done are asked for, as a share of what they could
+    /// sell; 1 where there is no demand.
     pub asked_share: f64,
     /// Speed of the kernels of the slowest device in use over that of the class; 1 where nothing is
     /// known of single devices.

@@ -3,7 +3,7 @@
 use super::BenchOptions;
 use crate::Estimate;
 use laggard_record::{BenchRank, BenchSamples, ComputeSamples, ComputeWork};
-use laggard_stats::{median, sorted_quantile};
+use laggard_stats::{median, sorted_median_interval, sorted_quantile};
 use laggard_types::Rank;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -150,42 +150,10 @@ fn relative_rates(kernels: &[&ComputeSamples], class: &[usize], rank: usize) -> 
 fn below(rates: &[f64], looks: usize) -> Option<Estimate> {
     let mut sorted = rates.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let outside = outside(sorted.len(), FALSE_ALARM / looks as f64 / 2.0)?;
+    let interval = sorted_median_interval(&sorted, 1.0 - FALSE_ALARM / looks as f64)?;
     Some(Estimate {
         value: 1.0 - sorted_quantile(&sorted, 0.5).ok()?,
-        low: 1.0 - sorted[sorted.len() - outside],
-        high: 1.0 - sorted[outside - 1],
+        low: 1.0 - interval.high,
+        high: 1.0 - interval.low,
     })
-}
-
-/// The largest number for which fewer of so many tosses of a coin come out heads with at most this
-/// probability; `None` where that is not even so for 1.
-fn outside(tosses: usize, probability: f64) -> Option<usize> {
-    let mut log_of_one = -(tosses as f64) * std::f64::consts::LN_2;
-    let mut fewer = log_of_one.exp();
-    let mut heads = 0;
-    while fewer <= probability && heads < tosses / 2 {
-        heads += 1;
-        log_of_one += ((tosses - heads + 1) as f64 / heads as f64).ln();
-        fewer += log_of_one.exp();
-    }
-    (heads > 0).then_some(heads)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::outside;
-
-    #[test]
-    fn few_lie_outside_by_chance() {
-        // Tables of the binomial distribution: of 20 tosses, 5 heads or fewer with 0.0207, 6 or
-        // fewer with 0.0577.
-        assert_eq!(outside(20, 0.025), Some(6));
-        assert_eq!(outside(20, 0.02), Some(5));
-        assert_eq!(outside(5, 0.025), None);
-        assert_eq!(outside(6, 0.025), Some(1));
-        assert_eq!(outside(0, 0.025), None);
-        // By the normal distribution: 5000 - 1.96 x 50.
-        assert!(outside(10_000, 0.025).is_some_and(|it| it.abs_diff(4902) <= 2));
-    }
 }

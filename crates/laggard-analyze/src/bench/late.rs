@@ -1,7 +1,7 @@
 //! Ranks that the others wait for: told apart from the network by arrivals on one clock. The rank
 //! that comes late has the shortest time of its own.
 
-use super::{BenchOptions, Z, call, calls_of, seconds};
+use super::{BenchOptions, call, calls_of, seconds};
 use laggard_record::{BenchSamples, CollectiveSamples};
 use laggard_stats::{median, wilson_interval};
 use laggard_types::{Collective, Rank};
@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// A rank is late if it comes last to more than this share of calls, with 95 % confidence.
 const MOSTLY: f64 = 0.8;
+/// 95 % of a normal distribution lie within so many standard deviations.
+const Z: f64 = 1.96;
 /// Differences below so many times the clocks' bound are not seen.
 const SEEN_ABOVE_BOUND: i64 = 3;
 

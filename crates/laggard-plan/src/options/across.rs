@@ -316,8 +316,7 @@ impl Maker<'_> {
             }
         }
         let missed = found.as_ref().map_or(Vec::new(), |(rate, ..)| {
-            let some = (!is_all).then(|| spans::SOME_DIVISIONS.to_owned());
-            let reasons = spans::missed(most / rate).into_iter().chain(some);
+            let reasons = spans::missed(most / rate, is_all);
             reasons.map(|reason| (Kind::AcrossSites, reason)).collect()
         });
         (found, missed)

@@ -78,19 +78,20 @@ pub(super) fn none(has_all_divisions: bool) -> &'static str {
     }
 }
 
-/// What to say where not all divisions were tried.
-pub(super) const SOME_DIVISIONS: &str =
-    "of the ways to divide the devices into stages by speed only some were tried";
-
-/// What to say where orders of stages that were not tried may train that many times as much.
-pub(super) fn missed(excess: f64) -> Option<String> {
-    (excess > 1.0 + WORTH_SAYING).then(|| {
+/// What to say where orders of stages that were not tried may train that many times as much, and
+/// where not all divisions were tried.
+pub(super) fn missed(excess: f64, has_all_divisions: bool) -> impl Iterator<Item = String> {
+    let divisions = (!has_all_divisions).then(|| {
+        "of the ways to divide the devices into stages by speed only some were tried".to_owned()
+    });
+    let orders = (excess > 1.0 + WORTH_SAYING).then(|| {
         format!(
             "not every order of stages by speed was tried: none of the others trains more than \
              {:.1} % more",
             100.0 * (excess - 1.0)
         )
-    })
+    });
+    orders.into_iter().chain(divisions)
 }
 
 /// The best replicas of stages of all classes, on so many devices of each, that train more than
