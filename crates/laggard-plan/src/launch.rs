@@ -8,6 +8,7 @@ mod hosts;
 mod kubernetes;
 mod megatron;
 mod mpi;
+mod others;
 mod overview;
 mod placement;
 mod slurm;
@@ -143,7 +144,8 @@ pub fn device_classes(plan: &PlanFile) -> Vec<DeviceClass> {
     plan.classes.iter().map(of).collect()
 }
 
-/// The launch files of every job of an option.
+/// The launch files of every job of an option, and the table of the hosts that serve, are leased,
+/// in reserve or off.
 ///
 /// # Errors
 /// Where the hosts have not enough devices.
@@ -156,10 +158,16 @@ pub fn launch_files(
     let classes = device_classes(plan);
     let is_answer = *option == plan.options[plan.chosen];
     let mut free = Free::new(hosts, &classes);
-    let mut files = Vec::new();
-    for planned in &option.jobs {
+    let places = option.jobs.iter().map(|planned| {
         let layout = planned.layout();
-        let placement = free.place(planned, &layout)?;
+        let placement = free.place(planned, &layout);
+        placement.map(|placement| (layout, placement))
+    });
+    let places: Vec<(Layout, Placement)> = places.collect::<Result<_, _>>()?;
+    let placements = places.iter().map(|(_, placement)| placement);
+    let others = others::table(option, (hosts, &classes), placements);
+    let mut files = Vec::new();
+    for (planned, (layout, placement)) in option.jobs.iter().zip(places) {
         let job = Job {
             planned,
             layout,
@@ -172,6 +180,7 @@ pub fn launch_files(
         };
         files.extend(files_of(&job));
     }
+    files.extend(others);
     Ok(files)
 }
 

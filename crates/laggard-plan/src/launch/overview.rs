@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Job, megatron, torchrun};
 
 /// What files say whose names of hosts are stand-ins.
-const PLACEHOLDERS: &str = "# HOST NAMES ARE PLACEHOLDERS: put yours in their places, or plan \
+pub(super) const PLACEHOLDERS: &str = "# HOST NAMES ARE PLACEHOLDERS: put yours in their places, or plan \
                             again with\n# `--hosts FILE`, one line for each host or range: \
                             `gpu[001-128] h100 8`.\n";
 

@@ -9,7 +9,7 @@ use crate::compare::Objective;
 use crate::file::{
     Expected, ExpectedStep, PLAN_VERSION, PlannedClass, PlannedParts, PlannedReplicas, PlannedStage,
 };
-use crate::options::Kind;
+use crate::options::{Kind, Use};
 
 /// Degrees `dp, tp, pp`.
 pub(super) fn degrees(data: u32, tensor: u32, pipeline: u32) -> Degrees {
@@ -124,6 +124,40 @@ pub(super) fn files(plan: &PlanFile, hosts: Option<&str>) -> BTreeMap<String, St
         .into_iter()
         .map(|file| (file.path, file.text))
         .collect()
+}
+
+#[test]
+fn hosts_without_a_job_are_told_what_they_do() {
+    let parts = replicas(&[("h100", 2, 5)]);
+    let mut plan = plan(
+        &[("h100", 40, 8, 8), ("gb200", 8, 4, 72)],
+        vec![job("job-1", degrees(2, 8, 1), parts)],
+    );
+    assert!(!files(&plan, None).contains_key("others.tsv"));
+    let uses = |serve, lease, off| Use {
+        serve,
+        lease,
+        off,
+        ..Use::default()
+    };
+    plan.options[0].uses = [
+        ("h100".to_owned(), uses(8, 0, 8)),
+        ("gb200".to_owned(), uses(0, 8, 0)),
+    ]
+    .into();
+    let list = "a[1-5] h100 8\nb[1-2] gb200 4\n";
+    let files = files(&plan, Some(list));
+    let others = files["others.tsv"]
+        .lines()
+        .filter(|line| !line.starts_with('#'));
+    let told = [
+        "a3\th100\t8\tserves",
+        "a4\th100\t8\tis off",
+        "a5\th100\t8\tis idle",
+        "b1\tgb200\t4\tis leased",
+        "b2\tgb200\t4\tis leased",
+    ];
+    assert_eq!(others.collect::<Vec<_>>(), told);
 }
 
 /// Uneven shares over two classes, whole hosts of each.

@@ -142,4 +142,9 @@ fn tell(option: &PlannedOption, files: &[LaunchFile], launch: &Path, are_placeho
         "launch files{jobs}{names}: see {}",
         readme.display()
     ));
+    // All that is not in the folder of a job.
+    for others in files.iter().filter(|file| !file.path.contains('/')) {
+        let path = launch.join(&others.path);
+        output::talk(&format!("hosts without a job: see {}", path.display()));
+    }
 }
