@@ -147,7 +147,14 @@ pub(crate) fn of_manifest(manifest: &Manifest) -> Vec<Caveat> {
             ),
         ));
     }
-    for class in manifest.classes.iter().filter(|class| class.emulated) {
+    list.extend(emulated(manifest));
+    list
+}
+
+/// Classes that are no hardware.
+pub(crate) fn emulated(manifest: &Manifest) -> impl Iterator<Item = Caveat> {
+    let classes = manifest.classes.iter().filter(|class| class.emulated);
+    classes.map(|class| {
         let how = match class.emulated_by {
             None | Some(Emulation::ExtraArithmetic) => {
                 let times = 1.0 / class.relative_rate;
@@ -156,7 +163,6 @@ pub(crate) fn of_manifest(manifest: &Manifest) -> Vec<Caveat> {
             Some(confined) => format!("each of its ranks is confined to a {confined}"),
         };
         let message = format!("class {} is emulated: {how}", class.name);
-        list.push(Caveat::new(CaveatCode::EmulatedClass, message));
-    }
-    list
+        Caveat::new(CaveatCode::EmulatedClass, message)
+    })
 }

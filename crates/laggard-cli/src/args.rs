@@ -307,6 +307,21 @@ pub(crate) struct DoctorArgs {
     pub(crate) only_mpi: Option<String>,
 }
 
+/// A whole number above zero, also as `4e6`.
+fn whole(text: &str) -> Result<u64, String> {
+    // Beyond this a number as `4e6` is written is not exact.
+    let most = 1_u64 << f64::MANTISSA_DIGITS;
+    let rounded = || {
+        let number: f64 = text.parse().ok()?;
+        let is_whole = number.fract() == 0.0 && (1.0..=most as f64).contains(&number);
+        is_whole.then_some(number as u64)
+    };
+    let exact = text.parse().ok().filter(|number| *number > 0);
+    exact.or_else(rounded).ok_or_else(|| {
+        "not a whole number above zero\nhint: for example `4194304` or `4e6`".to_owned()
+    })
+}
+
 /// A limit against which a NaN would never fail.
 fn per_cent(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.parse().ok();

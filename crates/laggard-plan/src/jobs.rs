@@ -76,7 +76,7 @@ struct Entry {
     name: Option<Spanned<String>>,
     model: Spanned<String>,
     tokens: Option<Spanned<f64>>,
-    batch_tokens: Option<Spanned<u64>>,
+    batch_tokens: Option<Spanned<f64>>,
     sequence_length: Option<Spanned<u32>>,
     deadline_days: Option<Spanned<f64>>,
     weight: Option<Spanned<f64>>,
@@ -159,14 +159,17 @@ fn job<'t>(entry: &Entry, text: &str, tables: &'t Tables) -> Result<WantedJob<'t
         let problem = "must be above zero".to_owned();
         return Err(wrong(text, length.span(), "sequence_length", problem));
     }
-    if let Some(batch) = entry.batch_tokens.as_ref().filter(|it| *it.as_ref() == 0) {
-        let problem = "must be above zero".to_owned();
-        return Err(wrong(text, batch.span(), "batch_tokens", problem));
+    let batch_tokens = positive("batch_tokens", &entry.batch_tokens)?;
+    if let (Some(batch), Some(at)) = (batch_tokens, &entry.batch_tokens)
+        && !(batch.fract() == 0.0 && batch <= u64::MAX as f64)
+    {
+        let problem = format!("is {batch}, but must be a whole number of tokens");
+        return Err(wrong(text, at.span(), "batch_tokens", problem));
     }
     Ok(WantedJob {
         model,
         tokens: positive("tokens", &entry.tokens)?,
-        batch_tokens: entry.batch_tokens.as_ref().map(|it| *it.as_ref()),
+        batch_tokens: batch_tokens.map(|it| it as u64),
         sequence_length: entry.sequence_length.as_ref().map(|it| *it.as_ref()),
         deadline_days: positive("deadline_days", &entry.deadline_days)?,
         weight: positive("weight", &entry.weight)?.unwrap_or(1.0),

@@ -61,7 +61,7 @@ pub use rehearsal::{Gain, Rehearsal, RehearsalRow, RehearsedJob};
 pub use replan::{Again, Places, Staying, plan_again};
 pub use service::{Offer, Offers, Served, Service, offers, serve};
 pub use shares::{Shares, SharesError, Worker, share_out};
-pub use sharing::{InTurn, Shared, Sharing, Wanted, in_turn, share};
+pub use sharing::{Course, Shared, Sharing, Wanted, in_turn, share};
 pub use stages::{
     Chain, ChainError, Cut, Joint, Joints, Stage, StageSeconds, cut_chain, order_stages,
     pipeline_seconds,

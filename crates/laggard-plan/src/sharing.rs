@@ -9,18 +9,20 @@
 //! the bound and those with one class for each job, are then laid out and predicted as the jobs
 //! that they are: what is said of a sharing is said of its layouts, never of curves.
 
+mod course;
 mod in_time;
+mod later;
 mod program;
 mod rates;
 
-use serde::Serialize;
-
 use crate::compare::Objective;
-use crate::options::{JobPlan, Outcome, Search, Use, on};
+use crate::options::{JobPlan, Outcome, Search, Use};
 use crate::pools::{Effort, PoolsError, allocate};
-use crate::problem::{PlanError, Problem};
+use crate::problem::{Class, PlanError, Problem};
 use program::{Ask, Goal};
 use rates::{Drawn, Rates};
+
+pub use course::{Course, in_turn};
 
 /// Seconds of a day.
 const SECONDS_PER_DAY: f64 = 86_400.0;
@@ -51,6 +53,45 @@ impl Wanted<'_, '_> {
     fn needed(&self) -> Option<f64> {
         let days = self.deadline_days?;
         Some(self.problem.training.tokens / (days * SECONDS_PER_DAY))
+    }
+
+    /// Refuses a job that may not have fewer devices than there are.
+    fn check_fewest(&self) -> Result<(), PlanError> {
+        let free: u64 = self.problem.classes.iter().map(Class::free).sum();
+        if self.fewest_devices <= free {
+            return Ok(());
+        }
+        Err(PlanError::Infeasible {
+            model: self.name.to_owned(),
+            reason: format!(
+                "it may not have fewer than {} devices, of which {free} can be used",
+                self.fewest_devices
+            ),
+            relaxation: format!("set fewest_devices = {free} or less"),
+        })
+    }
+
+    /// Takes the hosts from its job that are idle there, but for the fewest that it may have.
+    fn give_back(&self, job: &mut Shared, hosts: &mut [u64], idle: &mut [u64]) {
+        let has: u64 = job.devices.iter().sum();
+        let mut most = has - self.fewest_devices.min(has);
+        for (class, of) in self.problem.classes.iter().enumerate() {
+            let works = job.plan.as_ref().map_or(0, |plan| plan.devices(class));
+            let spare = (job.devices[class] - works).min(most) / of.node_devices;
+            let devices = spare * of.node_devices;
+            hosts[class] -= spare;
+            idle[class] += spare;
+            job.devices[class] -= devices;
+            most -= devices;
+            if let Some(plan) = &mut job.plan {
+                plan.idle[class] -= devices;
+            }
+        }
+    }
+
+    /// What a token per second of it is worth: model FLOP per second by weight.
+    fn value(&self) -> f64 {
+        self.weight * self.problem.flop_per_token()
     }
 }
 
@@ -86,16 +127,6 @@ pub struct Sharing {
     pub programs: u64,
 }
 
-/// All jobs one after the other, each on everything with equal shares, in the order of deadlines.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct InTurn {
-    /// Model FLOP per second by weight, on average until the last is done.
-    pub value: f64,
-    /// Each job's day of being done, in the order in which they were wanted; `None` where it cannot
-    /// be trained on everything, or failures leave it nothing there.
-    pub done_days: Vec<Option<f64>>,
-}
-
 impl Sharing {
     /// How far the best sharing may be above this, relative to the bound.
     #[must_use]
@@ -123,47 +154,34 @@ pub fn share(wanted: &[Wanted<'_, '_>], objective: Objective) -> Result<Sharing,
         Objective::NetDollars => Goal::Earned,
         _ => Goal::Trained,
     };
-    Sharer::new(wanted, goal).share()
-}
-
-/// What becomes of the jobs one after the other.
-#[must_use]
-pub fn in_turn(wanted: &[Wanted<'_, '_>]) -> InTurn {
-    let mut order: Vec<usize> = (0..wanted.len()).collect();
-    let deadline = |at: usize| wanted[at].deadline_days.unwrap_or(f64::INFINITY);
-    order.sort_by(|&a, &b| deadline(a).total_cmp(&deadline(b)));
-    let (mut now, mut flop) = (0.0, 0.0);
-    let mut done_days = vec![None; wanted.len()];
-    for at in order {
-        let (problem, weight) = (wanted[at].problem, wanted[at].weight);
-        let mut search = Search::of(problem);
-        let Some(job) = search.equal(&on(problem)) else {
-            continue;
-        };
-        let rate = search.rate(&job);
-        // Where failures leave it nothing, it never ends, and the others do without it.
-        if rate <= 0.0 {
-            continue;
-        }
-        now += problem.training.tokens / rate / SECONDS_PER_DAY;
-        flop += weight * problem.training.tokens * problem.flop_per_token();
-        done_days[at] = Some(now);
+    for job in wanted {
+        job.check_fewest()?;
     }
-    InTurn {
-        value: if now > 0.0 {
-            flop / (now * SECONDS_PER_DAY)
-        } else {
-            0.0
+    let mut sharer = Sharer::new(wanted, goal);
+    let refusal = match sharer.share() {
+        Ok(sharing) => return Ok(sharing),
+        Err(refusal) => refusal,
+    };
+    let due = wanted.iter().filter(|job| job.deadline_days.is_some());
+    let names: Vec<&str> = due.map(|job| job.name).collect();
+    Err(match sharer.later() {
+        Some(relaxation) => PlanError::Infeasible {
+            model: names.join(" and "),
+            reason: match names.len() {
+                1 => "its deadline cannot be kept".to_owned(),
+                _ => "their deadlines cannot be kept together".to_owned(),
+            },
+            relaxation,
         },
-        done_days,
-    }
+        None => refusal,
+    })
 }
 
 /// A sharing as hosts of each class for each job.
 type Hosts = Vec<Vec<u64>>;
 
 struct Sharer<'p, 'a> {
-    wanted: &'p [Wanted<'p, 'a>],
+    wanted: Vec<Wanted<'p, 'a>>,
     goal: Goal,
     searches: Vec<Search<'p>>,
     rates: Vec<Rates>,
@@ -171,12 +189,12 @@ struct Sharer<'p, 'a> {
 }
 
 impl<'p, 'a> Sharer<'p, 'a> {
-    fn new(wanted: &'p [Wanted<'p, 'a>], goal: Goal) -> Self {
+    fn new(wanted: &[Wanted<'p, 'a>], goal: Goal) -> Self {
         let mut searches: Vec<Search<'p>> =
             wanted.iter().map(|job| Search::of(job.problem)).collect();
         let rates = searches.iter_mut().map(Rates::new).collect();
         Self {
-            wanted,
+            wanted: wanted.to_vec(),
             goal,
             searches,
             rates,
@@ -184,7 +202,7 @@ impl<'p, 'a> Sharer<'p, 'a> {
         }
     }
 
-    fn share(mut self) -> Result<Sharing, PlanError> {
+    fn share(&mut self) -> Result<Sharing, PlanError> {
         let plain = vec![1.0; self.wanted.len()];
         let mixed = vec![None; self.wanted.len()];
         // Both bounds hold.
@@ -223,6 +241,14 @@ impl<'p, 'a> Sharer<'p, 'a> {
         }
     }
 
+    fn ask(&self) -> Ask<'_, 'p, 'a> {
+        Ask {
+            wanted: &self.wanted,
+            rates: &self.rates,
+            goal: self.goal,
+        }
+    }
+
     /// Every way to give each job one class that it can be trained on, if they are not too many.
     fn one_class_each(&self) -> Vec<Vec<Option<usize>>> {
         let mut ways = vec![Vec::new()];
@@ -249,26 +275,21 @@ impl<'p, 'a> Sharer<'p, 'a> {
         more: &[f64],
         drawn: Drawn,
     ) -> Result<(f64, Hosts), PoolsError> {
-        let ask = Ask {
-            wanted: self.wanted,
-            rates: &self.rates,
-            goal: self.goal,
-        };
-        let pools = ask.program(way, more, drawn)?;
         self.programs += 1;
+        let ask = self.ask();
+        let pools = ask.program(way, more, drawn)?;
         let found = allocate(&pools, Effort::default())?;
         let hosts = ask.hosts(&pools, &found.domains);
         Ok((found.bound, hosts))
     }
 
     /// The sharing of a way with its jobs as they are. Where their layouts are too slow for the
-    /// deadlines, they get more.
+    /// deadlines, they get more; what they have nothing for goes to others.
     fn laid_out(&mut self, way: &[Option<usize>]) -> Result<Sharing, PlanError> {
         let mut more = vec![1.0; self.wanted.len()];
-        let mut error = None;
         for _ in 0..AGAIN {
-            let (_, hosts) = self.solve(way, &more, Drawn::Through)?;
-            let jobs = self.jobs(&hosts);
+            let (_, mut hosts) = self.solve(way, &more, Drawn::Through)?;
+            let mut jobs = self.jobs(&hosts);
             let mut is_late = false;
             for (at, job) in jobs.iter().enumerate() {
                 let Some(needed) = self.wanted[at].needed() else {
@@ -281,48 +302,68 @@ impl<'p, 'a> Sharer<'p, 'a> {
                 }
             }
             if !is_late {
+                self.give_idle_hosts(&mut hosts, &mut jobs);
                 return self.with_the_rest(jobs, &hosts);
             }
-            error = Some(self.nothing_fits());
         }
-        Err(error.unwrap_or_else(|| self.nothing_fits()))
+        Err(self.nothing_fits())
     }
 
     fn jobs(&mut self, hosts: &Hosts) -> Vec<Shared> {
-        let jobs = self.wanted.iter().zip(&mut self.searches).zip(hosts);
-        let job = |((wanted, search), hosts): ((&Wanted<'_, '_>, &mut Search<'p>), &Vec<u64>)| {
-            let classes = wanted.problem.classes.iter();
-            let devices: Vec<u64> = classes
-                .zip(hosts)
-                .map(|(class, hosts)| class.node_devices * hosts)
-                .collect();
-            let plan = match devices.iter().filter(|count| **count > 0).count() {
-                0 => None,
-                1 => search.equal(&devices),
-                _ => search.either(&devices),
-            };
-            let outcome = plan.as_ref().and_then(|job| search.costs.outcome(job).ok());
-            let tokens_per_s = outcome.as_ref().map_or(0.0, Outcome::tokens_per_s);
-            let tokens = wanted.problem.training.tokens;
-            Shared {
-                name: wanted.name.to_owned(),
-                devices,
-                plan,
-                outcome,
-                tokens_per_s,
-                days: (tokens_per_s > 0.0).then(|| tokens / tokens_per_s / SECONDS_PER_DAY),
-            }
+        let jobs = hosts.iter().enumerate();
+        jobs.map(|(at, hosts)| self.job(at, hosts)).collect()
+    }
+
+    /// The best that a job makes of so many hosts of each class.
+    fn job(&mut self, at: usize, hosts: &[u64]) -> Shared {
+        let (wanted, search) = (&self.wanted[at], &mut self.searches[at]);
+        let classes = wanted.problem.classes.iter();
+        let devices: Vec<u64> = classes
+            .zip(hosts)
+            .map(|(class, hosts)| class.node_devices * hosts)
+            .collect();
+        let plan = match devices.iter().filter(|count| **count > 0).count() {
+            0 => None,
+            1 => search.equal(&devices),
+            _ => search.either(&devices),
         };
-        jobs.map(job).collect()
+        let outcome = plan.as_ref().and_then(|job| search.costs.outcome(job).ok());
+        let tokens_per_s = outcome.as_ref().map_or(0.0, Outcome::tokens_per_s);
+        let tokens = wanted.problem.training.tokens;
+        Shared {
+            name: wanted.name.to_owned(),
+            devices,
+            plan,
+            outcome,
+            tokens_per_s,
+            days: (tokens_per_s > 0.0).then(|| tokens / tokens_per_s / SECONDS_PER_DAY),
+        }
+    }
+
+    /// Takes the hosts from jobs that they have nothing for, and gives them to those that train
+    /// more with them, where that counts.
+    fn give_idle_hosts(&mut self, hosts: &mut Hosts, jobs: &mut [Shared]) {
+        let mut idle = vec![0; self.wanted[0].problem.classes.len()];
+        for (at, job) in jobs.iter_mut().enumerate() {
+            self.wanted[at].give_back(job, &mut hosts[at], &mut idle);
+        }
+        for at in 0..jobs.len() {
+            if self.goal != Goal::Trained || idle.iter().all(|it| *it == 0) {
+                return;
+            }
+            let mut more: Vec<u64> = hosts[at].iter().zip(&idle).map(|(a, b)| a + b).collect();
+            let mut with = self.job(at, &more);
+            if with.tokens_per_s > jobs[at].tokens_per_s {
+                idle.fill(0);
+                self.wanted[at].give_back(&mut with, &mut more, &mut idle);
+                (hosts[at], jobs[at]) = (more, with);
+            }
+        }
     }
 
     /// A sharing with what becomes of the devices that no job has.
     fn with_the_rest(&self, jobs: Vec<Shared>, hosts: &Hosts) -> Result<Sharing, PlanError> {
-        let ask = Ask {
-            wanted: self.wanted,
-            rates: &self.rates,
-            goal: self.goal,
-        };
+        let ask = self.ask();
         let rest = ask.rest(hosts)?;
         let problem = self.wanted[0].problem;
         let mut uses = Vec::new();
@@ -350,9 +391,7 @@ impl<'p, 'a> Sharer<'p, 'a> {
                 .wanted
                 .iter()
                 .zip(&jobs)
-                .map(|(wanted, job)| {
-                    wanted.weight * wanted.problem.flop_per_token() * job.tokens_per_s
-                })
+                .map(|(wanted, job)| wanted.value() * job.tokens_per_s)
                 .sum(),
             Goal::Earned => rest.dollars_per_hour - ask.power_dollars(hosts),
         };

@@ -2,6 +2,7 @@
 
 use crate::analysis::read_steps;
 use crate::cells::{Cells, Slot};
+use crate::doubts::emulated;
 use crate::own_time::{OwnTime, WorkShare, work_time};
 use crate::{AnalyzeError, DeviceRun, FleetRun};
 use laggard_record::{Manifest, Origin, Record};
@@ -29,6 +30,7 @@ impl FleetRun {
         let cells = Cells::new(manifest, &replay)?;
         let mut caveats = record.caveats.clone();
         caveats.extend(manifest.caveats.iter().cloned());
+        caveats.extend(emulated(manifest));
         let (measured, _) = read_steps(record, &replay, &mut caveats)?;
         let own = OwnTime::new(&measured, &cells);
         let work = WorkShare::new(manifest, &measured, &cells, &own);

@@ -16,7 +16,7 @@ pub(crate) struct ChangeArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "jobs")]
     pub(crate) previous: Option<PathBuf>,
     /// What may be given up of the best option to move fewer devices, per cent.
-    #[arg(long, default_value_t = 1.0, value_name = "PCT")]
+    #[arg(long, default_value_t = 1.0, value_name = "PCT", value_parser = tolerance)]
     pub(crate) tolerance: f64,
     /// What if so many devices of a class are lost? Repeatable.
     #[arg(long, value_name = "CLASS=N", conflicts_with = "jobs")]
@@ -35,6 +35,12 @@ pub(crate) struct ChangeArgs {
     /// The day on which the job begins [default: today].
     #[arg(long, value_name = "DATE", requires = "lose_on")]
     pub(crate) start: Option<String>,
+}
+
+fn tolerance(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.parse().ok();
+    let number = number.filter(|share| (0.0..=100.0).contains(share));
+    number.ok_or_else(|| "not a number of per cent from 0 to 100\nhint: for example `1`".to_owned())
 }
 
 impl ChangeArgs {

@@ -46,7 +46,7 @@ pub(crate) struct PlanArgs {
     pub(crate) objective: By,
     /// Most tokens of a step, to within 5 % [default: 16 Mi, the largest batch of Llama 3 405B;
     /// beyond its 16,384 accelerators 1,024 for each].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::whole)]
     pub(crate) batch_tokens: Option<u64>,
     /// Power of the site, megawatts with cooling, instead of the cluster's own.
     #[arg(long, value_name = "MW")]

@@ -15,6 +15,7 @@ mod words;
 use super::calibrate::CalibratedOn;
 use super::usual;
 use crate::args::PlanArgs;
+use crate::failure::BadInput;
 use crate::{exit_code, input, output};
 use anyhow::Result;
 use asked::Setup;
@@ -166,14 +167,14 @@ pub(crate) fn run(args: &PlanArgs) -> Result<u8> {
         return measured::run(args);
     }
     lost_on::check(&args.change)?;
-    let setup = Setup::of(args)?;
+    let mut setup = Setup::of(args)?;
     if let Some(jobs) = &args.jobs {
         several::run(args, &setup, jobs)?;
         return Ok(exit_code::DONE);
     }
     let [cluster] = &args.cluster[..] else {
         args.change.refuse()?;
-        beside::run(args, &setup)?;
+        beside::run(args, &mut setup)?;
         return Ok(exit_code::DONE);
     };
     let cluster = input::cluster(cluster, &setup.tables)?;
@@ -244,9 +245,11 @@ fn make<'s>(
     plan.with_small_batch = small_batch(&problem, objective, job.deadline_days)?;
     plan.in_time_gap = in_time_gap;
     plan.tails = tails;
-    if let Some(costs) = asked::costs(args)? {
+    if let Some((path, costs)) = asked::costs(args)? {
         let best = &found.list[answer.chosen];
-        plan.owner = Some(owner(&problem, cluster, best, (&costs, setup))?);
+        let owner = owner(&problem, cluster, best, (&costs, setup));
+        let named = |error| BadInput(format!("{}: {error}", path.display()));
+        plan.owner = Some(owner.map_err(named)?);
     }
     Ok(Made {
         plan,

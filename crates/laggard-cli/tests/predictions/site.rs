@@ -298,6 +298,8 @@ fn several_jobs_share_a_cluster() {
         "small",
         "less than the best possible",
         "what is possible is known no better than that",
+        "until all are done",
+        "whenever one is done, all is shared out anew",
         "one after the other",
     ] {
         assert!(page.contains(part), "`{part}` is not in\n{page}");
@@ -320,7 +322,12 @@ fn several_jobs_share_a_cluster() {
         assert!(script.expect("a script").contains(&format!("--job {job}")));
     }
     site.file("jobs.toml", &jobs.replace("= 60", "= 0.05"));
-    site.refuses(&args, 2, &["cannot all be met", "at most"]);
+    site.refuses(&args, 2, &["deadline cannot be kept", "deadline_days = "]);
+    site.file(
+        "jobs.toml",
+        &jobs.replace("4194304", "4194304\nfewest_devices = 5000"),
+    );
+    site.refuses(&args, 2, &["fewer than 5000 devices", "fewest_devices = "]);
     site.file("jobs.toml", &jobs.replace("2e11\nweight", "-2e11\nweight"));
     site.refuses(&args, 3, &["jobs.toml", "line 8", "tokens"]);
     site.refuses(
@@ -358,7 +365,7 @@ fn an_owner_sees_what_an_hour_costs_beside_the_rent() {
     site.file("owned.toml", &text.replace("years = 4", "years = -4"));
     site.refuses(&args, 3, &["owned.toml", "line 6", "above zero"]);
     site.file("owned.toml", &text.replace("bought.h100", "bought.tpu"));
-    site.refuses(&args, 2, &["no pool tpu"]);
+    site.refuses(&args, 3, &["owned.toml", "no pool tpu"]);
 }
 
 #[test]
@@ -376,6 +383,11 @@ fn two_clusters_stand_side_by_side() {
     }
     let widest = page.lines().map(|line| line.chars().count()).max();
     assert!(widest <= Some(100), "{widest:?}\n{page}");
+    // Power is too little for one of them, and a price is said of a class that only one has.
+    assert!(page.contains("power binds"), "{page}");
+    site.page(&[&more[..], &["--lease", "gb200=9"]].concat());
+    let nobody = [&more[..], &["--lease", "tpu=9"]].concat();
+    site.refuses(&nobody, 2, &["`tpu`"]);
     let both = site.plan(&more);
     assert_eq!(both["plans"][0], site.plan(&[]));
     assert_eq!(both["plans"].as_array().map(Vec::len), Some(2));

@@ -50,6 +50,11 @@ fn what_cannot_be_is_refused_with_its_line() {
     );
     check(&with("batch_tokens = 0"), &["line 3", "batch_tokens"]);
     check(&with("batch_tokens = -4"), &["line 3"]);
+    check(&with("batch_tokens = 1.5"), &["line 3", "batch_tokens"]);
+    let thousands = with("batch_tokens = 4e6");
+    let tables = Tables::builtin().expect("tables");
+    let jobs = read_jobs(&thousands, &tables).expect("a job");
+    assert_eq!(jobs[0].1.batch_tokens, Some(4_000_000));
     check(&with("tokns = 1"), &["line 3", "tokns"]);
     check("[[job]]\nmodel = \"grok\"\n", &["line 2, column 9", "grok"]);
     check(

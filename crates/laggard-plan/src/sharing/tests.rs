@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::in_time::{InTime, in_time};
 use super::*;
+use crate::options::on;
 use crate::options::tests::Fixture;
 use crate::problem::Terms;
 
@@ -14,7 +15,11 @@ power_usage_effectiveness = 1.0
 "#;
 
 /// A cluster of hosts of eight, each device drawing 1 kW.
-fn cluster(fixture: &Fixture, hosts: &[u64], limit_hosts: f64) -> laggard_specs::Cluster {
+pub(super) fn cluster(
+    fixture: &Fixture,
+    hosts: &[u64],
+    limit_hosts: f64,
+) -> laggard_specs::Cluster {
     let kinds = ["h100-sxm5-80gb", "b200-sxm", "a100-sxm4-80gb"];
     let mut text = SITE.replace("LIMIT", &format!("{:.1}", limit_hosts * 8e3));
     for (at, (kind, hosts)) in kinds.iter().zip(hosts).enumerate() {
@@ -33,7 +38,7 @@ fn cluster(fixture: &Fixture, hosts: &[u64], limit_hosts: f64) -> laggard_specs:
 /// What a sharing of hosts is worth: with every job in the best layout for it.
 fn worth(wanted: &[Wanted<'_, '_>], hosts: &Hosts) -> Option<f64> {
     let mut sharer = Sharer {
-        wanted,
+        wanted: wanted.to_vec(),
         goal: Goal::Trained,
         searches: wanted.iter().map(|job| Search::of(job.problem)).collect(),
         rates: Vec::new(),
@@ -295,38 +300,6 @@ fn what_only_an_option_of_the_list_keeps_is_no_refusal() {
 }
 
 #[test]
-fn jobs_in_turn_end_one_after_the_other_in_the_order_of_deadlines() {
-    let fixture = Fixture::new();
-    let cluster = cluster(&fixture, &[4], 1e6);
-    let training = fixture.training("qwen3-0.6b", 1 << 20);
-    let problem = fixture
-        .problem(&cluster, training, &Terms::default())
-        .expect("a problem");
-    let wanted = |name, deadline_days| Wanted {
-        name,
-        problem: &problem,
-        weight: 1.0,
-        deadline_days,
-        fewest_devices: 0,
-    };
-    let turn = in_turn(&[wanted("later", None), wanted("first", Some(3.0))]);
-    let [Some(later), Some(first)] = turn.done_days[..] else {
-        panic!("{turn:?}")
-    };
-    assert!((later / first - 2.0).abs() < 1e-9);
-    let rate = 2.0 * problem.training.tokens * problem.flop_per_token() / (later * 86_400.0);
-    assert!((turn.value / rate - 1.0).abs() < 1e-9);
-    // A job that failures leave nothing never ends, and keeps nobody from ending.
-    let mut failing = problem.clone();
-    failing.classes[0].of.failures_per_device_year = Some(1e12);
-    let mut hopeless = wanted("hopeless", Some(1.0));
-    hopeless.problem = &failing;
-    let with = in_turn(&[wanted("later", None), hopeless, wanted("first", Some(3.0))]);
-    assert_eq!(with.done_days, [Some(later), None, Some(first)]);
-    assert!((with.value / turn.value - 1.0).abs() < 1e-12);
-}
-
-#[test]
 fn a_sharing_is_a_file_of_one_option_whose_jobs_have_their_own_models() {
     let fixture = Fixture::new();
     let cluster = cluster(&fixture, &[4, 2], 1e6);
@@ -370,4 +343,103 @@ fn a_sharing_is_a_file_of_one_option_whose_jobs_have_their_own_models() {
         assert_eq!(job.model, model);
         job.layout().check(job.ranks() as u32).expect("a layout");
     }
+}
+
+#[test]
+fn deadlines_that_cannot_be_kept_are_told_with_some_that_can() {
+    let fixture = Fixture::new();
+    let cluster = cluster(&fixture, &[6, 3], 1e6);
+    let training = fixture.training("llama3-8b", 4 << 20);
+    let problem = fixture
+        .problem(&cluster, training, &Terms::default())
+        .expect("a problem");
+    let wanted = |factor: f64| {
+        let alone = |name| Wanted {
+            name,
+            problem: &problem,
+            weight: 1.0,
+            deadline_days: None,
+            fewest_devices: 0,
+        };
+        let days = in_turn(&[alone("a")]).done_days[0].expect("it fits");
+        ["a", "b"].map(|name| Wanted {
+            deadline_days: Some(days * factor),
+            ..alone(name)
+        })
+    };
+    // Each alone could be done by then.
+    let refused = share(&wanted(1.1), Objective::Tokens);
+    let Err(PlanError::Infeasible { relaxation, .. }) = refused else {
+        panic!("{refused:?}")
+    };
+    let days = relaxation.split("deadline_days = ").nth(1).expect("days");
+    let days: f64 = days
+        .split(' ')
+        .next()
+        .and_then(|it| it.parse().ok())
+        .expect("a number");
+    let with = |days: f64| {
+        let jobs = wanted(1.0).map(|job| Wanted {
+            deadline_days: Some(days),
+            ..job
+        });
+        share(&jobs, Objective::Tokens)
+    };
+    assert!(with(days).is_ok(), "{relaxation}");
+    assert!(with(days * 0.98).is_err(), "{relaxation}");
+    let many = wanted(1e3).map(|job| Wanted {
+        fewest_devices: 73,
+        ..job
+    });
+    let refused = share(&many, Objective::Tokens).expect_err("more than there are");
+    assert!(
+        refused.to_string().contains("fewest_devices = 72"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn hosts_that_a_job_has_nothing_for_go_to_another() {
+    let fixture = Fixture::new();
+    let cluster = cluster(&fixture, &[16], 1e6);
+    let problem = |batch: u64| {
+        let training = fixture.training("qwen3-0.6b", batch);
+        let problem = fixture.problem(&cluster, training, &Terms::default());
+        problem.expect("a problem")
+    };
+    let problems = [problem(1 << 15), problem(1 << 22)];
+    let wanted = [("few", &problems[0]), ("many", &problems[1])].map(|(name, problem)| Wanted {
+        name,
+        problem,
+        weight: 1.0,
+        deadline_days: None,
+        fewest_devices: 0,
+    });
+    let mut sharer = Sharer::new(&wanted, Goal::Trained);
+    // No layout of so few sequences fits every number of hosts.
+    let some = (5..14).find_map(|all| {
+        let before = sharer.jobs(&vec![vec![all], vec![2]]);
+        let idle = before[0].plan.as_ref().map_or(0, |plan| plan.idle[0]) / 8;
+        (idle > 0).then_some((all, idle, before))
+    });
+    let (all, idle, before) = some.expect("hosts without work");
+    let mut hosts = vec![vec![all], vec![2]];
+    let mut jobs = before.clone();
+    sharer.give_idle_hosts(&mut hosts, &mut jobs);
+    assert_eq!(hosts, [[all - idle], [2 + idle]]);
+    assert_eq!(
+        jobs[0].tokens_per_s.to_bits(),
+        before[0].tokens_per_s.to_bits()
+    );
+    assert!(jobs[1].tokens_per_s > before[1].tokens_per_s);
+    for (job, hosts) in jobs.iter().zip(&hosts) {
+        let plan = job.plan.as_ref().expect("a job");
+        assert_eq!(job.devices[0], 8 * hosts[0]);
+        assert_eq!(plan.devices(0) + plan.idle[0], job.devices[0]);
+    }
+    // Not below what it must have.
+    sharer.wanted[0].fewest_devices = 8 * all - 7;
+    let (mut hosts, mut jobs) = (vec![vec![all], vec![2]], before);
+    sharer.give_idle_hosts(&mut hosts, &mut jobs);
+    assert_eq!(hosts, [[all], [2]]);
 }

@@ -140,8 +140,7 @@ fn replanned(
     };
     let order: Vec<(usize, f64)> = plan.ranking.order.iter().filter_map(worth).collect();
     let tolerance = change.tolerance / 100.0;
-    let again = plan_again(before, &file.options, &order, tolerance);
-    let again = again.context("--tolerance is in per cent")?;
+    let again = plan_again(before, &file.options, &order, tolerance)?;
     let name = |at: usize| file.options[at].name.clone();
     Ok(again.map(|again| Replanned {
         lost,

@@ -13,7 +13,8 @@ use laggard_plan::{
 };
 use laggard_simulate::{Constants, Framework, Frameworks};
 use laggard_specs::{Cluster, Model, Pool, Tables};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// Tokens for each parameter where no number is said. Source: Hoffmann et al., arXiv 2203.15556,
 /// table 3: about 20.
@@ -26,6 +27,9 @@ pub(super) struct Setup {
     pub(super) constants: Constants,
     pub(super) serving: ServingConstants,
     pub(super) framework: Framework,
+    /// Names of the classes of all clusters that are planned: what is said of one cluster's class
+    /// is nothing to another cluster.
+    pub(super) classes: BTreeSet<String>,
 }
 
 impl Setup {
@@ -38,6 +42,7 @@ impl Setup {
             constants: Constants::builtin()?,
             serving: ServingConstants::builtin()?,
             framework: framework.clone(),
+            classes: BTreeSet::new(),
         })
     }
 
@@ -83,7 +88,8 @@ impl Setup {
             prices: &self.prices,
             constants: &self.constants,
         };
-        let mut problem = Problem::new(cluster, training, &terms(args, cluster)?, &known)?;
+        let terms = self.terms(args, cluster)?;
+        let mut problem = Problem::new(cluster, training, &terms, &known)?;
         let basis = Basis {
             tables: &self.tables,
             precision: problem.training.precision,
@@ -93,6 +99,38 @@ impl Setup {
         let each = problem.classes.iter_mut().map(|class| &mut class.of);
         let on = calibrate(&args.job.calibrate, &mut each.collect::<Vec<_>>(), &basis)?;
         Ok((problem, on))
+    }
+
+    /// What is said of the cluster.
+    fn terms(&self, args: &PlanArgs, cluster: &Cluster) -> Result<Terms> {
+        let mut lease = named("--lease", &args.lease, "h100=2.60", |text| {
+            text.parse::<f64>().ok()
+        })?;
+        let example = "h100=1024` or `h100=5%` or, of every class, `5%";
+        let of_all = |text: &str| {
+            let pools = cluster.pools.iter();
+            pools
+                .map(|pool| format!("{}={text}", pool.id))
+                .collect::<Vec<_>>()
+        };
+        let reserves = args.reserve.iter();
+        let reserves: Vec<String> = reserves
+            .flat_map(|text| match text.contains('=') {
+                true => vec![text.clone()],
+                false => of_all(text),
+            })
+            .collect();
+        let names = class_names(cluster);
+        let is_elsewhere = |name: &String| !names.contains(name) && self.classes.contains(name);
+        lease.retain(|name, _| !is_elsewhere(name));
+        let mut reserve = named("--reserve", &reserves, example, reserve)?;
+        reserve.retain(|name, _| !is_elsewhere(name));
+        Ok(Terms {
+            power_limit_watts: args.power_limit_mw.map(|limit| limit * 1e6),
+            lease_dollars_per_hour: lease,
+            dollars_per_kwh: args.electricity,
+            reserve,
+        })
     }
 
     /// A cluster whose pools that are nearly alike are one where there are too many to be told
@@ -108,11 +146,8 @@ impl Setup {
             .map(|(name, _)| name)
             .collect();
         let costs = costs(args)?;
-        names.extend(
-            costs
-                .iter()
-                .flat_map(|it| it.bought.keys().map(String::as_str)),
-        );
+        let bought = costs.iter().flat_map(|(_, it)| it.bought.keys());
+        names.extend(bought.map(String::as_str));
         let is_named = |pool: &Pool| names.contains(&pool.id.as_str());
         let alike = Alike::of(cluster, &is_named);
         Ok((alike.together(cluster), alike.caveat()))
@@ -150,45 +185,25 @@ impl Setup {
     }
 }
 
-/// What an owner pays, by the file that says so.
-pub(super) fn costs(args: &PlanArgs) -> Result<Option<Costs>> {
+/// What an owner pays, with the file that says so.
+pub(super) fn costs(args: &PlanArgs) -> Result<Option<(&Path, Costs)>> {
     let Some(path) = &args.owned else {
         return Ok(None);
     };
     let mut costs = Costs::from_toml_str(&input::text(path)?)
         .map_err(|error| BadInput(format!("{}: {error}", path.display())))?;
     costs.electricity_dollars_per_kwh = args.electricity.or(costs.electricity_dollars_per_kwh);
-    Ok(Some(costs))
+    Ok(Some((path, costs)))
 }
 
 pub(super) fn usual_tokens(model: &Model) -> f64 {
     TOKENS_PER_PARAMETER * model.parameters() as f64
 }
 
-fn terms(args: &PlanArgs, cluster: &Cluster) -> Result<Terms> {
-    let lease = named("--lease", &args.lease, "h100=2.60", |text| {
-        text.parse::<f64>().ok()
-    })?;
-    let example = "h100=1024` or `h100=5%` or, of every class, `5%";
-    let of_all = |text: &str| {
-        let pools = cluster.pools.iter();
-        pools
-            .map(|pool| format!("{}={text}", pool.id))
-            .collect::<Vec<_>>()
-    };
-    let reserves = args.reserve.iter();
-    let reserves: Vec<String> = reserves
-        .flat_map(|text| match text.contains('=') {
-            true => vec![text.clone()],
-            false => of_all(text),
-        })
-        .collect();
-    Ok(Terms {
-        power_limit_watts: args.power_limit_mw.map(|limit| limit * 1e6),
-        lease_dollars_per_hour: lease,
-        dollars_per_kwh: args.electricity,
-        reserve: named("--reserve", &reserves, example, reserve)?,
-    })
+/// Names that can be said of a cluster's classes: their own, and their accelerators'.
+pub(super) fn class_names(cluster: &Cluster) -> BTreeSet<String> {
+    let names = |pool: &Pool| [pool.id.clone(), pool.accelerator.clone()];
+    cluster.pools.iter().flat_map(names).collect()
 }
 
 fn reserve(text: &str) -> Option<Reserve> {

@@ -1,6 +1,6 @@
 //! Plans of several clusters, side by side.
 
-use super::asked::Setup;
+use super::asked::{Setup, class_names};
 use super::page::numbers::{clipped, days, digits, percent};
 use super::{OptionLine, Plan, make, page, words};
 use crate::args::PlanArgs;
@@ -9,6 +9,7 @@ use crate::page::Page;
 use crate::{input, output};
 use anyhow::Result;
 use laggard_plan::Kind;
+use laggard_specs::Cluster;
 use serde::Serialize;
 use std::path::Path;
 
@@ -27,7 +28,7 @@ struct Beside {
     plans: Vec<Plan>,
 }
 
-pub(super) fn run(args: &PlanArgs, setup: &Setup) -> Result<()> {
+pub(super) fn run(args: &PlanArgs, setup: &mut Setup) -> Result<()> {
     if args.owned.is_some() {
         let hint = "hint: give one --cluster at a time";
         return Err(Usage(format!("--owned with several clusters\n{hint}")).into());
@@ -36,10 +37,15 @@ pub(super) fn run(args: &PlanArgs, setup: &Setup) -> Result<()> {
         let hint = "hint: write the plan of one --cluster at a time";
         return Err(Usage(format!("-o with several clusters\n{hint}")).into());
     }
+    let clusters = args.cluster.iter();
+    let clusters: Result<Vec<Cluster>> = clusters
+        .map(|name| input::cluster(name, &setup.tables))
+        .collect();
+    let clusters = clusters?;
+    setup.classes = clusters.iter().flat_map(class_names).collect();
     let mut plans = Vec::new();
-    for name in &args.cluster {
-        let cluster = input::cluster(name, &setup.tables)?;
-        plans.push(make(args, setup, &cluster, &setup.one_job(args)?)?.plan);
+    for cluster in &clusters {
+        plans.push(make(args, setup, cluster, &setup.one_job(args)?)?.plan);
     }
     let beside = Beside { plans };
     let text = output::formatted(args.format, &beside, || side_by_side(&beside.plans))?;
@@ -91,6 +97,9 @@ fn side_by_side(plans: &[Plan]) -> String {
             if let Some(line) = words::load(load) {
                 page.sentence(2, &line);
             }
+        }
+        if let Some(line) = page::off(plan) {
+            page.sentence(2, &line);
         }
         page::serving(&mut page, plan);
         let sure = page::sure(plan);

@@ -87,20 +87,24 @@ fn head(page: &mut Page, plan: &Plan) {
             page.sentence(0, &line);
         }
     }
-    // Of one job on everything nothing is off but for power.
-    let together = plan.options.iter().find(|it| it.kind == Kind::EqualShares);
-    let uses = together.iter().flat_map(|option| &option.uses);
-    let off: Vec<String> = uses
-        .filter(|(_, it)| it.off > 0)
-        .map(|(name, it)| format!("{} {name}", it.off))
-        .collect();
-    if !off.is_empty() {
-        let off = off.join(", ");
-        page.sentence(
-            0,
-            &format!("power binds: {off} are off, those of least peak per watt"),
-        );
+    if let Some(line) = off(plan) {
+        page.sentence(0, &line);
     }
+}
+
+/// What power keeps from being on.
+pub(super) fn off(plan: &Plan) -> Option<String> {
+    // Of one job on everything nothing is off but for power.
+    let together = plan
+        .options
+        .iter()
+        .find(|it| it.kind == Kind::EqualShares)?;
+    let off = together.uses.iter().filter(|(_, it)| it.off > 0);
+    let off: Vec<String> = off.map(|(name, it)| format!("{} {name}", it.off)).collect();
+    let off = (!off.is_empty()).then(|| off.join(", "))?;
+    Some(format!(
+        "power binds: {off} are off, those of least peak per watt"
+    ))
 }
 
 fn answer(page: &mut Page, plan: &Plan) {

@@ -10,7 +10,7 @@ use crate::page::Page;
 use crate::{input, output};
 use anyhow::Result;
 use laggard_plan::{
-    InTurn, Objective, PlanFile, Problem, Served, Shared, SiteLoad, Use, Wanted, WantedJob,
+    Course, Objective, PlanFile, Problem, Served, Shared, SiteLoad, Use, Wanted, WantedJob,
     error_factor, in_turn, loads, offers, read_jobs, serve, share,
 };
 use laggard_specs::Cluster;
@@ -33,7 +33,7 @@ struct SharedOut {
     /// What no sharing is predicted to be worth more than.
     bound: f64,
     gap: f64,
-    in_turn: InTurn,
+    until_done: UntilDone,
     power: Vec<SiteLoad>,
     caveats: Vec<String>,
     programs: u64,
@@ -41,6 +41,17 @@ struct SharedOut {
     calibrated_on: Vec<CalibratedOn>,
     /// Who serves what is asked for.
     demand: Option<Served>,
+}
+
+/// Ways to go on until the last job is done.
+#[derive(Debug, Serialize)]
+struct UntilDone {
+    /// Each keeps what it has.
+    held: Course,
+    /// What it has goes to the others once it is done; `None` where that is leased.
+    given_on: Option<Course>,
+    /// One after the other, each on everything.
+    in_turn: Course,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,6 +102,11 @@ pub(super) fn run(args: &PlanArgs, setup: &Setup, path: &Path) -> Result<()> {
         .map(|(wanted, job)| line(wanted, job));
     let name = cluster.name.clone().unwrap_or_else(|| cluster.id.clone());
     let caveats = [caveats(&jobs, &problems), caveat.into_iter().collect()].concat();
+    let until_done = UntilDone {
+        held: sharing.held(&wanted),
+        given_on: (objective == Objective::Tokens).then(|| sharing.given_on(&wanted)),
+        in_turn: in_turn(&wanted),
+    };
     let of_sharing = (&wanted[..], &sharing);
     let file = PlanFile::of_sharing((&name, &problems[0]), of_sharing, objective, &caveats);
     let shared = SharedOut {
@@ -101,7 +117,7 @@ pub(super) fn run(args: &PlanArgs, setup: &Setup, path: &Path) -> Result<()> {
         uses: classes().zip(sharing.uses).collect(),
         value: sharing.value,
         bound: sharing.bound,
-        in_turn: in_turn(&wanted),
+        until_done,
         power: loads(&problems[0]),
         caveats,
         programs: sharing.programs,
@@ -201,8 +217,13 @@ fn line(wanted: &Wanted<'_, '_>, job: &Shared) -> JobLine {
 fn page(shared: &SharedOut) -> String {
     let mut page = Page::default();
     let count = shared.jobs.len();
+    let share = if count == 1 {
+        "job shares"
+    } else {
+        "jobs share"
+    };
     page.line(&format!(
-        "{count} jobs share {}: predicted, not measured",
+        "{count} {share} {}: predicted, not measured",
         shared.cluster
     ));
     for load in &shared.power {
@@ -238,21 +259,7 @@ fn page(shared: &SharedOut) -> String {
             page.sentence(20, &line.layout);
         }
     }
-    for (class, all) in &shared.uses {
-        let parts = [
-            (all.train, "train"),
-            (all.idle, "idle"),
-            (all.lease, "leased"),
-            (all.serve, "serve"),
-            (all.reserve, "in reserve"),
-            (all.off, "off"),
-        ];
-        let parts = parts.iter().filter(|(count, _)| *count > 0);
-        let parts: Vec<String> = parts
-            .map(|(count, what)| format!("{count} {what}"))
-            .collect();
-        page.sentence(2, &format!("{class}: {}", parts.join(", ")));
-    }
+    uses(&mut page, &shared.uses);
     if let Some(demand) = &shared.demand {
         page.sentence(2, &words::served(demand));
     }
@@ -267,6 +274,25 @@ fn page(shared: &SharedOut) -> String {
         page.sentence(2, caveat);
     }
     page.text()
+}
+
+/// What the devices of each class do.
+fn uses(page: &mut Page, uses: &BTreeMap<String, Use>) {
+    for (class, all) in uses {
+        let parts = [
+            (all.train, "train"),
+            (all.idle, "idle"),
+            (all.lease, "leased"),
+            (all.serve, "serve"),
+            (all.reserve, "in reserve"),
+            (all.off, "off"),
+        ];
+        let parts = parts.iter().filter(|(count, _)| *count > 0);
+        let parts: Vec<String> = parts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        page.sentence(2, &format!("{class}: {}", parts.join(", ")));
+    }
 }
 
 fn worth(page: &mut Page, shared: &SharedOut) {
@@ -293,23 +319,47 @@ fn worth(page: &mut Page, shared: &SharedOut) {
              better of these, each; much of that no sharing can have",
         );
     }
-    let turn = &shared.in_turn;
-    let done: Vec<String> = shared
-        .jobs
-        .iter()
-        .zip(&turn.done_days)
-        .map(|(job, day)| match day {
-            Some(day) => format!("{} on day {}", job.name, digits(*day)),
-            None => format!("{} never", job.name),
-        })
-        .collect();
-    page.sentence(
-        2,
-        &format!(
-            "one after the other on everything in equal shares: {:.3e} model FLOP/s by weight; \
-             done: {}",
-            turn.value,
-            done.join(", ")
+    page.heading("until all are done");
+    let UntilDone {
+        held,
+        given_on,
+        in_turn,
+    } = &shared.until_done;
+    let ways = [
+        ("each keeps what it has to the end", Some(held)),
+        (
+            "whenever one is done, all is shared out anew",
+            given_on.as_ref(),
         ),
-    );
+        ("one after the other, each on everything", Some(in_turn)),
+    ];
+    for (what, course) in ways {
+        if let Some(course) = course {
+            page.sentence(2, &format!("{what}: {}", done(&shared.jobs, course)));
+        }
+    }
+    let ends = given_on.as_ref().unwrap_or(held).last_day();
+    let sooner = in_turn
+        .last_day()
+        .filter(|it| ends.is_none_or(|ends| *it < ends));
+    if shared.jobs.len() > 1 && sooner.is_some() {
+        page.sentence(
+            2,
+            "one after the other ends sooner: what trains most now is not what is done first",
+        );
+    }
+}
+
+/// When jobs are done, and which of them too late.
+fn done(jobs: &[JobLine], course: &Course) -> String {
+    let of = |(job, day): (&JobLine, &Option<f64>)| {
+        let Some(day) = day else {
+            return format!("{} never", job.name);
+        };
+        let is_late = job.deadline_days.is_some_and(|due| *day > due);
+        let late = if is_late { " (too late)" } else { "" };
+        format!("{} on day {}{late}", job.name, digits(*day))
+    };
+    let days: Vec<String> = jobs.iter().zip(&course.done_days).map(of).collect();
+    days.join(", ")
 }

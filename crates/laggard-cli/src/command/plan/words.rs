@@ -109,6 +109,21 @@ pub(super) fn caveats(problem: &Problem<'_>) -> Vec<String> {
             mebi(training.batch_tokens as f64)
         ));
     }
+    let (length, model) = (u64::from(training.sequence_length), training.model);
+    if let Some(context) = model.context.filter(|context| length > *context) {
+        list.push(format!(
+            "sequences of {length} tokens, longer than the {context} that {} was trained with",
+            model.name
+        ));
+    }
+    let is_sold = |class: &Class| class.serving_dollars_per_hour.is_some();
+    if problem.classes.iter().any(is_sold) {
+        list.push(
+            "what serves beyond what is asked for (--serve-rate, --serve-sessions) is taken to \
+             sell all of its tokens at one price, however many they are"
+                .to_owned(),
+        );
+    }
     if training.model.experts.is_some() {
         list.push("experts are predicted badly, with routing taken to be even".to_owned());
     }
