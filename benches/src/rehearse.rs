@@ -222,9 +222,9 @@ const HOOKS: Hooks<'static> = Hooks {
 };
 
 impl Site<'_> {
-    /// How many of the jobs that are compared run at the same time. On the virtual clock they do not
-    /// take each other's time, so that what slows the machine down for a moment slows all of them
-    /// alike; by wall clock they would share processors.
+    /// How many of the jobs that are compared run at the same time. On the virtual clock they do
+    /// not take each other's time, so that what slows the machine down for a moment slows all of
+    /// them alike; by wall clock they would share processors.
     fn at_once(&self) -> usize {
         match self.campaign.basis {
             TimeBasis::Virtual => 2,

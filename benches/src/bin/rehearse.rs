@@ -87,8 +87,8 @@ fn tell((number, basis): (u32, TimeBasis), mix: &Mix, outcome: &Outcome) -> Resu
     let off = 100.0 * (outcome.predicted - gain);
     let rates: Vec<String> = mix.rates.iter().map(|rate| format!("{rate:.2}")).collect();
     println!(
-        "{number:>3} {basis:?}: ranks {:?} at {}, {} each: {}: predicted {:+.1} %, measured {:+.1} % \
-         ({:+.1} to {:+.1}), {off:+.1} points; runs with equal shares {:.1} % apart",
+        "{number:>3} {basis:?}: ranks {:?} at {}, {} each: {}: predicted {:+.1} %, measured \
+         {:+.1} % ({:+.1} to {:+.1}), {off:+.1} points; runs with equal shares {:.1} % apart",
         mix.ranks,
         rates.join(" "),
         mix.each,

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use super::{Job, megatron, torchrun};
 
 /// What files say whose names of hosts are stand-ins.
-pub(super) const PLACEHOLDERS: &str = "# HOST NAMES ARE PLACEHOLDERS: put yours in their places, or plan \
-                            again with\n# `--hosts FILE`, one line for each host or range: \
-                            `gpu[001-128] h100 8`.\n";
+pub(super) const PLACEHOLDERS: &str = "\
+# HOST NAMES ARE PLACEHOLDERS: put yours in their places, or plan again with
+# `--hosts FILE`, one line for each host or range: `gpu[001-128] h100 8`.
+";
 
 impl Job<'_> {
     /// The comment at the top of a file: what it is, and of which job.

@@ -1,5 +1,5 @@
-//! Several jobs until the last of them is done: with what each is given now, with what each is given
-//! anew whenever one is done, and one after the other.
+//! Several jobs until the last of them is done: with what each is given now, with what each is
+//! given anew whenever one is done, and one after the other.
 
 use serde::Serialize;
 

@@ -8,8 +8,8 @@ const LATEST: f64 = 1e6;
 const NARROW: f64 = 1.005;
 
 impl Sharer<'_, '_> {
-    /// Deadlines that can be kept, all of them later by one factor, in words; `None` where there are
-    /// none or no such factor was found.
+    /// Deadlines that can be kept, all of them later by one factor, in words; `None` where there
+    /// are none or no such factor was found.
     pub(super) fn later(&mut self) -> Option<String> {
         let wanted = self.wanted.clone();
         if wanted.iter().all(|job| job.deadline_days.is_none()) {
