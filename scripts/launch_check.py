@@ -27,7 +27,7 @@ def main():
     failed = 0
     for folder in folders:
         plan = json.loads((folder / "plan.json").read_text())
-        for job in sorted(folder.glob("launch/*")):
+        for job in sorted(it for it in folder.glob("launch/*") if it.is_dir()):
             planned = planned_job(plan, job)
             for check in checks:
                 try:

@@ -64,7 +64,7 @@ fn jobs(folder: &Path) -> Vec<PathBuf> {
         return Vec::new();
     };
     let paths = entries.map(|entry| entry.expect("an entry").path());
-    let mut paths: Vec<PathBuf> = paths.collect();
+    let mut paths: Vec<PathBuf> = paths.filter(|path| path.is_dir()).collect();
     paths.sort();
     paths
 }

@@ -125,24 +125,22 @@ fn make_executable(_: &Path) -> std::io::Result<()> {
 }
 
 fn tell(option: &PlannedOption, files: &[LaunchFile], launch: &Path, are_placeholders: bool) {
-    let Some(first) = files.iter().find(|file| file.path.ends_with(FILE_NAMES[0])) else {
-        return;
-    };
-    let (jobs, readme) = (option.jobs.len(), launch.join(&first.path));
-    let names = match are_placeholders {
-        true => ", with placeholders for hosts (--hosts)",
-        false => "",
-    };
-    let jobs = if jobs == 1 {
-        String::new()
-    } else {
-        format!(" of {jobs} jobs")
-    };
-    output::talk(&format!(
-        "launch files{jobs}{names}: see {}",
-        readme.display()
-    ));
-    // All that is not in the folder of a job.
+    if let Some(first) = files.iter().find(|file| file.path.ends_with(FILE_NAMES[0])) {
+        let readme = launch.join(&first.path);
+        let jobs = match option.jobs.len() {
+            1 => String::new(),
+            jobs => format!(" of {jobs} jobs"),
+        };
+        let names = match are_placeholders {
+            true => ", with placeholders for hosts (--hosts)",
+            false => "",
+        };
+        output::talk(&format!(
+            "launch files{jobs}{names}: see {}",
+            readme.display()
+        ));
+    }
+    // What is in no job's folder.
     for others in files.iter().filter(|file| !file.path.contains('/')) {
         let path = launch.join(&others.path);
         output::talk(&format!("hosts without a job: see {}", path.display()));
