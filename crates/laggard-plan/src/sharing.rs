@@ -3,11 +3,11 @@
 //!
 //! Each job's rate on each class alone is predicted at several sizes and drawn through these points
 //! as a concave curve. Classes that train one job together do not train more than apart, nor more
-//! than as much of the fastest class would that is as fast in all: the best sharings under either
-//! bound every sharing, as far as rates between the sizes that were predicted are what their
-//! neighbours say. The sharings that are looked at, the one of
-//! the bound and those with one class for each job, are then laid out and predicted as the jobs
-//! that they are: what is said of a sharing is said of its layouts, never of curves.
+//! than as much of the fastest class would that is as fast in all: the best sharings under either,
+//! job by job, bound every sharing, as far as rates between the sizes that were predicted are what
+//! their neighbours say. The sharings that are looked at, the one of the bound and those with one
+//! class for each job, are then laid out and predicted as the jobs that they are: what is said of a
+//! sharing is said of its layouts, never of curves.
 
 mod course;
 mod in_time;
@@ -205,13 +205,10 @@ impl<'p, 'a> Sharer<'p, 'a> {
     fn share(&mut self) -> Result<Sharing, PlanError> {
         let plain = vec![1.0; self.wanted.len()];
         let mixed = vec![None; self.wanted.len()];
-        // Both bounds hold.
-        let (apart, _) = self.solve(&mixed, &plain, Drawn::Above)?;
-        let (together, _) = self.solve(&mixed, &plain, Drawn::Together)?;
-        let bound = apart.min(together);
+        let bound = self.bound(&mixed, &plain)?;
         let mut ways = vec![(bound, mixed)];
         for way in self.one_class_each() {
-            if let Ok((value, _)) = self.solve(&way, &plain, Drawn::Through) {
+            if let Ok((value, _)) = self.solve(&way, &plain, &self.all(Drawn::Through)) {
                 ways.push((value, way));
             }
         }
@@ -239,6 +236,38 @@ impl<'p, 'a> Sharer<'p, 'a> {
             (None, Some(error)) => Err(error),
             (None, None) => Err(self.nothing_fits()),
         }
+    }
+
+    /// What no sharing is worth more than. Each job's curve may be drawn either way that none of
+    /// its sizes is above, whatever is done with those of others: the least found counts.
+    fn bound(&mut self, way: &[Option<usize>], more: &[f64]) -> Result<f64, PlanError> {
+        let mut drawn = self.all(Drawn::Above);
+        let (mut bound, _) = self.solve(way, more, &drawn)?;
+        let together = self.all(Drawn::Together);
+        let (of_together, _) = self.solve(way, more, &together)?;
+        if of_together < bound {
+            (bound, drawn) = (of_together, together);
+        }
+        // Of one job both have been tried.
+        let jobs = drawn.len();
+        for at in if jobs > 1 { 0..jobs } else { 0..0 } {
+            let other = match drawn[at] {
+                Drawn::Together => Drawn::Above,
+                _ => Drawn::Together,
+            };
+            let before = std::mem::replace(&mut drawn[at], other);
+            let (of_other, _) = self.solve(way, more, &drawn)?;
+            if of_other < bound {
+                bound = of_other;
+            } else {
+                drawn[at] = before;
+            }
+        }
+        Ok(bound)
+    }
+
+    fn all(&self, drawn: Drawn) -> Vec<Drawn> {
+        vec![drawn; self.wanted.len()]
     }
 
     fn ask(&self) -> Ask<'_, 'p, 'a> {
@@ -273,7 +302,7 @@ impl<'p, 'a> Sharer<'p, 'a> {
         &mut self,
         way: &[Option<usize>],
         more: &[f64],
-        drawn: Drawn,
+        drawn: &[Drawn],
     ) -> Result<(f64, Hosts), PoolsError> {
         self.programs += 1;
         let ask = self.ask();
@@ -288,7 +317,7 @@ impl<'p, 'a> Sharer<'p, 'a> {
     fn laid_out(&mut self, way: &[Option<usize>]) -> Result<Sharing, PlanError> {
         let mut more = vec![1.0; self.wanted.len()];
         for _ in 0..AGAIN {
-            let (_, mut hosts) = self.solve(way, &more, Drawn::Through)?;
+            let (_, mut hosts) = self.solve(way, &more, &self.all(Drawn::Through))?;
             let mut jobs = self.jobs(&hosts);
             let mut is_late = false;
             for (at, job) in jobs.iter().enumerate() {

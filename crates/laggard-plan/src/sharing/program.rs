@@ -50,13 +50,13 @@ impl Ask<'_, '_, '_> {
         &self,
         way: &[Option<usize>],
         more: &[f64],
-        drawn: Drawn,
+        drawn: &[Drawn],
     ) -> Result<PoolProblem, PoolsError> {
         let problem = self.problem();
         let units = Unit::hosts(problem);
         let mut uses = Vec::new();
         for (at, class) in way.iter().enumerate() {
-            uses.push(self.job(at, *class, (more[at], drawn))?);
+            uses.push(self.job(at, *class, (more[at], drawn[at]))?);
         }
         if self.goal == Goal::Earned {
             uses.push(self.earning(&units));
