@@ -3,17 +3,16 @@
 
 use anyhow::{Context, Result, ensure};
 use laggard_analyze::{OperationTime, Options, analyze, kernel_seconds, operation_times};
-use laggard_measure::{ClassShare, Hooks, Settings, run_together};
+use laggard_measure::{ClassShare, Hooks, Settings, run_in_turns, run_together};
 use laggard_plan::{
     Expected, Measured, MeasuredClass, Objective, PlanFile, PlannedJob, PlannedOption, Rehearsal,
     RehearsedJob, plan_measured,
 };
 use laggard_record::{Record, TimeBasis};
-use laggard_schedule::Layout;
+use laggard_schedule::{Layout, generate};
 use laggard_simulate::{Calibration, observations};
-use laggard_specs::Model;
+use laggard_specs::{Model, model_work};
 use laggard_stats::{Rng, median, sorted_median_interval};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Names of classes.
@@ -104,10 +103,13 @@ pub struct Campaign {
 pub struct Outcome {
     /// The plan.
     pub plan: PlanFile,
-    /// Gain of the chosen option over equal shares, as predicted.
-    pub predicted: f64,
-    /// The same of each pair of runs.
+    /// Gain of the chosen option over equal shares, as planned.
+    pub planned: f64,
+    /// The same of each pair of runs, measured.
     pub measured: Vec<f64>,
+    /// The same of each pair, predicted by what its own run with equal shares cost: at the speeds
+    /// that the machine had meanwhile.
+    pub predicted: Vec<f64>,
     /// Median steps of the runs with equal shares, seconds; the first are what was planned from.
     pub equal_step_s: Vec<f64>,
     /// Median steps of the jobs of the plan, run by run, seconds.
@@ -128,11 +130,19 @@ impl Outcome {
     /// # Errors
     /// Without pairs.
     pub fn gain_interval(&self) -> Result<(f64, f64)> {
-        let mut sorted = self.measured.clone();
-        sorted.sort_by(f64::total_cmp);
-        let all = sorted.first().copied().zip(sorted.last().copied());
-        let within = sorted_median_interval(&sorted, 0.95).map(|it| (it.low, it.high));
-        within.or(all).context("no pairs")
+        median_interval(&self.measured)
+    }
+
+    /// Predicted less measured gain, pair by pair: the median, and its 95 % interval.
+    ///
+    /// # Errors
+    /// Without pairs.
+    pub fn off(&self) -> Result<(f64, (f64, f64))> {
+        let pairs = self.predicted.iter().zip(&self.measured);
+        let off: Vec<f64> = pairs
+            .map(|(predicted, measured)| predicted - measured)
+            .collect();
+        Ok((median(&off)?, median_interval(&off)?))
     }
 
     /// How far runs of one and the same job lay apart, as a share: the longest median step with
@@ -147,6 +157,14 @@ impl Outcome {
             .fold(f64::INFINITY, f64::min);
         longest / shortest - 1.0
     }
+}
+
+fn median_interval(values: &[f64]) -> Result<(f64, f64)> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let all = sorted.first().copied().zip(sorted.last().copied());
+    let within = sorted_median_interval(&sorted, 0.95).map(|it| (it.low, it.high));
+    within.or(all).context("no pairs")
 }
 
 /// Measures, plans and rehearses a mix. `folder` is for records, which are removed as soon as they
@@ -172,26 +190,31 @@ pub fn rehearse(
     let equal = plan.equal_shares()?;
     let chosen = plan.option(None)?;
     let mut outcome = Outcome {
-        predicted: 0.0,
+        planned: 0.0,
         measured: Vec::new(),
-        equal_step_s: seen.equal_step_s,
+        predicted: Vec::new(),
+        equal_step_s: seen.equal_step_s.clone(),
         planned_step_s: Vec::new(),
         plan: plan.clone(),
     };
     for pair in 0..campaign.pairs {
-        let planned_first = rng.below(2) == 0;
-        let mut runs = BTreeMap::new();
-        for batch in [planned_first, !planned_first].chunks(site.at_once()) {
-            let option = |&is_planned: &bool| if is_planned { chosen } else { equal };
-            let options: Vec<&PlannedOption> = batch.iter().map(option).collect();
-            let made = site.rehearse(&options, rng.next_u64() >> 1);
-            let made = made.with_context(|| format!("pair {pair}"))?;
-            runs.extend(batch.iter().copied().zip(made));
-        }
-        let (made, shares) = (&runs[&true], &runs[&false]);
-        let rehearsal = Rehearsal::new(&plan, None, made, Some(shares))?;
+        // Which of them is first in each round is drawn by lot.
+        let planned = rng.below(2);
+        let mut options = [equal; 2];
+        options[planned] = chosen;
+        let runs = site.rehearse(&options, rng.next_u64() >> 1);
+        let runs = runs.with_context(|| format!("pair {pair}"))?;
+        let of = |at: usize| -> Vec<RehearsedJob> {
+            let jobs = runs[at].iter();
+            jobs.map(|job| job.run.clone()).collect()
+        };
+        let (made, shares) = (of(planned), of(1 - planned));
+        let costs = &runs[1 - planned][0].costs;
+        let by_pair = site.predicted((&seen, costs), (chosen, equal))?;
+        outcome.predicted.push(by_pair);
+        let rehearsal = Rehearsal::new(&plan, None, &made, Some(&shares))?;
         let gain = rehearsal.gain.context("no gain")?;
-        outcome.predicted = gain.predicted;
+        outcome.planned = gain.predicted;
         outcome.measured.push(gain.measured.value);
         outcome
             .equal_step_s
@@ -202,9 +225,28 @@ pub fn rehearse(
     Ok(outcome)
 }
 
+/// A run with what its operations took.
+type Costs = (Record, Vec<OperationTime>);
+
+/// What came of a job, and what its operations took.
+struct Rehearsed {
+    run: RehearsedJob,
+    costs: Costs,
+}
+
+/// What operations of some runs cost.
+fn calibration(runs: &[&Costs]) -> Calibration {
+    let observed = runs.iter().flat_map(|(record, times)| {
+        let times = times.iter();
+        let taken = times.map(|it| (it.rank, it.operation, it.seconds, &it.ratios[..]));
+        observations(&record.manifest, taken)
+    });
+    Calibration::fit(&observed.collect::<Vec<_>>())
+}
+
 /// What a plan is made from.
 struct Seen {
-    runs: Vec<(Record, Vec<OperationTime>)>,
+    runs: Vec<Costs>,
     equal_step_s: Vec<f64>,
 }
 
@@ -222,14 +264,22 @@ const HOOKS: Hooks<'static> = Hooks {
 };
 
 impl Site<'_> {
-    /// How many of the jobs that are compared run at the same time. On the virtual clock they do
-    /// not take each other's time, so that what slows the machine down for a moment slows all of
-    /// them alike; by wall clock they would share processors.
-    fn at_once(&self) -> usize {
+    /// Runs the jobs of groups that are compared, so that what slows the machine down for a moment
+    /// slows all groups alike. On the virtual clock they run at the same time, as they do not take
+    /// each other's; by wall clock they would share processors, and take turns.
+    fn compare(&self, groups: &[Vec<Settings>]) -> Result<()> {
         match self.campaign.basis {
-            TimeBasis::Virtual => 2,
-            TimeBasis::Wall => 1,
-        }
+            TimeBasis::Virtual => run_together(&groups.concat(), &HOOKS)?,
+            TimeBasis::Wall => {
+                let is_one = groups.iter().all(|group| group.len() == 1);
+                ensure!(
+                    is_one,
+                    "jobs of one option cannot take turns with each other"
+                );
+                run_in_turns(&groups.concat(), &HOOKS)?
+            }
+        };
+        Ok(())
     }
 
     /// Measures equal shares, and a pipeline with a stage of each class, so many times.
@@ -253,9 +303,7 @@ impl Site<'_> {
             let one_each = &NAMES[..stages];
             let piped = self.settings(&pipeline, one_each, "pipeline", rng.next_u64() >> 1);
             let jobs = [equal, piped];
-            for batch in jobs.chunks(self.at_once()) {
-                run_together(batch, &HOOKS)?;
-            }
+            self.compare(&jobs.clone().map(|job| vec![job]))?;
             for (settings, is_equal) in jobs.iter().zip([true, false]) {
                 let record = self.record(settings)?;
                 if is_equal {
@@ -286,12 +334,6 @@ impl Site<'_> {
     fn plan(&self, seen: &Seen) -> Result<PlanFile> {
         let layout = self.equal();
         let settings = self.settings(&layout, &[], "", 0);
-        let mut observed = Vec::new();
-        for (record, times) in &seen.runs {
-            let times = times.iter();
-            let taken = times.map(|it| (it.rank, it.operation, it.seconds, &it.ratios[..]));
-            observed.extend(observations(&record.manifest, taken));
-        }
         let plan = plan_measured(&Measured {
             source: "runs with equal shares".to_owned(),
             model: self.model,
@@ -301,7 +343,7 @@ impl Site<'_> {
             layout: &layout,
             classes: &self.mix.classes(),
             micro_batches: self.mix.each * self.mix.ranks.iter().sum::<u32>(),
-            calibration: &Calibration::fit(&observed),
+            calibration: &calibration(&seen.runs.iter().collect::<Vec<_>>()),
             objective: Objective::Time,
             draws: DRAWS,
         })?;
@@ -321,8 +363,8 @@ impl Site<'_> {
         layers
     }
 
-    /// Runs the jobs of all these options at the same time.
-    fn rehearse(&self, options: &[&PlannedOption], seed: u64) -> Result<Vec<Vec<RehearsedJob>>> {
+    /// Runs the jobs of all these options.
+    fn rehearse(&self, options: &[&PlannedOption], seed: u64) -> Result<Vec<Vec<Rehearsed>>> {
         let settings = |at: usize, job: &PlannedJob| {
             let name = format!("{at}-{}", job.name);
             self.settings(&job.layout(), &job.class_of_rank(), &name, seed)
@@ -331,7 +373,7 @@ impl Site<'_> {
             option.jobs.iter().map(|job| settings(at, job)).collect()
         };
         let jobs: Vec<Vec<Settings>> = options.iter().enumerate().map(of).collect();
-        run_together(&jobs.concat(), &HOOKS)?;
+        self.compare(&jobs)?;
         let rehearsed = options.iter().zip(&jobs).map(|(option, settings)| {
             let jobs = option.jobs.iter().zip(settings);
             jobs.map(|(job, settings)| self.rehearsed(job, settings))
@@ -340,18 +382,51 @@ impl Site<'_> {
         rehearsed.collect()
     }
 
+    /// The gain of an option over equal shares by what a run of these cost; by that of all runs
+    /// where it has operations that equal shares have not.
+    fn predicted(
+        &self,
+        (seen, equal): (&Seen, &Costs),
+        (chosen, shares): (&PlannedOption, &PlannedOption),
+    ) -> Result<f64> {
+        let gain = |runs: &[&Costs]| -> Result<f64> {
+            let calibration = calibration(runs);
+            Ok(self.rate(chosen, &calibration)? / self.rate(shares, &calibration)? - 1.0)
+        };
+        let all: Vec<&Costs> = seen.runs.iter().chain([equal]).collect();
+        gain(&[equal]).or_else(|_| gain(&all))
+    }
+
+    /// Predicted tokens per second of an option.
+    fn rate(&self, option: &PlannedOption, calibration: &Calibration) -> Result<f64> {
+        let settings = self.settings(&self.equal(), &[], "", 0);
+        let size = (settings.micro_batch_sequences, settings.sequence_length);
+        let work = model_work(self.model, size, ELEMENT_BYTES);
+        let rate = |job: &PlannedJob| -> Result<f64> {
+            let schedule = generate(&job.layout(), &work)?;
+            let classes = job.class_of_rank();
+            let step = calibration.predict(&schedule, |rank| classes[rank as usize], DRAWS)?;
+            Ok(job.step_tokens() / step.median_s)
+        };
+        option.jobs.iter().map(rate).sum()
+    }
+
     /// What came of a job. Its record is removed.
-    fn rehearsed(&self, job: &PlannedJob, settings: &Settings) -> Result<RehearsedJob> {
+    fn rehearsed(&self, job: &PlannedJob, settings: &Settings) -> Result<Rehearsed> {
         let record = self.record(settings)?;
         let step = analyze(&record, &Options::default())?.step_time;
         let kernels = kernel_seconds(&record)?;
+        let times = operation_times(&record)?;
         std::fs::remove_dir_all(&settings.record)?;
         let mean = Expected {
             value: step.mean.value,
             low: step.mean.low,
             high: step.mean.high,
         };
-        Ok(RehearsedJob::new(job, (step.median, mean), &kernels))
+        Ok(Rehearsed {
+            run: RehearsedJob::new(job, (step.median, mean), &kernels),
+            costs: (record, times),
+        })
     }
 
     fn settings(&self, layout: &Layout, classes: &[&str], name: &str, seed: u64) -> Settings {

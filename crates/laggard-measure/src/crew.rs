@@ -200,6 +200,9 @@ impl HostThread<'_> {
         let device = Arc::clone(&world.device);
         let rank = self.rank;
         let outcome = catch_unwind(AssertUnwindSafe(|| self.steps(world, recorder)));
+        if let Some(turn) = &self.job.turn {
+            turn.leaves(!matches!(outcome, Ok(Ok(()))));
+        }
         let error = match outcome {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error,
@@ -233,7 +236,12 @@ impl HostThread<'_> {
             if let Some(team) = team {
                 team.is_in(step);
             }
-            runner.step(step, &mut recorder)?;
+            let turn = self.job.turn.as_ref();
+            let still_ns = turn.map_or(0, |turn| turn.begins(step));
+            runner.step(step, still_ns, &mut recorder)?;
+            if let Some(turn) = turn {
+                turn.ends(step);
+            }
             crew.completed[(rank - crew.first) as usize].store(step + 1, Ordering::Release);
         }
         Ok(())

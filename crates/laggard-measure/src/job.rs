@@ -10,6 +10,7 @@ use crate::processors;
 use crate::shape::{Experts, Shape};
 use crate::sharing;
 use crate::stream::MOST_FAULTS;
+use crate::turns::Turn;
 use crate::{MeasureError, Settings};
 use laggard_backend::DeviceDescription;
 use laggard_record::TimeBasis;
@@ -36,6 +37,8 @@ pub(crate) struct Job {
     pub basis: TimeBasis,
     /// The processor that each rank is bound to, where each has one of its own.
     cpu_of_rank: Option<Vec<u32>>,
+    /// Its turns, where it takes turns with others.
+    pub turn: Option<Turn>,
 }
 
 impl Job {
@@ -134,6 +137,7 @@ impl Job {
             },
             cpu_of_rank,
             reports,
+            turn: None,
         };
         job.check_memory()?;
         Ok(job)

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | say what to run | [`Settings`], [`ClassShare::parse_list`], [`Fault`] (`str::parse`) |
 //! | run several at the same time, each in a world of its own | [`run_together`] |
+//! | run several in turns of a few steps, to compare them | [`run_in_turns`] |
 //! | run it on ranks of this process | [`run`] with [`Hooks`] for signals and progress |
 //! | run it on devices of the caller's, such as GPUs | [`run_on`] |
 //! | execute a step in another way, and compare | [`probe_steps`] |
@@ -51,6 +52,7 @@ mod telemetry;
 mod testing;
 mod together;
 mod tokens;
+mod turns;
 
 pub use classes::ClassShare;
 pub use error::MeasureError;
@@ -65,4 +67,4 @@ pub use sweep::{
     Late, ProductShape, Repetitions, Sizes, SweepHooks, SweepSettings, sweep_here, sweep_member,
     sweep_on,
 };
-pub use together::run_together;
+pub use together::{run_in_turns, run_together};

@@ -103,23 +103,27 @@ impl<'a> RankRunner<'a> {
         Ok(runner)
     }
 
-    /// Runs one step and records it.
+    /// Runs one step and records it, by a clock that has stood still for so many nanoseconds.
     ///
     /// # Errors
     /// [`MeasureError::Operation`] naming the operation that failed or did not end in time.
     pub(crate) fn step(
         &mut self,
         step: u32,
+        still_ns: i64,
         recorder: &mut RankRecorder,
     ) -> Result<(), MeasureError> {
         self.execute(step)?;
         for stamped in self.host_stamps.iter().chain(&self.stamps) {
             let operation = stamped.tag as u32;
+            let mut stamp = stamped.stamp;
+            stamp.start_ns -= still_ns;
+            stamp.end_ns -= still_ns;
             recorder.push(Sample {
                 rank: self.rank,
                 step,
                 operation,
-                stamp: stamped.stamp,
+                stamp,
             });
         }
         let sequences = i64::from(self.job.settings.micro_batch_sequences);

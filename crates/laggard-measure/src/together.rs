@@ -1,10 +1,10 @@
 //! Several jobs at the same time in one process, each in a world of its own: the pools of a
-//! partitioned cluster. They share nothing but the processors, of which each rank has its own where
-//! there are enough for all.
+//! partitioned cluster, or jobs that are compared. They share nothing but the processors.
 
 use crate::job::Job;
 use crate::place::Neighbours;
 use crate::run::{Hooks, Signal, Summary, run_job};
+use crate::turns::Turn;
 use crate::{MeasureError, Settings};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -14,8 +14,9 @@ use std::time::Duration;
 /// How often the calling thread asks its hooks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Runs jobs at the same time, and gives their summaries in the same order. `hooks` hold for all of
-/// them; progress is that of the job that has come least far.
+/// Runs jobs at the same time, and gives their summaries in the same order. Each rank has a
+/// processor of its own where there are enough for all. `hooks` hold for all of them; progress is
+/// that of the job that has come least far.
 ///
 /// # Errors
 /// As [`crate::run`], of the first job that cannot be or fails; the others end after the step at
@@ -33,10 +34,30 @@ pub fn run_together(jobs: &[Settings], hooks: &Hooks<'_>) -> Result<Vec<Summary>
         ready.push(Job::beside(settings, Neighbours { before, after })?);
         before = before.saturating_add(ranks);
     }
+    run_all(&ready, hooks)
+}
+
+/// The same, but the jobs take turns of a few steps, in which each has all processors as if it ran
+/// alone. While others have theirs, its clock stands still, so that its record has no gaps. What
+/// slows the machine down for a while slows all of them alike: their steps can be compared.
+///
+/// # Errors
+/// As [`run_together`].
+pub fn run_in_turns(jobs: &[Settings], hooks: &Hooks<'_>) -> Result<Vec<Summary>, MeasureError> {
+    let turns = Turn::of_jobs(jobs.iter().map(Settings::ranks));
+    let ready = jobs.iter().zip(turns).map(|(settings, turn)| {
+        let mut job = Job::new(settings)?;
+        job.turn = Some(turn);
+        Ok(job)
+    });
+    run_all(&ready.collect::<Result<Vec<Job>, MeasureError>>()?, hooks)
+}
+
+fn run_all(ready: &[Job], hooks: &Hooks<'_>) -> Result<Vec<Summary>, MeasureError> {
     let shared = &Shared::new(ready.len());
     thread::scope(|scope| {
         let spawned: Vec<_> = (0..)
-            .zip(&ready)
+            .zip(ready)
             .map(|(number, job)| {
                 let run = move || shared.run(number, job);
                 thread::Builder::new()
@@ -107,6 +128,9 @@ impl Shared {
             progress: &|steps| self.completed[number].store(steps, Ordering::Relaxed),
         };
         let outcome = run_job(job, &hooks);
+        if let Some(turn) = &job.turn {
+            turn.is_closed();
+        }
         if outcome.is_err() {
             self.end("the failure of another job");
         }
@@ -166,6 +190,31 @@ mod tests {
             ranks.into_iter().flat_map(|it| it.cpus).collect::<Vec<_>>()
         };
         assert!(cpus(0).iter().all(|cpu| !cpus(1).contains(cpu)));
+    }
+
+    #[test]
+    fn in_turns_every_job_runs_as_if_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let job = |name: &str, ranks, steps| Settings {
+            record: folder.path().join(name),
+            ..testing::settings(ranks, steps)
+        };
+        let alone = Job::new(&job("alone", 1, 6)).unwrap();
+        let jobs = [job("a", 1, 6), job("b", 1, 9)];
+        let summaries = run_in_turns(&jobs, &QUIET).unwrap();
+        let mut cpus = Vec::new();
+        for (summary, settings) in summaries.iter().zip(&jobs) {
+            assert_eq!(summary.closing.steps_completed, settings.steps);
+            assert_eq!(summary.basis, alone.basis);
+            let record = Record::open(&settings.record).unwrap();
+            cpus.push(record.manifest.ranks[0].cpus.clone());
+        }
+        assert_eq!(cpus[0], cpus[1]);
+        let bad = Settings {
+            steps: 0,
+            ..job("c", 1, 1)
+        };
+        assert!(run_in_turns(&[job("d", 1, 2), bad], &QUIET).is_err());
     }
 
     #[test]

@@ -30,7 +30,7 @@ fn after_steps<T: Send>(settings: &Settings, look: impl Fn(&Network) -> T + Send
             scope.spawn(move || {
                 let mut runner = RankRunner::start(job, rank, world, embedding, peak).unwrap();
                 for step in 0..job.settings.steps {
-                    runner.step(step, &mut recorder).unwrap();
+                    runner.step(step, 0, &mut recorder).unwrap();
                 }
                 look(runner.network())
             })
