@@ -5,13 +5,14 @@
 //! as a concave curve. Classes that train one job together do not train more than apart, nor more
 //! than as much of the fastest class would that is as fast in all: the best sharings under either,
 //! job by job, bound every sharing, as far as rates between the sizes that were predicted are what
-//! their neighbours say. The sharings that are looked at, the one of the bound and those with one
+//! their neighbours say; so does a bound that knows that all devices of a job fail together. The sharings that are looked at, the one of the bound and those with one
 //! class for each job, are then laid out and predicted as the jobs that they are: what is said of a
 //! sharing is said of its layouts, never of curves.
 
 mod course;
 mod in_time;
 mod later;
+mod prices;
 mod program;
 mod rates;
 
@@ -159,7 +160,12 @@ pub fn share(wanted: &[Wanted<'_, '_>], objective: Objective) -> Result<Sharing,
     }
     let mut sharer = Sharer::new(wanted, goal);
     let refusal = match sharer.share() {
-        Ok(sharing) => return Ok(sharing),
+        Ok(mut sharing) => {
+            if let Some(bound) = sharer.bound_by_prices(sharing.bound) {
+                sharing.bound = bound.min(sharing.bound).max(sharing.value);
+            }
+            return Ok(sharing);
+        }
         Err(refusal) => refusal,
     };
     let due = wanted.iter().filter(|job| job.deadline_days.is_some());
@@ -264,6 +270,20 @@ impl<'p, 'a> Sharer<'p, 'a> {
             }
         }
         Ok(bound)
+    }
+
+    /// The same by prices, given what it is known not to be above; `None` where dollars count or
+    /// failures are not known.
+    fn bound_by_prices(&mut self, known: f64) -> Option<f64> {
+        if self.goal != Goal::Trained || known <= 0.0 {
+            return None;
+        }
+        let each = self.wanted.iter().zip(&self.rates).zip(&mut self.searches);
+        let jobs = each.map(|((wanted, rates), search)| {
+            prices::Job::new(wanted.value() / known, rates, search)
+        });
+        let jobs = jobs.collect::<Option<Vec<_>>>()?;
+        Some(prices::Market::new(self.wanted[0].problem).bound(&jobs) * known)
     }
 
     fn all(&self, drawn: Drawn) -> Vec<Drawn> {

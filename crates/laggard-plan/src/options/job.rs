@@ -302,6 +302,21 @@ impl<'p> Costs<'p> {
         }
     }
 
+    /// The same of a job that fails so often.
+    pub(crate) fn useful_at(&self, failures_per_s: f64) -> Option<f64> {
+        match failures_per_s > 0.0 {
+            true => self.goodput(1.0 / failures_per_s).ok().map(|it| it.useful),
+            false => Some(1.0),
+        }
+    }
+
+    /// Failures per second of so many devices of a class; `None` where they are not known.
+    pub(crate) fn failures_per_s(&self, class: usize, devices: u64) -> Option<f64> {
+        let rate = self.problem.classes[class].of.failures_per_device_year;
+        let mtbf = time_between_failures([(Some(rate?), devices)].into_iter());
+        Some(mtbf.map_or(0.0, |mtbf| self.failures / mtbf.0))
+    }
+
     fn mtbf(&self, devices: impl Iterator<Item = u64>) -> Option<f64> {
         let rates = self.problem.classes.iter();
         let rates = rates.map(|class| class.of.failures_per_device_year);

@@ -3,8 +3,8 @@
 
 use serde::Serialize;
 
-use super::{SECONDS_PER_DAY, Sharing, Wanted, share};
-use crate::compare::Objective;
+use super::program::Goal;
+use super::{SECONDS_PER_DAY, Sharer, Sharing, Wanted};
 use crate::options::{Search, on};
 use crate::problem::Problem;
 
@@ -75,6 +75,9 @@ impl Sharing {
             for &at in &still {
                 left[at] = (left[at] - rates[at] * after).max(0.0);
             }
+            if still.is_empty() {
+                continue;
+            }
             if let Some(anew) = shared_anew(wanted, &still, (&left, &rates), now) {
                 for (at, rate) in still.into_iter().zip(anew) {
                     rates[at] = rate;
@@ -111,7 +114,7 @@ fn shared_anew(
         }
     });
     let jobs: Vec<Wanted<'_, '_>> = jobs.collect();
-    let anew = share(&jobs, Objective::Tokens).ok()?;
+    let anew = Sharer::new(&jobs, Goal::Trained).share().ok()?;
     let held = jobs.iter().zip(still);
     let held = held.map(|(job, &at)| job.value() * rates[at]).sum::<f64>();
     let rates = anew.jobs.iter().map(|job| job.tokens_per_s);

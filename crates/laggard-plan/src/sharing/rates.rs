@@ -7,6 +7,9 @@ use crate::pools::{Curve, Piece, PoolsError};
 /// Up to so many hosts every number of them is predicted, above it halves of halves, down to the
 /// fewest that the job can be trained on.
 const FEW_HOSTS: u64 = 4;
+/// From this share of all on there are further sizes, each so much of the next larger one: bounds
+/// are as far above what jobs train as these lie apart.
+const CLOSE: (f64, f64) = (0.125, 0.85);
 
 /// How a curve is drawn between the sizes that were predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,15 @@ pub(super) enum Drawn {
     /// would that is as fast in all: more and slower devices fail more often and fill a batch
     /// sooner.
     Together,
+}
+
+/// How long a step of a job on one class takes, and what a host trains in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lap {
+    /// Length of the step, seconds.
+    pub(super) step_s: f64,
+    /// Tokens per second of each host that works, if nothing fails.
+    pub(super) of_host: f64,
 }
 
 /// Predicted rates of one job.
@@ -75,10 +87,7 @@ impl Rates {
             .iter()
             .copied()
             .max_by(|a, b| of_device(a).total_cmp(&of_device(b)))?;
-        let capacity = classes
-            .iter()
-            .map(|&at| self.own[at] as f64 * self.of_host[at]);
-        let all = (capacity.sum::<f64>() / self.of_host[fastest]).ceil() as u64;
+        let all = self.as_many(fastest);
         let (own, mut hosts) = (self.own[fastest], all);
         let mut points = Vec::new();
         while hosts > own {
@@ -88,12 +97,47 @@ impl Rates {
                 break;
             };
             points.push((hosts, search.rate(&job)));
-            hosts = (hosts / 2).max(own);
+            hosts = fewer(hosts, all).max(own);
         }
         let last = self.points[fastest].last();
         points.extend(last.filter(|_| self.is_enough(fastest)));
         points.reverse();
         Some((fastest, points))
+    }
+
+    /// As many hosts of a class as are as fast as all hosts together.
+    fn as_many(&self, class: usize) -> u64 {
+        let all = self.own.iter().zip(&self.of_host);
+        let all: f64 = all.map(|(own, of_host)| *own as f64 * of_host).sum();
+        (all / self.of_host[class]).ceil() as u64
+    }
+
+    /// Steps of the job on each class alone, of up to as many hosts as are as fast as all; the
+    /// shortest first.
+    pub(super) fn laps(&self, search: &mut Search<'_>) -> Vec<Vec<Lap>> {
+        let units = Unit::hosts(search.costs.problem);
+        let of_class = |(unit, points): (&Unit, &Vec<(u64, f64)>)| {
+            if points.is_empty() {
+                return Vec::new();
+            }
+            let all = self.as_many(unit.class);
+            let mut sizes: Vec<u64> = points.iter().map(|point| point.0).collect();
+            let most = sizes.iter().copied().fold(0, u64::max);
+            let larger = std::iter::successors(Some(all), |&hosts| Some(fewer(hosts, all)));
+            sizes.extend(larger.take_while(|&hosts| hosts > most));
+            let laps = sizes
+                .into_iter()
+                .filter_map(|hosts| lap(search, unit, hosts));
+            let mut laps: Vec<Lap> = laps.collect();
+            laps.sort_by(|a, b| a.step_s.total_cmp(&b.step_s));
+            laps
+        };
+        units.iter().zip(&self.points).map(of_class).collect()
+    }
+
+    /// All hosts of a class.
+    pub(super) fn own(&self, class: usize) -> u64 {
+        self.own[class]
     }
 
     /// Whether the job can be trained on a class alone.
@@ -171,6 +215,28 @@ impl Rates {
     }
 }
 
+/// The next smaller size to predict, of up to `all` hosts.
+fn fewer(hosts: u64, all: u64) -> u64 {
+    let (from, close) = CLOSE;
+    match hosts as f64 > from * all as f64 {
+        true => ((hosts as f64 * close) as u64).min(hosts - 1),
+        false => hosts / 2,
+    }
+}
+
+/// A step of the best job on so many hosts of a class.
+fn lap(search: &mut Search<'_>, unit: &Unit, hosts: u64) -> Option<Lap> {
+    let mut counts = vec![0; search.costs.problem.classes.len()];
+    counts[unit.class] = hosts * unit.devices;
+    let job = search.equal(&counts)?;
+    let outcome = search.costs.outcome(&job).ok()?;
+    let at_work = job.devices(unit.class) as f64 / unit.devices as f64;
+    Some(Lap {
+        step_s: outcome.step_s,
+        of_host: outcome.stepping_tokens_per_s() / at_work,
+    })
+}
+
 /// What so many hosts of a class train, and fewer, upwards.
 fn points(search: &mut Search<'_>, unit: &Unit, most: u64) -> Vec<(u64, f64)> {
     let problem = search.costs.problem;
@@ -188,7 +254,7 @@ fn points(search: &mut Search<'_>, unit: &Unit, most: u64) -> Vec<(u64, f64)> {
         let fits = points.last().map_or(0, |point: &(u64, f64)| point.0);
         hosts = match (fits, too_few) {
             (few, 0) if few <= FEW_HOSTS => few - 1,
-            (many, 0) => (many / 2).max(FEW_HOSTS),
+            (many, 0) => fewer(many, most).max(FEW_HOSTS),
             (fits, too_few) => u64::midpoint(fits, too_few),
         };
     }

@@ -72,7 +72,7 @@ fn side_by_side(plans: &[Plan]) -> String {
     }
     page.heading("side by side");
     page.line(&format!(
-        "  {:<32}{:<16}{:>9}{:>8}{:>6}{:>7}{:>6}{:>7}{:>7}",
+        "  {:<32}{:<16}{:>8}{:>9}{:>6}{:>7}{:>6}{:>7}{:>7}",
         "", "", "tokens/s", "days", "MFU", "of all", "MW", "k$/h", "$/Mtok"
     ));
     for (kind, name) in SHOWN {
@@ -139,7 +139,7 @@ fn row(name: &str, plan: &Plan, option: &OptionLine) -> String {
     let per_token = figures.dollars_per_million_tokens;
     let mark = page::mark(plan, option);
     format!(
-        "  {name:<32}{:<16}{:>9}{:>8}{:>6}{:>7}{:>6}{:>7}{:>7}",
+        "  {name:<32}{:<16}{:>8}{:>9}{:>6}{:>7}{:>6}{:>7}{:>7}",
         clipped(short(plan), 15 - mark.len()) + mark,
         of_job(format!("{:.2e}", figures.tokens_per_s)),
         figures.days.map_or("-".to_owned(), days),

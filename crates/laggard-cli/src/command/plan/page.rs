@@ -179,7 +179,7 @@ fn why(best: &OptionLine, next: &OptionLine, differences: &[Difference]) -> Stri
 fn table(page: &mut Page, plan: &Plan) {
     page.heading("the options");
     page.line(&format!(
-        "  {:<2} {:<37}{:>9}{:>8}{:>7}{:>7}{:>7}{:>6}{:>6}{:>8}",
+        "  {:<2} {:<37}{:>8}{:>9}{:>6}{:>7}{:>7}{:>6}{:>7}{:>8}",
         "", "", "tokens/s", "days", "MFU", "of all", "useful", "MW", "k$/h", "$/Mtok"
     ));
     for option in plan.options.iter() {
@@ -193,7 +193,7 @@ fn table(page: &mut Page, plan: &Plan) {
         let per_token = figures.dollars_per_million_tokens;
         let mark = mark(plan, option);
         page.line(&format!(
-            "  {number:<2} {:<37}{:>9}{:>8}{:>7}{:>7}{:>7}{:>6}{:>6}{:>8}",
+            "  {number:<2} {:<37}{:>8}{:>9}{:>6}{:>7}{:>7}{:>6}{:>7}{:>8}",
             clipped(&option.name, 37 - mark.len()) + mark,
             of_job(format!("{:.2e}", figures.tokens_per_s)),
             figures.days.map_or("-".to_owned(), days),

@@ -314,9 +314,8 @@ fn worth(page: &mut Page, shared: &SharedOut) {
         page.sentence(
             2,
             "what is possible is known no better than that: the bound lets classes that train one \
-             job wait for nobody and fail no more often than as much of the fastest of them would, \
-             and lets any number of hosts between two that were predicted train as much as the \
-             better of these, each; much of that no sharing can have",
+             job wait for nobody, and lets any number of hosts between two that were predicted \
+             train as much as the better of these, each; much of that no sharing can have",
         );
     }
     page.heading("until all are done");

@@ -2,8 +2,10 @@ use super::super::program::Goal;
 use super::super::tests::cluster;
 use super::super::{Sharer, Wanted};
 use super::*;
+use crate::compare::Objective;
 use crate::options::tests::Fixture;
 use crate::problem::{Terms, Training};
+use crate::sharing::share;
 
 #[test]
 fn jobs_in_turn_end_one_after_the_other_in_the_order_of_deadlines() {
