@@ -1,9 +1,9 @@
 //! Plans against their rehearsals, over random mixes of emulated classes.
 //!
 //! Each mix is run with equal shares, once or more, planned by what that cost, and then run both
-//! ways in pairs, since the speed of a shared machine drifts: at the same time on the virtual clock,
-//! in turns of a few steps by wall clock. What is predicted of a pair is by what its own equal
-//! shares cost, as the plan is; what the plan said before is printed beside it.
+//! ways in pairs, since the speed of a shared machine drifts: at the same time on the virtual
+//! clock, in turns of a few steps by wall clock. What is predicted of a pair is by what its own
+//! equal shares cost, as the plan is; what the plan said before is printed beside it.
 //!
 //! `rehearse --help` shows what can be asked for.
 #![expect(clippy::print_stdout, reason = "the table is the result")]

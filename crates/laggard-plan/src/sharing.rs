@@ -5,9 +5,10 @@
 //! as a concave curve. Classes that train one job together do not train more than apart, nor more
 //! than as much of the fastest class would that is as fast in all: the best sharings under either,
 //! job by job, bound every sharing, as far as rates between the sizes that were predicted are what
-//! their neighbours say; so does a bound that knows that all devices of a job fail together. The sharings that are looked at, the one of the bound and those with one
-//! class for each job, are then laid out and predicted as the jobs that they are: what is said of a
-//! sharing is said of its layouts, never of curves.
+//! their neighbours say. A second bound knows that all devices of a job step and fail together. The
+//! sharings that are looked at, the one of the bound and those with one class for each job, are
+//! then laid out and predicted as the jobs that they are: what is said of a sharing is said of its
+//! layouts, never of curves.
 
 mod course;
 mod in_time;

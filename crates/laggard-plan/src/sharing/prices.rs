@@ -69,7 +69,7 @@ fn parts(all: f64, search: &Search<'_>) -> Option<Vec<Part>> {
     (0..PARTS).map(part).collect()
 }
 
-/// Paces from the slowest step of any class to steps that are shorter than of any. `laps` are the steps
+/// Paces from the slowest step of any class to steps that are shorter than of any, by the steps
 /// of so many hosts of each class.
 fn paces(laps: &[(u64, Vec<Lap>)], batch: f64) -> Vec<Pace> {
     let all = || laps.iter().flat_map(|class| &class.1);
@@ -202,8 +202,8 @@ impl Job {
         }
     }
 
-    /// What gains most at a pace where all hosts of each class cost so much, and failures: with what
-    /// is paid for as many of these as there may be.
+    /// What gains most at a pace where all hosts of each class cost so much, and failures: with
+    /// what is paid for as many of these as there may be.
     fn take(&self, (part, pace): (Part, &Pace), prices: &[f64], of_failures: f64) -> Taken {
         let cost = |class: usize| prices[class] + of_failures * self.failures[class];
         let classes = (0..prices.len()).filter(|&class| pace.rates[class] > 0.0);
