@@ -273,10 +273,12 @@ impl<'p, 'a> Sharer<'p, 'a> {
         Ok(bound)
     }
 
-    /// The same by prices, given what it is known not to be above; `None` where dollars count or
-    /// failures are not known.
+    /// The same by prices, given what it is known not to be above; `None` where dollars count,
+    /// classes are too many, or failures are not known.
     fn bound_by_prices(&mut self, known: f64) -> Option<f64> {
-        if self.goal != Goal::Trained || known <= 0.0 {
+        let problem = self.wanted[0].problem;
+        let is_small = problem.classes.len() <= prices::MOST_CLASSES;
+        if self.goal != Goal::Trained || known <= 0.0 || !is_small {
             return None;
         }
         let each = self.wanted.iter().zip(&self.rates).zip(&mut self.searches);
@@ -284,7 +286,7 @@ impl<'p, 'a> Sharer<'p, 'a> {
             prices::Job::new(wanted.value() / known, rates, search)
         });
         let jobs = jobs.collect::<Option<Vec<_>>>()?;
-        Some(prices::Market::new(self.wanted[0].problem).bound(&jobs) * known)
+        Some(prices::Market::new(problem).bound(&jobs) * known)
     }
 
     fn all(&self, drawn: Drawn) -> Vec<Drawn> {

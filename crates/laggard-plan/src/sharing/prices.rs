@@ -18,10 +18,12 @@ use crate::problem::{Class, Problem};
 
 /// Parts that numbers of failures are divided into, in each of which the fewest count.
 const PARTS: u32 = 64;
-/// How much longer than the shortest steps are that are taken for as long.
+/// Steps that are up to so many times as long are taken for as long.
 const AS_LONG: f64 = 1.02;
-/// How much shorter than any of one class a step of all classes may be.
+/// Steps of all classes are told apart from this share of the shortest of one class on.
 const SHORTER: f64 = 0.1;
+/// Of more classes than this no prices are looked for: that would take minutes.
+pub(super) const MOST_CLASSES: usize = 16;
 /// How often prices are set at most.
 const ROUNDS: u32 = 200;
 /// What better prices could still gain, relative to the bound, that is left to them.
@@ -75,40 +77,36 @@ fn paces(laps: &[(u64, Vec<Lap>)], batch: f64) -> Vec<Pace> {
     let all = || laps.iter().flat_map(|class| &class.1);
     let shortest = all().map(|lap| lap.step_s).fold(f64::INFINITY, f64::min) * SHORTER;
     let longest = all().map(|lap| lap.step_s).fold(0.0, f64::max);
-    let rates = |upto: f64, from: f64| {
+    let rates = |upto: f64| {
         let of_class = |(hosts, laps): &(u64, Vec<Lap>)| {
             // A host does no more than in the next longer step that was predicted.
             let shorter = laps.iter().take_while(|lap| lap.step_s < upto).count();
             let known = laps.iter().take(shorter + 1);
-            let of_host = known.map(|lap| lap.of_host).fold(0.0, f64::max);
-            *hosts as f64 * of_host * (upto / from)
+            *hosts as f64 * known.map(|lap| lap.of_host).fold(0.0, f64::max)
         };
         laps.iter().map(of_class).collect()
     };
-    let mut paces = Vec::new();
+    let mut paces = vec![Pace {
+        rates: rates(shortest),
+        most: f64::INFINITY,
+    }];
     let mut from = shortest;
     while from <= longest {
         let upto = from * AS_LONG;
         paces.push(Pace {
-            rates: rates(upto, from),
+            rates: rates(upto),
             most: batch / from,
         });
         from = upto;
     }
-    // Longer ones, and shorter ones.
     paces.push(Pace {
-        rates: rates(f64::INFINITY, f64::INFINITY),
+        rates: rates(f64::INFINITY),
         most: batch / from,
-    });
-    paces.push(Pace {
-        rates: rates(shortest, shortest),
-        most: f64::INFINITY,
     });
     paces
 }
 
 /// What a job takes.
-#[derive(Clone)]
 struct Taken {
     /// What it gains at most, after what it pays.
     gain: f64,

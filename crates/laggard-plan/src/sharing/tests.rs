@@ -153,25 +153,25 @@ proptest! {
     }
 }
 
-/// A job on everything loses most of its time to failures, which the bound must know.
+/// Jobs lose much of their time to failures, and the classes of each share one batch.
 #[test]
-fn the_bound_knows_that_devices_of_one_job_fail_together() {
+fn prices_know_that_devices_of_one_job_step_and_fail_together() {
     let fixture = Fixture::new();
-    let cluster = failing_cluster(&fixture, (&[64, 64, 64], 500.0), 1e6);
-    let problem = |batch: u64| {
-        let training = fixture.training("llama3-8b", batch);
-        let problem = fixture.problem(&cluster, training, &Terms::default());
-        problem.expect("a problem")
-    };
-    let problems = [problem(1 << 24), problem(1 << 23)];
-    let wanted = problems.each_ref().map(|problem| Wanted {
-        name: "one",
-        problem,
+    let cluster = failing_cluster(&fixture, (&[64, 64, 64], 50.0), 1e6);
+    let training = fixture.training("llama3-8b", 1 << 24);
+    let problem = fixture.problem(&cluster, training, &Terms::default());
+    let problem = problem.expect("a problem");
+    let wanted = ["one", "other"].map(|name| Wanted {
+        name,
+        problem: &problem,
         weight: 1.0,
         deadline_days: None,
         fewest_devices: 0,
     });
+    let apart = Sharer::new(&wanted, Goal::Trained).bound(&[None, None], &[1.0, 1.0]);
+    let apart = apart.expect("a bound");
     let found = share(&wanted, Objective::Tokens).expect("a sharing");
+    assert!(found.bound < 0.9 * apart, "{} {apart}", found.bound);
     assert!(found.gap() < 0.1, "{}", found.gap());
 }
 
