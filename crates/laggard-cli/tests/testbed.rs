@@ -301,10 +301,13 @@ fn only_a_rank_with_a_quota_is_limited() {
 /// Starts a run whose ranks stay, also as orphans, and returns once all of them have said so.
 fn start(bed: &Bed, mpi: &str, hosts: usize) -> (Child, BufReader<std::process::ChildStdout>) {
     let stay = "setsid sleep 1000 & echo up; exec sleep 1000";
-    let mut child = script()
+    // Whoever starts tests in the background may have left SIGINT ignored.
+    let mut child = Command::new("env")
+        .args(["--default-signal=INT,TERM".as_ref(), script().get_program()])
         .args(["run", "--name", &bed.name, "--hosts", &hosts.to_string()])
         .args(["--mpi", mpi, "--ranks-per-host", "2", "--quota", "0:90"])
         .args(["--timeout", "60", "--", "sh", "-c", stay])
+        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
