@@ -92,15 +92,24 @@ pub struct Campaign {
     pub basis: TimeBasis,
     /// Steps of each run.
     pub steps: u32,
-    /// Times that what the plan is made from is measured.
+    /// Times that a plan is made, and rehearsed at once.
+    pub rounds: u32,
+    /// Times that what a plan is made from is measured.
     pub calibrations: u32,
-    /// Runs of the plan, each beside one of equal shares.
+    /// Runs of a plan, each beside one of equal shares.
     pub pairs: u32,
 }
 
 /// What came of a mix.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
+    /// Its plans with what came of each, in the order in which they were made.
+    pub rounds: Vec<Round>,
+}
+
+/// What came of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Round {
     /// The plan.
     pub plan: PlanFile,
     /// Gain of the chosen option over equal shares, as planned.
@@ -117,54 +126,79 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Median gain of the pairs.
+    /// Measured gains of all pairs: the median, and its 95 % interval.
     ///
     /// # Errors
     /// Without pairs.
-    pub fn gain(&self) -> Result<f64> {
-        Ok(median(&self.measured)?)
+    pub fn gain(&self) -> Result<Median> {
+        let rounds = self.rounds.iter();
+        Median::of(rounds.flat_map(|round| round.measured.clone()).collect())
     }
 
-    /// 95 % interval of the median gain; all gains where pairs are too few for one.
+    /// Planned less measured gain, pair by pair.
     ///
     /// # Errors
     /// Without pairs.
-    pub fn gain_interval(&self) -> Result<(f64, f64)> {
-        median_interval(&self.measured)
+    pub fn off(&self) -> Result<Median> {
+        let off = |round: &Round| {
+            let measured = round.measured.iter();
+            measured
+                .map(|measured| round.planned - measured)
+                .collect::<Vec<_>>()
+        };
+        Median::of(self.rounds.iter().flat_map(off).collect())
     }
 
-    /// Predicted less measured gain, pair by pair: the median, and its 95 % interval.
+    /// The same of gains predicted at the speeds of the pairs.
     ///
     /// # Errors
     /// Without pairs.
-    pub fn off(&self) -> Result<(f64, (f64, f64))> {
-        let pairs = self.predicted.iter().zip(&self.measured);
-        let off: Vec<f64> = pairs
-            .map(|(predicted, measured)| predicted - measured)
-            .collect();
-        Ok((median(&off)?, median_interval(&off)?))
+    pub fn off_by_pairs(&self) -> Result<Median> {
+        let off = |round: &Round| {
+            let pairs = round.predicted.iter().zip(&round.measured);
+            pairs
+                .map(|(predicted, measured)| predicted - measured)
+                .collect::<Vec<_>>()
+        };
+        Median::of(self.rounds.iter().flat_map(off).collect())
     }
 
     /// How far runs of one and the same job lay apart, as a share: the longest median step with
     /// equal shares over the shortest, less 1.
     #[must_use]
     pub fn noise(&self) -> f64 {
-        let longest = self.equal_step_s.iter().copied().fold(0.0, f64::max);
-        let shortest = self
-            .equal_step_s
-            .iter()
-            .copied()
-            .fold(f64::INFINITY, f64::min);
-        longest / shortest - 1.0
+        let steps = || {
+            self.rounds
+                .iter()
+                .flat_map(|it| it.equal_step_s.iter().copied())
+        };
+        steps().fold(0.0, f64::max) / steps().fold(f64::INFINITY, f64::min) - 1.0
     }
 }
 
-fn median_interval(values: &[f64]) -> Result<(f64, f64)> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let all = sorted.first().copied().zip(sorted.last().copied());
-    let within = sorted_median_interval(&sorted, 0.95).map(|it| (it.low, it.high));
-    within.or(all).context("no pairs")
+/// A median with what it lies between.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Median {
+    /// The median.
+    pub value: f64,
+    /// Its 95 % interval; all values where they are too few for one.
+    pub low: f64,
+    /// The upper end of it.
+    pub high: f64,
+}
+
+impl Median {
+    fn of(mut values: Vec<f64>) -> Result<Self> {
+        values.sort_by(f64::total_cmp);
+        let all = values.first().copied().zip(values.last().copied());
+        let within = sorted_median_interval(&values, 0.95).map(|it| (it.low, it.high));
+        let (low, high) = within.or(all).context("no pairs")?;
+        Ok(Self {
+            value: median(&values)?,
+            low,
+            high,
+        })
+    }
 }
 
 /// Measures, plans and rehearses a mix. `folder` is for records, which are removed as soon as they
@@ -184,45 +218,14 @@ pub fn rehearse(
         campaign,
         folder,
     };
-    let seen = site.calibrate(campaign.calibrations, rng);
-    let seen = seen.context("the runs to plan from")?;
-    let plan = site.plan(&seen).context("the plan")?;
-    let equal = plan.equal_shares()?;
-    let chosen = plan.option(None)?;
-    let mut outcome = Outcome {
-        planned: 0.0,
-        measured: Vec::new(),
-        predicted: Vec::new(),
-        equal_step_s: seen.equal_step_s.clone(),
-        planned_step_s: Vec::new(),
-        plan: plan.clone(),
+    let round = |number: u32| {
+        let round = site.round(rng);
+        round.with_context(|| format!("round {number}"))
     };
-    for pair in 0..campaign.pairs {
-        // Which of them is first in each round is drawn by lot.
-        let planned = rng.below(2);
-        let mut options = [equal; 2];
-        options[planned] = chosen;
-        let runs = site.rehearse(&options, rng.next_u64() >> 1);
-        let runs = runs.with_context(|| format!("pair {pair}"))?;
-        let of = |at: usize| -> Vec<RehearsedJob> {
-            let jobs = runs[at].iter();
-            jobs.map(|job| job.run.clone()).collect()
-        };
-        let (made, shares) = (of(planned), of(1 - planned));
-        let costs = &runs[1 - planned][0].costs;
-        let by_pair = site.predicted((&seen, costs), (chosen, equal))?;
-        outcome.predicted.push(by_pair);
-        let rehearsal = Rehearsal::new(&plan, None, &made, Some(&shares))?;
-        let gain = rehearsal.gain.context("no gain")?;
-        outcome.planned = gain.predicted;
-        outcome.measured.push(gain.measured.value);
-        outcome
-            .equal_step_s
-            .extend(shares.iter().map(|it| it.step_s.value));
-        let steps = made.iter().map(|it| it.step_s.value);
-        outcome.planned_step_s.push(steps.collect());
-    }
-    Ok(outcome)
+    let rounds = (0..campaign.rounds).map(round);
+    Ok(Outcome {
+        rounds: rounds.collect::<Result<_>>()?,
+    })
 }
 
 /// A run with what its operations took.
@@ -264,6 +267,48 @@ const HOOKS: Hooks<'static> = Hooks {
 };
 
 impl Site<'_> {
+    /// Measures, plans, and runs both ways in pairs.
+    fn round(&self, rng: &mut Rng) -> Result<Round> {
+        let seen = self.calibrate(self.campaign.calibrations, rng);
+        let seen = seen.context("the runs to plan from")?;
+        let plan = self.plan(&seen).context("the plan")?;
+        let equal = plan.equal_shares()?;
+        let chosen = plan.option(None)?;
+        let mut round = Round {
+            planned: 0.0,
+            measured: Vec::new(),
+            predicted: Vec::new(),
+            equal_step_s: seen.equal_step_s.clone(),
+            planned_step_s: Vec::new(),
+            plan: plan.clone(),
+        };
+        for pair in 0..self.campaign.pairs {
+            // Which of them is first in each turn is drawn by lot.
+            let planned = rng.below(2);
+            let mut options = [equal; 2];
+            options[planned] = chosen;
+            let runs = self.rehearse(&options, rng.next_u64() >> 1);
+            let runs = runs.with_context(|| format!("pair {pair}"))?;
+            let of = |at: usize| -> Vec<RehearsedJob> {
+                let jobs = runs[at].iter();
+                jobs.map(|job| job.run.clone()).collect()
+            };
+            let (made, shares) = (of(planned), of(1 - planned));
+            let costs = &runs[1 - planned][0].costs;
+            let by_pair = self.predicted((&seen, costs), (chosen, equal))?;
+            round.predicted.push(by_pair);
+            let rehearsal = Rehearsal::new(&plan, None, &made, Some(&shares))?;
+            let gain = rehearsal.gain.context("no gain")?;
+            round.planned = gain.predicted;
+            round.measured.push(gain.measured.value);
+            let steps = shares.iter().map(|it| it.step_s.value);
+            round.equal_step_s.extend(steps);
+            let steps = made.iter().map(|it| it.step_s.value);
+            round.planned_step_s.push(steps.collect());
+        }
+        Ok(round)
+    }
+
     /// Runs the jobs of groups that are compared, so that what slows the machine down for a moment
     /// slows all groups alike. On the virtual clock they run at the same time, as they do not take
     /// each other's; by wall clock they would share processors, and take turns.

@@ -2,8 +2,8 @@
 //!
 //! Each mix is run with equal shares, once or more, planned by what that cost, and then run both
 //! ways in pairs, since the speed of a shared machine drifts: at the same time on the virtual
-//! clock, in turns of a few steps by wall clock. What is predicted of a pair is by what its own
-//! equal shares cost, as the plan is; what the plan said before is printed beside it.
+//! clock, in turns of a few steps by wall clock; over and over where several rounds are asked for.
+//! What is predicted of a pair by what its own equal shares cost is printed beside the plan.
 //!
 //! `rehearse --help` shows what can be asked for.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
@@ -11,9 +11,10 @@
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use laggard_benches::models::layered;
-use laggard_benches::rehearse::{Campaign, Mix, Outcome, rehearse};
+use laggard_benches::rehearse::{Campaign, Median, Mix, Outcome, Round, rehearse};
 use laggard_record::TimeBasis;
 use laggard_stats::{Rng, median, quantile};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 const POINTS: f64 = 0.05;
 const LAYERS: u32 = 6;
 const OUTPUTS: u32 = 768;
-const HEADER: &str = "mix,basis,ranks,rates,each,option,layout,shares,planned_gain,\
+const HEADER: &str = "mix,round,basis,ranks,rates,each,option,layout,shares,planned_gain,\
                       predicted_gains,measured_gains,equal_step_ms,planned_step_ms";
 
 fn main() -> Result<ExitCode> {
@@ -34,7 +35,7 @@ fn main() -> Result<ExitCode> {
         writeln!(file, "{HEADER}")?;
     }
     let processors = std::thread::available_parallelism()?.get() as u32;
-    let (mut points, mut as_planned) = (Vec::new(), Vec::new());
+    let (mut points, mut by_pairs) = (Vec::new(), Vec::new());
     let (mut worse, mut surely_off) = (0, 0);
     for number in options.from..options.from + options.mixes {
         let mut rng = Rng::for_stream(options.seed, u64::from(number));
@@ -46,34 +47,37 @@ fn main() -> Result<ExitCode> {
         let campaign = Campaign {
             basis,
             steps: options.steps,
+            rounds: options.rounds,
             calibrations: options.calibrations,
             pairs: options.pairs,
         };
         let outcome = rehearse((&mix, &model), campaign, &mut rng, folder.path())
             .with_context(|| format!("mix {number}: {mix:?}"))?;
         tell((number, basis), &mix, &outcome)?;
-        let (off, (low, high)) = outcome.off()?;
-        points.push(100.0 * off.abs());
-        as_planned.push(100.0 * (outcome.planned - outcome.gain()?).abs());
-        worse += u32::from(outcome.gain()? < -outcome.noise());
-        surely_off += u32::from(0.0_f64.clamp(low, high).abs() > POINTS);
+        let off = outcome.off()?;
+        points.push(100.0 * off.value.abs());
+        by_pairs.push(100.0 * outcome.off_by_pairs()?.value.abs());
+        worse += u32::from(outcome.gain()?.value < -outcome.noise());
+        surely_off += u32::from(0.0_f64.clamp(off.low, off.high).abs() > POINTS);
         if let Some(file) = &mut csv {
-            writeln!(file, "{}", line((number, basis), &mix, &outcome)?)?;
+            for (at, round) in outcome.rounds.iter().enumerate() {
+                writeln!(file, "{}", line((number, at, basis), &mix, round)?)?;
+            }
         }
     }
     let within = |points: &[f64]| points.iter().filter(|off| **off <= 100.0 * POINTS).count();
     let largest = quantile(&points, 1.0)?;
     println!(
-        "{} mixes: gain predicted to {:.1} points in the median, {largest:.1} at most; {} within 5 \
-         points, {surely_off} off by more than pairs leave in doubt; as planned before, to {:.1} \
-         and {:.1}, {} within 5; {worse} slower than equal shares beyond what runs of these lie \
-         apart",
+        "{} mixes: gain planned to {:.1} points in the median, {largest:.1} at most; {} within 5 \
+         points, {surely_off} off by more than pairs leave in doubt; at the speeds of the pairs, to \
+         {:.1} and {:.1}, {} within 5; {worse} slower than equal shares beyond what runs of these \
+         lie apart",
         points.len(),
         median(&points)?,
         within(&points),
-        median(&as_planned)?,
-        quantile(&as_planned, 1.0)?,
-        within(&as_planned)
+        median(&by_pairs)?,
+        quantile(&by_pairs, 1.0)?,
+        within(&by_pairs)
     );
     let holds = options
         .require_points
@@ -86,30 +90,35 @@ fn main() -> Result<ExitCode> {
 }
 
 fn tell((number, basis): (u32, TimeBasis), mix: &Mix, outcome: &Outcome) -> Result<()> {
-    let (off, interval) = outcome.off()?;
     let rates: Vec<String> = mix.rates.iter().map(|rate| format!("{rate:.2}")).collect();
     let percent = |share: f64| format!("{:+.1}", 100.0 * share);
-    let between = |(low, high): (f64, f64)| format!("{} to {}", percent(low), percent(high));
+    let with_interval = |of: Median| {
+        let [value, low, high] = [of.value, of.low, of.high].map(percent);
+        format!("{value} ({low} to {high})")
+    };
+    let planned: Vec<f64> = outcome.rounds.iter().map(|it| it.planned).collect();
+    let mut names = BTreeSet::new();
+    for round in &outcome.rounds {
+        names.insert(round.plan.option(None)?.name.clone());
+    }
+    let names: Vec<String> = names.into_iter().collect();
     println!(
-        "{number:>3} {basis:?}: ranks {:?} at {}, {} each: {}: planned {} %, predicted at the \
-         speeds of the pairs {} %, measured {} % ({}), {} points ({}); runs with equal shares \
-         {:.1} % apart",
+        "{number:>3} {basis:?}: ranks {:?} at {}, {} each: {}: planned {} %, measured {} %, off by \
+         {} points, by {} at the speeds of the pairs; runs with equal shares {:.1} % apart",
         mix.ranks,
         rates.join(" "),
         mix.each,
-        outcome.plan.option(None)?.name,
-        percent(outcome.planned),
-        percent(median(&outcome.predicted)?),
-        percent(outcome.gain()?),
-        between(outcome.gain_interval()?),
-        percent(off),
-        between(interval),
+        names.join(" or "),
+        percent(median(&planned)?),
+        with_interval(outcome.gain()?),
+        with_interval(outcome.off()?),
+        with_interval(outcome.off_by_pairs()?),
         100.0 * outcome.noise()
     );
     Ok(())
 }
 
-fn line((number, basis): (u32, TimeBasis), mix: &Mix, outcome: &Outcome) -> Result<String> {
+fn line((number, at, basis): (u32, usize, TimeBasis), mix: &Mix, round: &Round) -> Result<String> {
     let list = |values: &[f64], scale: f64| {
         let values: Vec<String> = values
             .iter()
@@ -117,7 +126,7 @@ fn line((number, basis): (u32, TimeBasis), mix: &Mix, outcome: &Outcome) -> Resu
             .collect();
         values.join(" ")
     };
-    let chosen = outcome.plan.option(None)?;
+    let chosen = round.plan.option(None)?;
     let layouts: Vec<String> = chosen
         .jobs
         .iter()
@@ -127,19 +136,19 @@ fn line((number, basis): (u32, TimeBasis), mix: &Mix, outcome: &Outcome) -> Resu
         let layout = job.layout();
         format!("{:?} {:?}", layout.micro_batches, layout.stage_layers)
     });
-    let planned: Vec<f64> = outcome.planned_step_s.concat();
+    let planned: Vec<f64> = round.planned_step_s.concat();
     Ok(format!(
-        "{number},{basis:?},\"{:?}\",{},{},{},\"{}\",\"{}\",{:.5},{},{},{},{}",
+        "{number},{at},{basis:?},\"{:?}\",{},{},{},\"{}\",\"{}\",{:.5},{},{},{},{}",
         mix.ranks,
         list(&mix.rates, 1.0),
         mix.each,
         chosen.name.replace(',', ";"),
         layouts.join("; "),
         shares.collect::<Vec<_>>().join("; "),
-        outcome.planned,
-        list(&outcome.predicted, 1.0),
-        list(&outcome.measured, 1.0),
-        list(&outcome.equal_step_s, 1e3),
+        round.planned,
+        list(&round.predicted, 1.0),
+        list(&round.measured, 1.0),
+        list(&round.equal_step_s, 1e3),
         list(&planned, 1e3)
     ))
 }
@@ -155,6 +164,9 @@ struct Options {
     /// The first of them: their numbers say what they are.
     #[arg(long, value_name = "N", default_value_t = 0)]
     from: u32,
+    /// Plans of each mix, each rehearsed as soon as it is made.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    rounds: u32,
     /// Times that what a plan is made from is measured.
     #[arg(long, value_name = "N", default_value_t = 1)]
     calibrations: u32,

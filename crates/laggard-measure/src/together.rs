@@ -38,7 +38,8 @@ pub fn run_together(jobs: &[Settings], hooks: &Hooks<'_>) -> Result<Vec<Summary>
 }
 
 /// The same, but the jobs take turns of a few steps, in which each has all processors as if it ran
-/// alone. While others have theirs, its clock stands still, so that its record has no gaps. What
+/// alone. While others have theirs, its clock stands still, so that the steps of its record have no
+/// gaps; what is read of processors meanwhile keeps the machine's time. What
 /// slows the machine down for a while slows all of them alike: their steps can be compared.
 ///
 /// # Errors
@@ -129,7 +130,7 @@ impl Shared {
         };
         let outcome = run_job(job, &hooks);
         if let Some(turn) = &job.turn {
-            turn.is_closed();
+            turn.close();
         }
         if outcome.is_err() {
             self.end("the failure of another job");

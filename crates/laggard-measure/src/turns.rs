@@ -118,16 +118,16 @@ impl Turn {
         let seat = &mut state.jobs[self.job];
         seat.left += 1;
         if has_failed || seat.left == seat.ranks {
-            self.is_over(&mut state);
+            self.end(&mut state);
         }
     }
 
     /// The job has ended, however far it has come.
-    pub(crate) fn is_closed(&self) {
-        self.is_over(&mut self.state());
+    pub(crate) fn close(&self) {
+        self.end(&mut self.state());
     }
 
-    fn is_over(&self, state: &mut State) {
+    fn end(&self, state: &mut State) {
         let seat = &mut state.jobs[self.job];
         if seat.is_over {
             return;
@@ -254,7 +254,7 @@ mod tests {
         let told = run(&[2, 1], &[9, 9], Some(5));
         assert_eq!(told[1].len(), 9);
         let turns = Turn::of_jobs([1, 1].into_iter());
-        turns[0].is_closed();
+        turns[0].close();
         assert_eq!(turns[1].begins(0), turns[1].begins(1));
     }
 }
