@@ -7,10 +7,12 @@
 //! job by job, bound every sharing, as far as rates between the sizes that were predicted are what
 //! their neighbours say. A second bound knows that all devices of a job step and fail together. The
 //! sharings that are looked at, the one of the bound and those with one class for each job, are
-//! then laid out and predicted as the jobs that they are: what is said of a sharing is said of its
-//! layouts, never of curves.
+//! then laid out and predicted as the jobs that they are, and of the best of them hosts change
+//! hands as long as more is trained by that: what is said of a sharing is said of its layouts,
+//! never of curves.
 
 mod course;
+mod exchange;
 mod in_time;
 mod later;
 mod prices;
@@ -23,6 +25,7 @@ use crate::pools::{Effort, PoolsError, allocate};
 use crate::problem::{Class, PlanError, Problem};
 use program::{Ask, Goal};
 use rates::{Drawn, Rates};
+use std::collections::BTreeMap;
 
 pub use course::{Course, in_turn};
 
@@ -71,24 +74,6 @@ impl Wanted<'_, '_> {
             ),
             relaxation: format!("set fewest_devices = {free} or less"),
         })
-    }
-
-    /// Takes the hosts from its job that are idle there, but for the fewest that it may have.
-    fn give_back(&self, job: &mut Shared, hosts: &mut [u64], idle: &mut [u64]) {
-        let has: u64 = job.devices.iter().sum();
-        let mut most = has - self.fewest_devices.min(has);
-        for (class, of) in self.problem.classes.iter().enumerate() {
-            let works = job.plan.as_ref().map_or(0, |plan| plan.devices(class));
-            let spare = (job.devices[class] - works).min(most) / of.node_devices;
-            let devices = spare * of.node_devices;
-            hosts[class] -= spare;
-            idle[class] += spare;
-            job.devices[class] -= devices;
-            most -= devices;
-            if let Some(plan) = &mut job.plan {
-                plan.idle[class] -= devices;
-            }
-        }
     }
 
     /// What a token per second of it is worth: model FLOP per second by weight.
@@ -193,6 +178,8 @@ struct Sharer<'p, 'a> {
     searches: Vec<Search<'p>>,
     rates: Vec<Rates>,
     programs: u64,
+    /// What jobs make of hosts, as far as that has been asked.
+    known: BTreeMap<(usize, Vec<u64>), Shared>,
 }
 
 impl<'p, 'a> Sharer<'p, 'a> {
@@ -206,6 +193,7 @@ impl<'p, 'a> Sharer<'p, 'a> {
             searches,
             rates,
             programs: 0,
+            known: BTreeMap::new(),
         }
     }
 
@@ -224,7 +212,8 @@ impl<'p, 'a> Sharer<'p, 'a> {
         let mut best: Option<Sharing> = None;
         let mut refusal = None;
         for (_, way) in ways.into_iter().take(1 + LAID_OUT) {
-            match self.laid_out(&way) {
+            let laid_out = self.laid_out(&way);
+            match laid_out.and_then(|it| self.exchanged(it)) {
                 Ok(mut sharing) => {
                     sharing.bound = bound.max(sharing.value);
                     if best.as_ref().is_none_or(|best| sharing.value > best.value) {
@@ -366,8 +355,18 @@ impl<'p, 'a> Sharer<'p, 'a> {
         jobs.map(|(at, hosts)| self.job(at, hosts)).collect()
     }
 
-    /// The best that a job makes of so many hosts of each class.
+    /// The best that a job makes of so many hosts of each class, found once.
     fn job(&mut self, at: usize, hosts: &[u64]) -> Shared {
+        let key = (at, hosts.to_vec());
+        if let Some(known) = self.known.get(&key) {
+            return known.clone();
+        }
+        let job = self.laid_on(at, hosts);
+        self.known.insert(key, job.clone());
+        job
+    }
+
+    fn laid_on(&mut self, at: usize, hosts: &[u64]) -> Shared {
         let (wanted, search) = (&self.wanted[at], &mut self.searches[at]);
         let classes = wanted.problem.classes.iter();
         let devices: Vec<u64> = classes
@@ -389,27 +388,6 @@ impl<'p, 'a> Sharer<'p, 'a> {
             outcome,
             tokens_per_s,
             days: (tokens_per_s > 0.0).then(|| tokens / tokens_per_s / SECONDS_PER_DAY),
-        }
-    }
-
-    /// Takes the hosts from jobs that they have nothing for, and gives them to those that train
-    /// more with them, where that counts.
-    fn give_idle_hosts(&mut self, hosts: &mut Hosts, jobs: &mut [Shared]) {
-        let mut idle = vec![0; self.wanted[0].problem.classes.len()];
-        for (at, job) in jobs.iter_mut().enumerate() {
-            self.wanted[at].give_back(job, &mut hosts[at], &mut idle);
-        }
-        for at in 0..jobs.len() {
-            if self.goal != Goal::Trained || idle.iter().all(|it| *it == 0) {
-                return;
-            }
-            let mut more: Vec<u64> = hosts[at].iter().zip(&idle).map(|(a, b)| a + b).collect();
-            let mut with = self.job(at, &more);
-            if with.tokens_per_s > jobs[at].tokens_per_s {
-                idle.fill(0);
-                self.wanted[at].give_back(&mut with, &mut more, &mut idle);
-                (hosts[at], jobs[at]) = (more, with);
-            }
         }
     }
 

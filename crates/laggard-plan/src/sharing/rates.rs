@@ -159,6 +159,12 @@ impl Rates {
         self.of_host[class]
     }
 
+    /// What so many hosts of each class train together at most.
+    pub(super) fn most(&self, hosts: &[u64]) -> f64 {
+        let each = hosts.iter().zip(&self.of_host);
+        each.map(|(hosts, of_host)| *hosts as f64 * of_host).sum()
+    }
+
     /// Fewest hosts of a class that the job can be trained on, if there were so many.
     pub(super) fn fewest(&self, class: usize) -> u64 {
         self.points[class].first().map_or(1, |point| point.0)

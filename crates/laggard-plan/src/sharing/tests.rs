@@ -44,7 +44,8 @@ fn failing_cluster(
     fixture.cluster(&text)
 }
 
-/// What a sharing of hosts is worth: with every job in the best layout for it.
+/// What a sharing of hosts is worth: with every job in the best layout for it, and hosts that one
+/// has nothing for given to the other.
 fn worth(wanted: &[Wanted<'_, '_>], hosts: &Hosts) -> Option<f64> {
     let mut sharer = Sharer {
         wanted: wanted.to_vec(),
@@ -52,13 +53,15 @@ fn worth(wanted: &[Wanted<'_, '_>], hosts: &Hosts) -> Option<f64> {
         searches: wanted.iter().map(|job| Search::of(job.problem)).collect(),
         rates: Vec::new(),
         programs: 0,
+        known: BTreeMap::new(),
     };
-    let jobs = sharer.jobs(hosts);
+    let mut jobs = sharer.jobs(hosts);
     let in_time = wanted.iter().zip(&jobs).all(|(wanted, job)| {
         wanted
             .needed()
             .is_none_or(|needed| job.tokens_per_s >= needed)
     });
+    sharer.give_idle_hosts(&mut hosts.clone(), &mut jobs);
     let of = |(wanted, job): (&Wanted<'_, '_>, &Shared)| {
         wanted.weight * wanted.problem.flop_per_token() * job.tokens_per_s
     };
@@ -129,7 +132,7 @@ proptest! {
         match (share(&wanted, Objective::Tokens), best) {
             (Ok(found), Some(best)) => {
                 prop_assert!(best <= found.bound * (1.0 + 1e-9), "{best} {}", found.bound);
-                // Hosts that a job leaves idle may do for another what no whole sharing says.
+                // It may be worth more than all of these, whose hosts change hands once at most.
                 let rates = wanted.iter().zip(&found.jobs).map(|(wanted, job)| {
                     let search = Search::of(wanted.problem);
                     wanted.value() * job.plan.as_ref().map_or(0.0, |plan| search.rate(plan))
@@ -151,6 +154,41 @@ proptest! {
             (Ok(found), None) => prop_assert!(false, "{found:?}"),
         }
     }
+}
+
+/// Against every set of classes: with those that have less to give, a job would be slower.
+#[test]
+fn a_job_gets_the_classes_that_train_most_together() {
+    let fixture = Fixture::new();
+    let cluster = fixture.preset("colossus-1");
+    let training = fixture.training("llama3-8b", 4 << 20);
+    let problem = fixture
+        .problem(&cluster, training, &Terms::default())
+        .expect("a problem");
+    let wanted = Wanted {
+        name: "small",
+        problem: &problem,
+        weight: 1.0,
+        deadline_days: None,
+        fewest_devices: 0,
+    };
+    let sharing = share(&[wanted], Objective::Tokens).expect("a sharing");
+    let mut search = Search::of(&problem);
+    let all = on(&problem);
+    let mut rate = |set: u32| {
+        let of = |(class, count): (usize, &u64)| count * u64::from(set >> class & 1);
+        let devices: Vec<u64> = all.iter().enumerate().map(of).collect();
+        let job = search.either(&devices);
+        job.map_or(0.0, |job| search.rate(&job))
+    };
+    let most = (1..1 << all.len()).map(&mut rate).fold(0.0, f64::max);
+    let with_all = rate((1 << all.len()) - 1);
+    assert!(
+        with_all < 0.95 * most,
+        "nothing is tested: {with_all} {most}"
+    );
+    let found = sharing.jobs[0].tokens_per_s;
+    assert!(found >= most * (1.0 - 1e-9), "{found} {most}");
 }
 
 /// Jobs lose much of their time to failures, and the classes of each share one batch.
