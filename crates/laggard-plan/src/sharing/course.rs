@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::program::Goal;
 use super::{SECONDS_PER_DAY, Sharer, Sharing, Wanted};
 use crate::options::{Search, on};
-use crate::problem::Problem;
 
 /// Jobs until the last of them is done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -54,32 +53,43 @@ impl Sharing {
     /// train more by that. What moving them costs is not counted.
     #[must_use]
     pub fn given_on(&self, wanted: &[Wanted<'_, '_>]) -> Course {
-        let mut left: Vec<f64> = wanted
-            .iter()
-            .map(|job| job.problem.training.tokens)
-            .collect();
+        let tokens = wanted.iter().map(|job| job.problem.training.tokens);
+        let mut left: Vec<f64> = tokens.collect();
         let mut rates: Vec<f64> = self.jobs.iter().map(|job| job.tokens_per_s).collect();
         let mut done_days = vec![None; wanted.len()];
+        let mut still: Vec<usize> = (0..wanted.len()).collect();
+        let mut sharer: Option<Sharer<'_, '_>> = None;
         let mut now = 0.0;
         loop {
-            let mut still: Vec<usize> = (0..wanted.len()).collect();
-            still.retain(|&at| done_days[at].is_none());
-            let runs = still.iter().filter(|&&at| rates[at] > 0.0);
-            let ends = runs.map(|&at| (left[at] / rates[at], at));
-            let Some((after, first)) = ends.min_by(|a, b| a.0.total_cmp(&b.0)) else {
+            let runs = still.iter().enumerate();
+            let runs = runs.filter(|(_, at)| rates[**at] > 0.0);
+            let ends = runs.map(|(place, &at)| (left[at] / rates[at], place));
+            let Some((after, place)) = ends.min_by(|a, b| a.0.total_cmp(&b.0)) else {
                 return Course::new(wanted, done_days);
             };
             now += after;
-            done_days[first] = Some(now / SECONDS_PER_DAY);
-            still.retain(|&at| at != first);
+            done_days[still.remove(place)] = Some(now / SECONDS_PER_DAY);
+            if still.is_empty() {
+                return Course::new(wanted, done_days);
+            }
             for &at in &still {
                 left[at] = (left[at] - rates[at] * after).max(0.0);
             }
-            if still.is_empty() {
-                continue;
+            let held: Vec<f64> = still.iter().map(|&at| rates[at]).collect();
+            let needed = still.iter().map(|&at| {
+                let seconds = wanted[at].deadline_days? * SECONDS_PER_DAY - now;
+                // A job that is late already cannot ask for anything.
+                (seconds > 0.0).then(|| left[at] / seconds)
+            });
+            if let Some(sharer) = &mut sharer {
+                sharer.forget(place);
             }
-            if let Some(anew) = shared_anew(wanted, &still, (&left, &rates), now) {
-                for (at, rate) in still.into_iter().zip(anew) {
+            let sharer = sharer.get_or_insert_with(|| {
+                let jobs: Vec<Wanted<'_, '_>> = still.iter().map(|&at| wanted[at]).collect();
+                Sharer::new(&jobs, Goal::Trained)
+            });
+            if let Some(anew) = sharer.anew(&held, needed.collect()) {
+                for (&at, rate) in still.iter().zip(anew) {
                     rates[at] = rate;
                 }
             }
@@ -87,38 +97,31 @@ impl Sharing {
     }
 }
 
-/// Tokens per second of the jobs that are not done, shared out anew; `None` where they do not train
-/// more by that, or no such sharing keeps the deadlines.
-fn shared_anew(
-    wanted: &[Wanted<'_, '_>],
-    still: &[usize],
-    (left, rates): (&[f64], &[f64]),
-    now: f64,
-) -> Option<Vec<f64>> {
-    let problem = |&at: &usize| {
-        let mut problem = wanted[at].problem.clone();
-        problem.training.tokens = left[at];
-        problem
-    };
-    let problems: Vec<Problem<'_>> = still.iter().map(problem).collect();
-    let jobs = still.iter().zip(&problems).map(|(&at, problem)| {
-        let days_left = |days: f64| days - now / SECONDS_PER_DAY;
-        Wanted {
-            problem,
-            // A job that is late already cannot ask for anything.
-            deadline_days: wanted[at]
-                .deadline_days
-                .map(days_left)
-                .filter(|it| *it > 0.0),
-            ..wanted[at]
+impl Sharer<'_, '_> {
+    /// Leaves a job out from now on.
+    fn forget(&mut self, at: usize) {
+        self.wanted.remove(at);
+        self.searches.remove(at);
+        self.rates.remove(at);
+        let known = std::mem::take(&mut self.known).into_iter();
+        let others = known.filter(|((job, _), _)| *job != at);
+        let moved = |((job, hosts), it)| ((job - usize::from(job > at), hosts), it);
+        self.known = others.map(moved).collect();
+    }
+
+    /// Tokens per second of the jobs, shared out anew, where some need so many; `None` where they
+    /// do not train more by that than is held, or no such sharing keeps the deadlines.
+    fn anew(&mut self, held: &[f64], needed: Vec<Option<f64>>) -> Option<Vec<f64>> {
+        for (job, needed) in self.wanted.iter_mut().zip(needed) {
+            let days = |needed| job.problem.training.tokens / needed / SECONDS_PER_DAY;
+            job.deadline_days = needed.map(days);
         }
-    });
-    let jobs: Vec<Wanted<'_, '_>> = jobs.collect();
-    let anew = Sharer::new(&jobs, Goal::Trained).share().ok()?;
-    let held = jobs.iter().zip(still);
-    let held = held.map(|(job, &at)| job.value() * rates[at]).sum::<f64>();
-    let rates = anew.jobs.iter().map(|job| job.tokens_per_s);
-    (anew.value > held).then(|| rates.collect())
+        let anew = self.share().ok()?;
+        let jobs = self.wanted.iter().zip(held);
+        let held: f64 = jobs.map(|(job, rate)| job.value() * rate).sum();
+        let rates = anew.jobs.iter().map(|job| job.tokens_per_s);
+        (anew.value > held).then(|| rates.collect())
+    }
 }
 
 /// One job after the other, in the order of deadlines, each on everything.
