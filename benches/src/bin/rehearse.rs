@@ -70,8 +70,8 @@ fn main() -> Result<ExitCode> {
     println!(
         "{} mixes: gain planned to {:.1} points in the median, {largest:.1} at most; {} within 5 \
          points, {surely_off} off by more than pairs leave in doubt; at the speeds of the pairs, \
-         to {:.1} and {:.1}, {} within 5; {worse} slower than equal shares beyond what runs of these \
-         lie apart",
+         to {:.1} and {:.1}, {} within 5; {worse} slower than equal shares beyond what runs of \
+         these lie apart",
         points.len(),
         median(&points)?,
         within(&points),
