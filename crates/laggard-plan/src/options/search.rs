@@ -5,7 +5,7 @@ use laggard_simulate::{Degrees, Machine};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::job::{Costs, Group, JobPlan, Parts};
-use crate::layouts::{Candidate, NoLayout, fastest_layouts};
+use crate::layouts::{Candidate, NoLayout, fastest_layouts, memory_of_layout};
 use crate::problem::{Factors, Problem};
 use crate::shares::{Shares, Worker, share_out};
 
@@ -53,6 +53,7 @@ impl<'p> Search<'p> {
         let may_be = |it: &&Candidate| at_one || it.degrees.zero < Zero::Gradients;
         let jobs = candidates.iter().filter(may_be).take(TRIED_EQUAL);
         let jobs = jobs.filter_map(|candidate| self.equal_shares(&candidate.degrees, counts));
+        let jobs = jobs.filter(|job| self.fits(job));
         self.fastest(jobs.collect())
     }
 
@@ -67,7 +68,8 @@ impl<'p> Search<'p> {
             if !beats(crew.most_tokens_per_s) {
                 break;
             }
-            for job in self.uneven_shares(&crew, counts) {
+            let jobs = self.uneven_shares(&crew, counts).into_iter();
+            for job in jobs.filter(|job| self.fits(job)) {
                 let rate = self.rate(&job);
                 // Of equals that stays which is the fastest on the slowest class.
                 let is_better = best.as_ref().is_none_or(|(most, first, _)| {
@@ -168,6 +170,16 @@ impl<'p> Search<'p> {
         let rated = jobs.into_iter().map(|job| (self.rate(&job), job));
         let best = rated.reduce(|best, next| if next.0 > best.0 { next } else { best });
         best.map(|(_, job)| job)
+    }
+
+    /// Whether a job fits in the memory of its devices. Its layout does, but where that makes fewer
+    /// replicas of them than of all devices as one class, each keeps more of what is sharded.
+    fn fits(&self, job: &JobPlan) -> bool {
+        let problem = self.costs.problem;
+        let classes = 0..problem.classes.len();
+        let classes: Vec<usize> = classes.filter(|&class| job.devices(class) > 0).collect();
+        let machine = problem.weakest(&classes);
+        memory_of_layout(&problem.demand(), &job.degrees, &machine).is_ok()
     }
 
     /// Replicas of each class, in whole groups of those that share experts.
