@@ -22,6 +22,7 @@ pub use trimmed::{Trimmed, trimmed};
 
 use crate::figures::{Figures, figures};
 use crate::problem::{Class, Factors, PlanError, Problem};
+pub(crate) use across::{farthest_reaches, reaches};
 use devices::{Rest, on_within_power, uses};
 use job::Costs;
 pub(crate) use search::Search;

@@ -128,6 +128,20 @@ impl Default for Effort {
 }
 
 impl Effort {
+    /// Fewer programs the more classes there are beyond a few, as each takes so much longer.
+    #[must_use]
+    pub fn for_classes(classes: usize) -> Self {
+        let few = Self::default();
+        let times = classes.div_ceil(Self::FEW_CLASSES).max(1) as u64;
+        Self {
+            nodes: few.nodes / times,
+            ..few
+        }
+    }
+
+    /// Classes up to which programs are small.
+    const FEW_CLASSES: usize = 16;
+
     /// Until the optimum is proven.
     #[must_use]
     pub fn exact() -> Self {

@@ -18,22 +18,22 @@ mod later;
 mod prices;
 mod program;
 mod rates;
+mod ways;
 
 use crate::compare::Objective;
-use crate::options::{JobPlan, Outcome, Search, Use};
+use crate::options::{JobPlan, Outcome, Search, Use, reaches};
 use crate::pools::{Effort, PoolsError, allocate};
 use crate::problem::{Class, PlanError, Problem};
 use program::{Ask, Goal};
 use rates::{Drawn, Rates};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use ways::Way;
 
 pub use course::{Course, in_turn};
 
 /// Seconds of a day.
 const SECONDS_PER_DAY: f64 = 86_400.0;
-/// Most ways to give each job one class that are looked at.
-const MOST_WAYS: usize = 128;
-/// Of these, how many of the best are laid out.
+/// Of the ways in which jobs have fewer classes, how many of the best are laid out.
 const LAID_OUT: usize = 3;
 /// How often a sharing whose layouts are slower than its curves is made again with more devices.
 const AGAIN: u32 = 8;
@@ -175,6 +175,8 @@ type Hosts = Vec<Vec<u64>>;
 struct Sharer<'p, 'a> {
     wanted: Vec<Wanted<'p, 'a>>,
     goal: Goal,
+    /// Sets of sites that one job can span.
+    reaches: Vec<BTreeSet<usize>>,
     searches: Vec<Search<'p>>,
     rates: Vec<Rates>,
     programs: u64,
@@ -184,34 +186,36 @@ struct Sharer<'p, 'a> {
 
 impl<'p, 'a> Sharer<'p, 'a> {
     fn new(wanted: &[Wanted<'p, 'a>], goal: Goal) -> Self {
-        let mut searches: Vec<Search<'p>> =
-            wanted.iter().map(|job| Search::of(job.problem)).collect();
-        let rates = searches.iter_mut().map(Rates::new).collect();
+        let mut sharer = Self::without_rates(wanted, goal);
+        sharer.rates = sharer.searches.iter_mut().map(Rates::new).collect();
+        sharer
+    }
+
+    fn without_rates(wanted: &[Wanted<'p, 'a>], goal: Goal) -> Self {
         Self {
             wanted: wanted.to_vec(),
             goal,
-            searches,
-            rates,
+            reaches: reaches(wanted[0].problem),
+            searches: wanted.iter().map(|job| Search::of(job.problem)).collect(),
+            rates: Vec::new(),
             programs: 0,
             known: BTreeMap::new(),
         }
     }
 
     fn share(&mut self) -> Result<Sharing, PlanError> {
-        let plain = vec![1.0; self.wanted.len()];
-        let mixed = vec![None; self.wanted.len()];
-        let bound = self.bound(&mixed, &plain)?;
-        let mut ways = vec![(bound, mixed)];
-        for way in self.one_class_each() {
-            if let Ok((value, _)) = self.solve(&way, &plain, &self.all(Drawn::Through)) {
-                ways.push((value, way));
-            }
+        let mixed = self.mixed();
+        let bound = self.bound_of_ways(&mixed)?;
+        let mut ways: Vec<Way> = Vec::new();
+        // One job on everything first, then the best of the others.
+        if self.are_joined() {
+            ways.push(mixed);
         }
-        // The mixed way first, then the best of the others; of equals the earlier.
-        ways[1..].sort_by(|a, b| b.0.total_cmp(&a.0));
+        let narrower = self.narrower().into_iter().map(|(_, way)| way);
+        ways.extend(narrower.take(LAID_OUT));
         let mut best: Option<Sharing> = None;
         let mut refusal = None;
-        for (_, way) in ways.into_iter().take(1 + LAID_OUT) {
+        for way in ways {
             let laid_out = self.laid_out(&way);
             match laid_out.and_then(|it| self.exchanged(it)) {
                 Ok(mut sharing) => {
@@ -234,9 +238,10 @@ impl<'p, 'a> Sharer<'p, 'a> {
         }
     }
 
-    /// What no sharing is worth more than. Each job's curve may be drawn either way that none of
-    /// its sizes is above, whatever is done with those of others: the least found counts.
-    fn bound(&mut self, way: &[Option<usize>], more: &[f64]) -> Result<f64, PlanError> {
+    /// What no sharing of a way is worth more than. Each job's curve may be drawn either way that
+    /// none of its sizes is above, whatever is done with those of others: the least found counts.
+    fn bound(&mut self, way: &Way) -> Result<f64, PlanError> {
+        let more = &vec![1.0; way.len()][..];
         let mut drawn = self.all(Drawn::Above);
         let (mut bound, _) = self.solve(way, more, &drawn)?;
         let together = self.all(Drawn::Together);
@@ -290,46 +295,33 @@ impl<'p, 'a> Sharer<'p, 'a> {
         }
     }
 
-    /// Every way to give each job one class that it can be trained on, if they are not too many.
-    fn one_class_each(&self) -> Vec<Vec<Option<usize>>> {
-        let mut ways = vec![Vec::new()];
-        for rates in &self.rates {
-            let mut classes = rates.classes();
-            classes.retain(|&class| rates.is_enough(class));
-            if ways.len() * classes.len() > MOST_WAYS {
-                return Vec::new();
-            }
-            let longer = |way: &Vec<Option<usize>>| {
-                let with = |&class: &usize| [&way[..], &[Some(class)]].concat();
-                classes.iter().map(with).collect::<Vec<_>>()
-            };
-            ways = ways.iter().flat_map(longer).collect();
-        }
-        ways
-    }
-
     /// The best hosts of each class for each job of a way, with their worth by the curves; jobs get
     /// as much more than they need as `more` says.
     fn solve(
         &mut self,
-        way: &[Option<usize>],
+        way: &Way,
         more: &[f64],
         drawn: &[Drawn],
     ) -> Result<(f64, Hosts), PoolsError> {
         self.programs += 1;
         let ask = self.ask();
         let pools = ask.program(way, more, drawn)?;
-        let found = allocate(&pools, Effort::default())?;
+        let found = allocate(&pools, Effort::for_classes(pools.classes.len()))?;
         let hosts = ask.hosts(&pools, &found.domains);
         Ok((found.bound, hosts))
     }
 
     /// The sharing of a way with its jobs as they are. Where their layouts are too slow for the
     /// deadlines, they get more; what they have nothing for goes to others.
-    fn laid_out(&mut self, way: &[Option<usize>]) -> Result<Sharing, PlanError> {
+    fn laid_out(&mut self, way: &Way) -> Result<Sharing, PlanError> {
         let mut more = vec![1.0; self.wanted.len()];
         for _ in 0..AGAIN {
-            let (_, mut hosts) = self.solve(way, &more, &self.all(Drawn::Through))?;
+            let solved = self.solve(way, &more, &self.all(Drawn::Through));
+            let (_, mut hosts) = match solved {
+                // That nobody asked for.
+                Err(_) if more.iter().any(|it| *it > 1.0) => return Err(self.nothing_fits()),
+                solved => solved?,
+            };
             let mut jobs = self.jobs(&hosts);
             let mut is_late = false;
             for (at, job) in jobs.iter().enumerate() {

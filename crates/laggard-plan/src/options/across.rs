@@ -205,6 +205,23 @@ fn joined(links: &[Link], sites: &[usize]) -> Vec<BTreeSet<usize>> {
     sets
 }
 
+/// Sets of sites with devices that one job can span: each alone, and those that links join.
+pub(crate) fn reaches(problem: &Problem<'_>) -> Vec<BTreeSet<usize>> {
+    let with_devices = problem.classes.iter().filter(|class| class.free() > 0);
+    let sites: BTreeSet<usize> = with_devices.map(|class| class.site).collect();
+    let sites: Vec<usize> = sites.into_iter().collect();
+    let alone = sites.iter().map(|&site| [site].into());
+    alone.chain(joined(&problem.links, &sites)).collect()
+}
+
+/// Of these, those that are part of no other.
+pub(crate) fn farthest_reaches(problem: &Problem<'_>) -> Vec<BTreeSet<usize>> {
+    let reaches = reaches(problem);
+    let is_part = |of: &BTreeSet<usize>| reaches.iter().any(|it| it != of && it.is_superset(of));
+    let farthest = reaches.iter().filter(|of| !is_part(of));
+    farthest.cloned().collect()
+}
+
 /// Orders of sites in which each is joined to the next, and whether these are all.
 pub(super) fn orders(problem: &Problem<'_>, sites: &BTreeSet<usize>) -> (Vec<Vec<usize>>, bool) {
     let mut orders = Vec::new();

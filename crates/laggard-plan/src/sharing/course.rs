@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::program::Goal;
 use super::{SECONDS_PER_DAY, Sharer, Sharing, Wanted};
-use crate::options::{Search, on};
+use crate::options::{Search, farthest_reaches, on};
 
 /// Jobs until the last of them is done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -124,7 +124,7 @@ impl Sharer<'_, '_> {
     }
 }
 
-/// One job after the other, in the order of deadlines, each on everything.
+/// One job after the other, in the order of deadlines, each on everything that it can span.
 #[must_use]
 pub fn in_turn(wanted: &[Wanted<'_, '_>]) -> Course {
     let mut order: Vec<usize> = (0..wanted.len()).collect();
@@ -135,8 +135,13 @@ pub fn in_turn(wanted: &[Wanted<'_, '_>]) -> Course {
     for at in order {
         let problem = wanted[at].problem;
         let mut search = Search::of(problem);
-        let job = search.either(&on(problem));
-        let rate = job.map_or(0.0, |job| search.rate(&job));
+        let rates = farthest_reaches(problem).into_iter().map(|sites| {
+            let at = problem.classes.iter().zip(on(problem));
+            let there = at.map(|(class, on)| if sites.contains(&class.site) { on } else { 0 });
+            let job = search.either(&there.collect::<Vec<_>>());
+            job.map_or(0.0, |job| search.rate(&job))
+        });
+        let rate = rates.fold(0.0, f64::max);
         // Where it does not fit or failures leave it nothing, it never ends, and the others do
         // without it.
         if rate > 0.0 {

@@ -10,6 +10,8 @@ use crate::problem::PlanError;
 const PARTS: [u64; 3] = [1, 2, 4];
 /// Most jobs that are laid out to find who makes more of them.
 const MOST_LAID_OUT: usize = 64;
+/// Among more classes than this, what one of them adds is not worth the time.
+const MOST_CLASSES: usize = 16;
 /// Gains of a smaller share of what is trained are rounding.
 const SEEN: f64 = 1e-9;
 
@@ -67,7 +69,8 @@ impl Wanted<'_, '_> {
 impl Sharer<'_, '_> {
     /// A sharing after hosts have changed hands, where what is trained counts.
     pub(super) fn exchanged(&mut self, sharing: Sharing) -> Result<Sharing, PlanError> {
-        if self.goal != Goal::Trained {
+        let classes = self.wanted[0].problem.classes.len();
+        if self.goal != Goal::Trained || classes > MOST_CLASSES {
             return Ok(sharing);
         }
         let mut hosts = self.hosts(&sharing.jobs);
@@ -165,6 +168,9 @@ impl Sharer<'_, '_> {
         }
         if let Some(to) = gift.to {
             with[to][gift.class] += count;
+            if !self.can_span(&with[to]) {
+                return None;
+            }
             let value = self.wanted[to].value();
             let most = self.rates[to].most(&with[to]);
             if gain + value * (most - jobs[to].tokens_per_s) <= 0.0 {

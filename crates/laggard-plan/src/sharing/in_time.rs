@@ -104,3 +104,6 @@ impl Options {
         Ok(gap)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,19 +44,19 @@ impl Ask<'_, '_, '_> {
         self.wanted[0].problem
     }
 
-    /// The program: a use for each job, of the class that `way` says or of all, and one for what is
-    /// leased or serves, where that counts.
+    /// The program: a use for each job, of the classes that `way` says, and one for what is leased
+    /// or serves, where that counts.
     pub(super) fn program(
         &self,
-        way: &[Option<usize>],
+        way: &[Vec<usize>],
         more: &[f64],
         drawn: &[Drawn],
     ) -> Result<PoolProblem, PoolsError> {
         let problem = self.problem();
         let units = Unit::hosts(problem);
         let mut uses = Vec::new();
-        for (at, class) in way.iter().enumerate() {
-            uses.push(self.job(at, *class, (more[at], drawn[at]))?);
+        for (at, classes) in way.iter().enumerate() {
+            uses.push(self.job(at, classes, (more[at], drawn[at]))?);
         }
         if self.goal == Goal::Earned {
             uses.push(self.earning(&units));
@@ -71,12 +71,11 @@ impl Ask<'_, '_, '_> {
     fn job(
         &self,
         at: usize,
-        class: Option<usize>,
+        classes: &[usize],
         (more, drawn): (f64, Drawn),
     ) -> Result<Use, PoolsError> {
         let (wanted, rates) = (&self.wanted[at], &self.rates[at]);
         let units = Unit::hosts(wanted.problem);
-        let classes = class.map_or_else(|| rates.classes(), |class| vec![class]);
         let member = |&class: &usize| {
             let unit = &units[class];
             let of_device = rates.of_host(class) / unit.devices as f64;
@@ -85,7 +84,7 @@ impl Ask<'_, '_, '_> {
         let hosts = |class: &usize| wanted.fewest_devices.div_ceil(units[*class].devices);
         let fewest = |class: &usize| rates.fewest(*class).max(hosts(class));
         Ok(Use {
-            curve: rates.curve(class, drawn)?,
+            curve: rates.curve(classes, drawn)?,
             least: classes.iter().map(fewest).min().unwrap_or(1),
             // So little may be needed that nothing seems to be enough, while there is no job
             // without some devices. Those of a class alone train as much as the fewest do.
@@ -94,7 +93,7 @@ impl Ask<'_, '_, '_> {
                     Drawn::Through => 1.0,
                     Drawn::Above | Drawn::Together => SEEN,
                 };
-                needed.max(rates.least(&classes) * least) * more
+                needed.max(rates.least(classes) * least) * more
             }),
             ..Use::each(
                 wanted.name,

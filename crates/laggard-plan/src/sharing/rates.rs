@@ -159,6 +159,12 @@ impl Rates {
         self.of_host[class]
     }
 
+    /// The capacity of all hosts of some classes: what these train together at most.
+    pub(super) fn all(&self, classes: &[usize]) -> f64 {
+        let each = classes.iter();
+        each.map(|&it| self.own[it] as f64 * self.of_host[it]).sum()
+    }
+
     /// What so many hosts of each class train together at most.
     pub(super) fn most(&self, hosts: &[u64]) -> f64 {
         let each = hosts.iter().zip(&self.of_host);
@@ -178,19 +184,15 @@ impl Rates {
         fewest.map(|point| point.1).reduce(f64::min).unwrap_or(0.0)
     }
 
-    /// Tokens per second by capacity: the concave curve over the points of a class; of all classes
-    /// the one that no sum of theirs is above.
-    pub(super) fn curve(&self, class: Option<usize>, drawn: Drawn) -> Result<Curve, PoolsError> {
-        if let Some(class) = class {
-            return Curve::hull(&self.corners((class, &self.points[class]), drawn));
-        }
+    /// Tokens per second by capacity of some classes: the concave curve over the points of one, or
+    /// that which no sum of theirs is above.
+    pub(super) fn curve(&self, classes: &[usize], drawn: Drawn) -> Result<Curve, PoolsError> {
         let of = |&class: &usize| match self.is_enough(class) {
             true => self.corners((class, &self.points[class]), drawn),
             // Together with others a host trains no more than alone among more of its class.
             false => vec![[self.own[class] as f64 * self.of_host[class]; 2].into()],
         };
-        let corners = self.classes();
-        let corners = corners.iter().map(of);
+        let corners = classes.iter().map(of);
         if drawn == Drawn::Together {
             let beyond = self.beyond.iter();
             let beyond = beyond.map(|(class, points)| self.corners((*class, points), drawn));

@@ -50,7 +50,7 @@ struct UntilDone {
     held: Course,
     /// What it has goes to the others once it is done; `None` where that is leased.
     given_on: Option<Course>,
-    /// One after the other, each on everything.
+    /// One after the other, each on everything that it can span.
     in_turn: Course,
 }
 
@@ -330,7 +330,10 @@ fn worth(page: &mut Page, shared: &SharedOut) {
             "whenever one is done, all is shared out anew",
             given_on.as_ref(),
         ),
-        ("one after the other, each on everything", Some(in_turn)),
+        (
+            "one after the other, each on all it can span",
+            Some(in_turn),
+        ),
     ];
     for (what, course) in ways {
         if let Some(course) = course {
