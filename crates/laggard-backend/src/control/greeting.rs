@@ -160,11 +160,12 @@ impl Calling<'_> {
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.addresses.is_empty() {
+            // Another call would only say that it was not given any time.
+            if left <= PAUSE || self.addresses.is_empty() {
                 return Err(why);
             }
-            std::thread::sleep(PAUSE.min(left));
-            patience *= 2;
+            std::thread::sleep(PAUSE);
+            patience = (2 * patience).min(left);
         }
     }
 

@@ -103,6 +103,24 @@ fn a_caller_goes_on_where_somebody_else_answers() {
     drop(mute);
 }
 
+#[test]
+fn a_caller_that_is_refused_calls_again_until_the_end() {
+    let (gone, address) = listener();
+    drop(gone);
+    let calling = Calling {
+        key: &KEY,
+        from: 1,
+        to: 0,
+        addresses: &[address],
+    };
+    // Time for more calls than a length of time can be doubled.
+    let limit = Duration::from_secs(2);
+    let begin = Instant::now();
+    let why = calling.connect(begin + limit).expect_err("nobody is there");
+    assert!(why.contains("refused"), "{why}");
+    assert!(begin.elapsed() >= limit / 2);
+}
+
 /// A plane of rank 0, and rank 1 as a bare connection.
 fn with_bare_rank(silence: Duration) -> (Seat, TcpStream) {
     let worlds = worlds(2, &ThreadOptions::default()).expect("worlds");
