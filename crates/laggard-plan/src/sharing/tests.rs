@@ -25,9 +25,26 @@ pub(super) fn cluster(
 /// The same, of which each device fails so often in a year.
 fn failing_cluster(
     fixture: &Fixture,
-    (hosts, failures): (&[u64], f64),
+    failing: (&[u64], f64),
     limit_hosts: f64,
 ) -> laggard_specs::Cluster {
+    fixture.cluster(&cluster_text(failing, limit_hosts))
+}
+
+/// The same, with its second class at another site that no link joins.
+fn cluster_apart(
+    fixture: &Fixture,
+    failing: (&[u64], f64),
+    limit_hosts: f64,
+) -> laggard_specs::Cluster {
+    let text = cluster_text(failing, limit_hosts);
+    let site = text[..text.find("[[pool]]").expect("pools")].to_owned();
+    let other = site[site.find("[[site]]").expect("a site")..].replace("here", "there");
+    let moved = text[site.len()..].replace("\"p1\"\nsite = \"here\"", "\"p1\"\nsite = \"there\"");
+    fixture.cluster(&(site + &other + &moved))
+}
+
+fn cluster_text((hosts, failures): (&[u64], f64), limit_hosts: f64) -> String {
     let kinds = ["h100-sxm5-80gb", "b200-sxm", "a100-sxm4-80gb"];
     let mut text = SITE.replace("LIMIT", &format!("{:.1}", limit_hosts * 8e3));
     for (at, (kind, hosts)) in kinds.iter().zip(hosts).enumerate() {
@@ -40,7 +57,7 @@ fn failing_cluster(
             at + 2
         );
     }
-    fixture.cluster(&text)
+    text
 }
 
 /// What a sharing of hosts is worth: with every job in the best layout for it, and hosts that one
@@ -60,8 +77,9 @@ fn worth(wanted: &[Wanted<'_, '_>], hosts: &Hosts) -> Option<f64> {
     in_time.then(|| wanted.iter().zip(&jobs).map(of).sum())
 }
 
-/// Every way to give so many hosts of each class to two jobs or to none.
-fn ways(hosts: &[u64], limit_hosts: f64) -> Vec<Hosts> {
+/// Every way to give so many hosts of each class to two jobs or to none, within the limit of one
+/// site, or of one for each class.
+fn ways(hosts: &[u64], limit_hosts: f64, are_apart: bool) -> Vec<Hosts> {
     let mut ways: Vec<Hosts> = vec![vec![Vec::new(), Vec::new()]];
     for &all in hosts {
         let mut longer = Vec::new();
@@ -77,7 +95,14 @@ fn ways(hosts: &[u64], limit_hosts: f64) -> Vec<Hosts> {
         }
         ways = longer;
     }
-    ways.retain(|way| way.iter().flatten().sum::<u64>() as f64 <= limit_hosts);
+    let taken = |way: &Hosts, class: usize| way.iter().map(|job| job[class]).sum::<u64>();
+    ways.retain(|way| {
+        let mut each = (0..hosts.len()).map(|class| taken(way, class) as f64);
+        match are_apart {
+            true => each.all(|taken| taken <= limit_hosts),
+            false => each.sum::<f64>() <= limit_hosts,
+        }
+    });
     ways
 }
 
@@ -96,9 +121,13 @@ proptest! {
         failures in prop::sample::select(vec![0.1, 50.0, 500.0]),
         // Of which a host of most classes alone has not the memory.
         is_larger in any::<bool>(),
+        are_apart in any::<bool>(),
     ) {
         let fixture = Fixture::new();
-        let cluster = failing_cluster(&fixture, (&hosts, failures), limit_hosts);
+        let cluster = match are_apart {
+            true => cluster_apart(&fixture, (&hosts, failures), limit_hosts),
+            false => failing_cluster(&fixture, (&hosts, failures), limit_hosts),
+        };
         let problem = |model: &'static str, batch: u32| {
             let training = fixture.training(model, 1 << batch);
             fixture.problem(&cluster, training, &Terms::default()).expect("a problem")
@@ -118,7 +147,7 @@ proptest! {
         // A share of what everything would do for the large one alone.
         let alone = in_turn(&wanted[1..]).done_days[0];
         wanted[1].deadline_days = alone.zip(due).map(|(alone, due)| alone / due);
-        let all = ways(&hosts, limit_hosts);
+        let all = ways(&hosts, limit_hosts, are_apart);
         let worths = all.iter().filter_map(|way| worth(&wanted, way));
         let best = worths.reduce(f64::max);
         match (share(&wanted, Objective::Tokens), best) {
@@ -131,7 +160,7 @@ proptest! {
                     prop_assert_eq!(sum, class.of.count);
                 }
                 let on: u64 = found.uses.iter().map(|it| it.train + it.idle + it.lease).sum();
-                prop_assert!(on as f64 <= limit_hosts * 8.0);
+                prop_assert!(are_apart || on as f64 <= limit_hosts * 8.0);
                 for (wanted, job) in wanted.iter().zip(&found.jobs) {
                     let needed = wanted.needed().unwrap_or(0.0);
                     prop_assert!(job.tokens_per_s >= needed);

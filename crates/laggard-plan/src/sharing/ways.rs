@@ -6,6 +6,7 @@ use super::program::Goal;
 use super::rates::{Drawn, Rates};
 use super::{Sharer, Wanted};
 use crate::options::farthest_reaches;
+use crate::pools::PoolsError;
 use crate::problem::PlanError;
 
 /// Most programs that are solved to find the best way of a kind.
@@ -74,9 +75,15 @@ impl Sharer<'_, '_> {
         let Some(ways) = every(&choices) else {
             return Ok(all.min(self.most_apart(&choices)));
         };
+        let plain = vec![1.0; mixed.len()];
         let mut bounds = Vec::new();
         for way in ways {
-            bounds.extend(self.worth(&way, Drawn::Above).map(|bound| (bound, way)));
+            match self.solve(&way, &plain, &self.all(Drawn::Above)) {
+                Ok((bound, _)) => bounds.push((bound, way)),
+                // So no deadlines can be kept.
+                Err(PoolsError::Demands { .. } | PoolsError::Power { .. }) => (),
+                Err(_) => return Ok(all),
+            }
         }
         bounds.sort_by(|a, b| b.0.total_cmp(&a.0));
         // From the one that could be worth most, until no other can.
@@ -128,7 +135,7 @@ impl Sharer<'_, '_> {
             match every(&choices) {
                 Some(all) => {
                     for way in all {
-                        ways.extend(self.worth(&way, Drawn::Through).map(|value| (value, way)));
+                        ways.extend(self.worth(&way).map(|value| (value, way)));
                     }
                 }
                 None => ways.extend(self.one_by_one(&choices)),
@@ -152,7 +159,7 @@ impl Sharer<'_, '_> {
         };
         let way: Option<Way> = choices.iter().enumerate().map(begin).collect();
         let mut way = way?;
-        let mut best = self.worth(&way, Drawn::Through);
+        let mut best = self.worth(&way);
         let changes: Vec<(usize, &Vec<usize>)> = choices
             .iter()
             .enumerate()
@@ -165,7 +172,7 @@ impl Sharer<'_, '_> {
             }
             since_better += 1;
             let before = std::mem::replace(&mut way[*at], (*choice).clone());
-            match self.worth(&way, Drawn::Through) {
+            match self.worth(&way) {
                 with if with > best => (best, since_better) = (with, 0),
                 _ => way[*at] = before,
             }
@@ -173,10 +180,10 @@ impl Sharer<'_, '_> {
         Some((best?, way))
     }
 
-    /// What a way is worth at most by curves drawn so, if deadlines can be kept.
-    fn worth(&mut self, way: &Way, drawn: Drawn) -> Option<f64> {
+    /// What a way is worth by the curves, if deadlines can be kept.
+    fn worth(&mut self, way: &Way) -> Option<f64> {
         let plain = vec![1.0; way.len()];
-        let solved = self.solve(way, &plain, &self.all(drawn));
+        let solved = self.solve(way, &plain, &self.all(Drawn::Through));
         solved.ok().map(|(value, _)| value)
     }
 }
