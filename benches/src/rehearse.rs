@@ -126,13 +126,12 @@ pub struct Round {
 }
 
 impl Outcome {
-    /// Measured gains of all pairs: the median, and its 95 % interval.
+    /// Measured gain of the pairs.
     ///
     /// # Errors
     /// Without pairs.
     pub fn gain(&self) -> Result<Median> {
-        let rounds = self.rounds.iter();
-        Median::of(rounds.flat_map(|round| round.measured.clone()).collect())
+        self.of_pairs(|round, pair| round.measured[pair])
     }
 
     /// Planned less measured gain, pair by pair.
@@ -140,13 +139,7 @@ impl Outcome {
     /// # Errors
     /// Without pairs.
     pub fn off(&self) -> Result<Median> {
-        let off = |round: &Round| {
-            let measured = round.measured.iter();
-            measured
-                .map(|measured| round.planned - measured)
-                .collect::<Vec<_>>()
-        };
-        Median::of(self.rounds.iter().flat_map(off).collect())
+        self.of_pairs(|round, pair| round.planned - round.measured[pair])
     }
 
     /// The same of gains predicted at the speeds of the pairs.
@@ -154,13 +147,15 @@ impl Outcome {
     /// # Errors
     /// Without pairs.
     pub fn off_by_pairs(&self) -> Result<Median> {
-        let off = |round: &Round| {
-            let pairs = round.predicted.iter().zip(&round.measured);
-            pairs
-                .map(|(predicted, measured)| predicted - measured)
-                .collect::<Vec<_>>()
-        };
-        Median::of(self.rounds.iter().flat_map(off).collect())
+        self.of_pairs(|round, pair| round.predicted[pair] - round.measured[pair])
+    }
+
+    fn of_pairs(&self, of: impl Fn(&Round, usize) -> f64) -> Result<Median> {
+        let mut values = Vec::new();
+        for round in &self.rounds {
+            values.extend((0..round.measured.len()).map(|pair| of(round, pair)));
+        }
+        Median::of(values)
     }
 
     /// How far runs of one and the same job lay apart, as a share: the longest median step with

@@ -22,7 +22,7 @@ pub use trimmed::{Trimmed, trimmed};
 
 use crate::figures::{Figures, figures};
 use crate::problem::{Class, Factors, PlanError, Problem};
-pub(crate) use across::{farthest_reaches, reaches};
+pub(crate) use across::{farthest, reaches};
 use devices::{Rest, on_within_power, uses};
 use job::Costs;
 pub(crate) use search::Search;

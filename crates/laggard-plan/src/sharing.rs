@@ -211,13 +211,11 @@ impl<'p, 'a> Sharer<'p, 'a> {
         if self.are_joined() {
             ways.push(mixed);
         }
-        let narrower = self.narrower().into_iter().map(|(_, way)| way);
-        ways.extend(narrower.take(LAID_OUT));
+        ways.extend(self.narrower().into_iter().take(LAID_OUT));
         let mut best: Option<Sharing> = None;
         let mut refusal = None;
         for way in ways {
-            let laid_out = self.laid_out(&way);
-            match laid_out.and_then(|it| self.exchanged(it)) {
+            match self.laid_out(&way) {
                 Ok(mut sharing) => {
                     sharing.bound = bound.max(sharing.value);
                     if best.as_ref().is_none_or(|best| sharing.value > best.value) {
@@ -241,7 +239,7 @@ impl<'p, 'a> Sharer<'p, 'a> {
     /// What no sharing of a way is worth more than. Each job's curve may be drawn either way that
     /// none of its sizes is above, whatever is done with those of others: the least found counts.
     fn bound(&mut self, way: &Way) -> Result<f64, PlanError> {
-        let more = &vec![1.0; way.len()][..];
+        let more = &vec![1.0; way.len()];
         let mut drawn = self.all(Drawn::Above);
         let (mut bound, _) = self.solve(way, more, &drawn)?;
         let together = self.all(Drawn::Together);
@@ -312,7 +310,7 @@ impl<'p, 'a> Sharer<'p, 'a> {
     }
 
     /// The sharing of a way with its jobs as they are. Where their layouts are too slow for the
-    /// deadlines, they get more; what they have nothing for goes to others.
+    /// deadlines, they get more; what they have nothing for, or less than others, goes to these.
     fn laid_out(&mut self, way: &Way) -> Result<Sharing, PlanError> {
         let mut more = vec![1.0; self.wanted.len()];
         for _ in 0..AGAIN {
@@ -336,6 +334,7 @@ impl<'p, 'a> Sharer<'p, 'a> {
             }
             if !is_late {
                 self.give_idle_hosts(&mut hosts, &mut jobs);
+                self.exchange(&mut hosts, &mut jobs);
                 return self.with_the_rest(jobs, &hosts);
             }
         }

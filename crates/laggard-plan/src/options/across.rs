@@ -215,8 +215,7 @@ pub(crate) fn reaches(problem: &Problem<'_>) -> Vec<BTreeSet<usize>> {
 }
 
 /// Of these, those that are part of no other.
-pub(crate) fn farthest_reaches(problem: &Problem<'_>) -> Vec<BTreeSet<usize>> {
-    let reaches = reaches(problem);
+pub(crate) fn farthest(reaches: &[BTreeSet<usize>]) -> Vec<BTreeSet<usize>> {
     let is_part = |of: &BTreeSet<usize>| reaches.iter().any(|it| it != of && it.is_superset(of));
     let farthest = reaches.iter().filter(|of| !is_part(of));
     farthest.cloned().collect()

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::program::Goal;
 use super::{SECONDS_PER_DAY, Sharer, Sharing, Wanted};
-use crate::options::{Search, farthest_reaches, on};
+use crate::options::{Search, farthest, on, reaches};
 
 /// Jobs until the last of them is done.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -135,7 +135,7 @@ pub fn in_turn(wanted: &[Wanted<'_, '_>]) -> Course {
     for at in order {
         let problem = wanted[at].problem;
         let mut search = Search::of(problem);
-        let rates = farthest_reaches(problem).into_iter().map(|sites| {
+        let rates = farthest(&reaches(problem)).into_iter().map(|sites| {
             let at = problem.classes.iter().zip(on(problem));
             let there = at.map(|(class, on)| if sites.contains(&class.site) { on } else { 0 });
             let job = search.either(&there.collect::<Vec<_>>());

@@ -2,9 +2,8 @@
 //! together than the sum of what they train apart.
 
 use super::program::Goal;
-use super::{Hosts, Shared, Sharer, Sharing, Wanted};
+use super::{Hosts, Shared, Sharer, Wanted};
 use crate::hosts::{Unit, power_left};
-use crate::problem::PlanError;
 
 /// Of the hosts of a class that a job has all, half or a quarter change hands at once.
 const PARTS: [u64; 3] = [1, 2, 4];
@@ -67,35 +66,6 @@ impl Wanted<'_, '_> {
 }
 
 impl Sharer<'_, '_> {
-    /// A sharing after hosts have changed hands, where what is trained counts.
-    pub(super) fn exchanged(&mut self, sharing: Sharing) -> Result<Sharing, PlanError> {
-        let classes = self.wanted[0].problem.classes.len();
-        if self.goal != Goal::Trained || classes > MOST_CLASSES {
-            return Ok(sharing);
-        }
-        let mut hosts = self.hosts(&sharing.jobs);
-        let mut jobs = sharing.jobs;
-        self.exchange(&mut hosts, &mut jobs);
-        self.give_idle_hosts(&mut hosts, &mut jobs);
-        let better = self.with_the_rest(jobs, &hosts)?;
-        Ok(Sharing {
-            bound: sharing.bound.max(better.value),
-            programs: self.programs,
-            ..better
-        })
-    }
-
-    /// The hosts that jobs have.
-    fn hosts(&self, jobs: &[Shared]) -> Hosts {
-        let classes = &self.wanted[0].problem.classes;
-        let of = |job: &Shared| {
-            let devices = classes.iter().zip(&job.devices);
-            let hosts = devices.map(|(class, devices)| devices / class.node_devices);
-            hosts.collect()
-        };
-        jobs.iter().map(of).collect()
-    }
-
     /// Takes the hosts from jobs that they have nothing for, and gives them to those that train
     /// more with them, where that counts.
     pub(super) fn give_idle_hosts(&mut self, hosts: &mut Hosts, jobs: &mut [Shared]) {
@@ -117,16 +87,20 @@ impl Sharer<'_, '_> {
         }
     }
 
-    /// Lets hosts change hands as long as jobs train more by that and end in time: what is left is
-    /// a sharing that no single such change makes better, if so many layouts were enough.
-    fn exchange(&mut self, hosts: &mut Hosts, jobs: &mut [Shared]) {
+    /// Lets hosts change hands as long as jobs train more by that, where that counts, and end in
+    /// time: what is left is a sharing that no single such change makes better, if so many layouts
+    /// were enough.
+    pub(super) fn exchange(&mut self, hosts: &mut Hosts, jobs: &mut [Shared]) {
         let classes = self.wanted[0].problem.classes.len();
+        if self.goal != Goal::Trained || classes > MOST_CLASSES {
+            return;
+        }
         let gifts = Gift::all(classes, jobs.len());
         let most = self.known.len() + MOST_LAID_OUT;
         let mut since_better = 0;
         for gift in gifts.iter().cycle() {
             if since_better == gifts.len() || self.known.len() > most {
-                return;
+                break;
             }
             since_better += 1;
             if let Some((with, changed)) = self.given(*gift, hosts, jobs) {
@@ -137,6 +111,7 @@ impl Sharer<'_, '_> {
                 since_better = 0;
             }
         }
+        self.give_idle_hosts(hosts, jobs);
     }
 
     /// What a gift makes of a sharing, if that trains more: hosts, and the jobs that change.

@@ -107,9 +107,7 @@ impl Rates {
 
     /// As many hosts of a class as are as fast as all hosts together.
     fn as_many(&self, class: usize) -> u64 {
-        let all = self.own.iter().zip(&self.of_host);
-        let all: f64 = all.map(|(own, of_host)| *own as f64 * of_host).sum();
-        (all / self.of_host[class]).ceil() as u64
+        (self.most(&self.own) / self.of_host[class]).ceil() as u64
     }
 
     /// Steps of the job on each class alone, of up to as many hosts as are as fast as all; the

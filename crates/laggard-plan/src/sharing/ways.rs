@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::program::Goal;
 use super::rates::{Drawn, Rates};
 use super::{Sharer, Wanted};
-use crate::options::farthest_reaches;
+use crate::options::farthest;
 use crate::pools::PoolsError;
 use crate::problem::PlanError;
 
@@ -39,7 +39,7 @@ impl Sharer<'_, '_> {
 
     /// Whether one job can span all sites.
     pub(super) fn are_joined(&self) -> bool {
-        farthest_reaches(self.wanted[0].problem).len() == 1
+        farthest(&self.reaches).len() == 1
     }
 
     /// Whether one job can span the sites of all these hosts.
@@ -67,11 +67,10 @@ impl Sharer<'_, '_> {
     /// What no sharing is worth more than, given the way in which all have everything.
     pub(super) fn bound_of_ways(&mut self, mixed: &Way) -> Result<f64, PlanError> {
         let all = self.bound(mixed)?;
-        let farthest = farthest_reaches(self.wanted[0].problem);
-        if farthest.len() == 1 {
+        if self.are_joined() {
             return Ok(all);
         }
-        let choices = self.at(&farthest);
+        let choices = self.at(&farthest(&self.reaches));
         let Some(ways) = every(&choices) else {
             return Ok(all.min(self.most_apart(&choices)));
         };
@@ -117,9 +116,9 @@ impl Sharer<'_, '_> {
         jobs.map(most).sum()
     }
 
-    /// Ways in which jobs have fewer classes, with their worth by the curves, the best first: one
-    /// class each, and one set of sites each.
-    pub(super) fn narrower(&mut self) -> Vec<(f64, Way)> {
+    /// Ways in which jobs have fewer classes, the best by the curves first: one class each, and one
+    /// set of sites each.
+    pub(super) fn narrower(&mut self) -> Vec<Way> {
         let one_class = |rates: &Rates| {
             let classes = rates.classes().into_iter();
             let enough = classes.filter(|&class| rates.is_enough(class));
@@ -143,7 +142,7 @@ impl Sharer<'_, '_> {
         }
         // Of equals the earlier.
         ways.sort_by(|a, b| b.0.total_cmp(&a.0));
-        ways
+        ways.into_iter().map(|(_, way)| way).collect()
     }
 
     /// A way that no other choice for one job makes better, if so many programs were enough. Jobs
