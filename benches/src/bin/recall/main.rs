@@ -10,6 +10,9 @@
 //! in the middle, its onset), and no finding names anybody else. A clean run is right if nobody is
 //! called guilty.
 //!
+//! Beside each run goes a clean twin, in turns of a few steps: what that shows is the machine's own
+//! doing. Where it is too much, the truth is not known; such trials are called disturbed.
+//!
 //! Layouts come in groups that are counted apart and together. `recall --help` shows what can be
 //! asked for.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
@@ -18,6 +21,7 @@ mod busy;
 mod kind;
 mod options;
 mod trial;
+mod twin;
 mod world;
 
 use anyhow::{Result, bail};
@@ -36,6 +40,9 @@ use world::{WORLDS, World};
 
 /// Standard normal deviations of a 95 % interval.
 const Z: f64 = 1.959_963_984_540_054;
+/// Few trials refute a share where so few right come by chance less often: then it lies above a
+/// 95 % interval. What the machine itself has disturbed refutes nothing.
+const REFUTED_BELOW: f64 = 0.025;
 /// The percentile of the noise that sizes are compared with.
 const NOISE_QUANTILE: f64 = 0.95;
 
@@ -191,12 +198,12 @@ impl Campaign<'_> {
                 over_p95 = over_p95.min(effect / noise.p95);
             }
         }
-        let contended = of_kind().filter(|it| it.is_contended() && !it.is_right());
+        let disturbed = of_kind().filter(|it| it.is_disturbed() && !it.is_right());
         println!(
             "{:<16} {right:>3} of {all:>3}; smallest effect {over_spread:5.1} spreads, \
-             {over_p95:5.1} 95th percentiles; contended misses {}",
+             {over_p95:5.1} 95th percentiles; disturbed misses {}",
             row.name,
-            contended.count()
+            disturbed.count()
         );
     }
 
@@ -243,16 +250,18 @@ impl Campaign<'_> {
                 1e2 * interval.low,
                 1e2 * interval.high
             );
-            let (right, all) = count(outcomes.iter().copied().filter(|it| !it.is_contended()));
+            let judged = outcomes.iter().copied().filter(|it| !it.is_disturbed());
+            let (right, all) = count(judged);
             println!(
-                "{:<16} {right:>3} of {all:>3} without outside contention",
+                "{:<16} {right:>3} of {all:>3} without those DISTURBED by the machine",
                 ""
             );
+            if all == 0 {
+                println!("{name}: UNDECIDED, as all trials were disturbed");
+            }
             let lower = require.lower.filter(|_| name != "clean");
-            let is_refuted = match require.upper {
-                Some(required) => is_refuted(name, outcomes, required)?,
-                None => false,
-            };
+            let refutes = |required| chance_of_at_most(right, all, required) < REFUTED_BELOW;
+            let is_refuted = require.upper.is_some_and(refutes);
             if is_refuted || lower.is_some_and(|required| interval.low < required) {
                 println!("{name}: below what is required");
                 is_met = false;
@@ -270,25 +279,20 @@ impl Campaign<'_> {
     }
 }
 
-/// Whether few trials refute a share: even the upper end of their interval is below it. Trials
-/// that other work of the machine has disturbed, which telemetry tells, refute nothing: on a
-/// machine that is busy all the time, this remains undecided, and is said to be.
-fn is_refuted(name: &str, outcomes: &[&Outcome], required: f64) -> Result<bool> {
-    let (disturbed, judged): (Vec<&Outcome>, Vec<&Outcome>) =
-        outcomes.iter().partition(|it| it.is_disturbed());
-    if !disturbed.is_empty() {
-        println!(
-            "{name}: {} of {} trials were DISTURBED by other work and are not judged",
-            disturbed.len(),
-            outcomes.len()
-        );
+/// The chance of at most so many successes in so many trials, each of which succeeds with this
+/// probability.
+fn chance_of_at_most(successes: u64, trials: u64, probability: f64) -> f64 {
+    let odds = (1.0 - probability) / probability;
+    // From all trials downwards: of each number of failures from that of one less.
+    let mut chance = probability.powf(trials as f64);
+    let mut at_most = 0.0;
+    for failures in 0..=trials {
+        if trials - failures <= successes {
+            at_most += chance;
+        }
+        chance *= odds * (trials - failures) as f64 / (failures + 1) as f64;
     }
-    let (right, all) = count(judged.into_iter());
-    if all == 0 {
-        println!("{name}: UNDECIDED, as all trials were disturbed");
-        return Ok(false);
-    }
-    Ok(wilson_interval(right, all, Z)?.high < required)
+    at_most
 }
 
 /// How many are right, of how many.
@@ -307,4 +311,20 @@ fn losses<'a>(outcomes: impl Iterator<Item = &'a Outcome>) -> BTreeMap<Level, Ve
         }
     }
     losses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::chance_of_at_most;
+
+    #[test]
+    fn chances_are_those_of_the_binomial_law() {
+        let close = |got: f64, want: f64| assert!((got - want).abs() < 1e-9, "{got} {want}");
+        close(chance_of_at_most(0, 0, 0.9), 1.0);
+        close(chance_of_at_most(0, 1, 0.9), 0.1);
+        close(chance_of_at_most(1, 2, 0.9), 0.19);
+        close(chance_of_at_most(3, 3, 0.9), 1.0);
+        // 0.1^6 + 6 * 0.9 * 0.1^5 + 15 * 0.81 * 0.1^4 + 20 * 0.729 * 0.1^3
+        close(chance_of_at_most(3, 6, 0.9), 0.01585);
+    }
 }

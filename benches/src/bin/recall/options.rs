@@ -46,7 +46,7 @@ pub(crate) struct Require {
     #[arg(long = "require-lower", value_name = "SHARE")]
     pub lower: Option<f64>,
     /// The upper end is not, for injections and clean runs alike: what few trials can refute, as
-    /// far as other work of the machine has not disturbed them.
+    /// far as the machine itself has not disturbed them.
     #[arg(long = "require-upper", value_name = "SHARE")]
     pub upper: Option<f64>,
 }

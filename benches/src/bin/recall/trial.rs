@@ -2,15 +2,19 @@
 
 use crate::busy::Busy;
 use crate::kind::{Effect, Plan};
+use crate::twin::{Twin, spreads};
 use anyhow::{Context, Result, ensure};
 use laggard_analyze::{Analysis, Cause, Confidence, Culprit, Finding, Options, analyze};
-use laggard_measure::{Hooks, Settings, run};
+use laggard_measure::{Hooks, Settings, run_in_turns};
 use laggard_record::Record;
 use laggard_specs::Tables;
-use laggard_stats::{median, normal_quantile, quantile};
 use laggard_types::CaveatCode;
 use std::fmt::Write as _;
 use std::time::Instant;
+
+/// Ranks without a busy neighbour that are away from their processors for more of their time leave
+/// open what is true: other work than that of the neighbour is going on.
+const MOST_AWAY: f64 = 0.05;
 
 /// Steps that a found onset may be off, unless its own interval has the true step.
 const ONSET_SLACK: u32 = 5;
@@ -20,6 +24,7 @@ pub(crate) struct Outcome {
     pub plan: Plan,
     pub analysis: Analysis,
     pub verdict: Verdict,
+    pub twin: Twin,
     pub seconds: f64,
 }
 
@@ -47,37 +52,44 @@ impl Verdict {
 }
 
 impl Outcome {
-    /// Makes the run in a temporary folder.
+    /// Makes the run and its twin in a temporary folder.
     pub(crate) fn of(plan: Plan, tables: &Tables) -> Result<Self> {
         let begin = Instant::now();
-        let dir = tempfile::tempdir().context("no directory for the record")?;
+        let dir = tempfile::tempdir().context("no directory for the records")?;
         let (model, ranks) = (plan.world.model(tables)?, plan.world.ranks()?);
-        let mut settings = Settings::new(model, ranks, dir.path().join("record"));
-        settings.layout = plan.world.layout()?;
-        settings.steps = plan.world.steps();
-        settings.micro_batch_sequences = plan.world.sequences();
-        settings.seed = plan.seed;
-        settings.emulate_hosts = plan.world.hosts;
-        settings.faults.clone_from(&plan.faults);
-        settings.classes.clone_from(&plan.classes);
+        let mut clean = Settings::new(model, ranks, dir.path().join("twin"));
+        clean.layout = plan.world.layout()?;
+        clean.steps = plan.world.steps();
+        clean.micro_batch_sequences = plan.world.sequences();
+        clean.seed = plan.seed;
+        clean.emulate_hosts = plan.world.hosts;
+        let settings = Settings {
+            record: dir.path().join("record"),
+            faults: plan.faults.clone(),
+            classes: plan.classes.clone(),
+            ..clean.clone()
+        };
         let hooks = Hooks {
             stop: &|| None,
             flush: &|| false,
             progress: &|_| (),
         };
         let busy = plan.busy_neighbour_of.map(Busy::beside).transpose()?;
-        let made = run(&settings, &hooks).with_context(|| format!("the run `{}`", plan.spec))?;
+        let made = run_in_turns(&[settings.clone(), clean.clone()], &hooks);
+        made.with_context(|| format!("the run `{}`", plan.spec))?;
         drop(busy);
-        let record = Record::open(&made.record)?;
+        let record = Record::open(&settings.record)?;
         let truth = record.injected_faults().len();
         ensure!(truth == plan.faults.len(), "{truth} faults in the record");
         let analysis = analyze(&record, &Options::default())
             .with_context(|| format!("the analysis of `{}`", plan.spec))?;
         let verdict = judge(&plan, &analysis.findings);
+        let twin = analyze(&Record::open(&clean.record)?, &Options::default());
         Ok(Self {
             plan,
             analysis,
             verdict,
+            twin: Twin::of(&twin.context("the analysis of the twin")?),
             seconds: begin.elapsed().as_secs_f64(),
         })
     }
@@ -96,13 +108,20 @@ impl Outcome {
 
     /// Whether telemetry saw other processes on the processors: known without any finding, so that
     /// a false finding of contention excuses nothing.
-    pub(crate) fn is_contended(&self) -> bool {
+    fn is_contended(&self) -> bool {
         !self.contention().is_empty()
     }
 
-    /// Whether telemetry saw other processes that this trial has not put there itself.
+    /// Whether the machine did more by itself than leaves the truth known: other processes, or
+    /// processors that were not alike. A busy neighbour makes both; there, the other ranks must
+    /// have kept their processors.
     pub(crate) fn is_disturbed(&self) -> bool {
-        self.is_contended() && self.plan.busy_neighbour_of.is_none()
+        let Some(busy) = self.plan.busy_neighbour_of else {
+            return self.is_contended() || self.twin.is_uneven();
+        };
+        let ranks = self.analysis.ranks.iter();
+        let mut others = ranks.filter(|rank| rank.rank != busy);
+        others.any(|rank| rank.descheduled_share.is_some_and(|away| away > MOST_AWAY))
     }
 
     /// Whether an innocent is suspected, though not called guilty.
@@ -113,7 +132,7 @@ impl Outcome {
 
     pub(crate) const HEADER: &'static str = "kind,layouts,world,ranks,basis,spec,seed,effect,\
         expected,found,right,verdict,seconds,step_ms,excess_by_rank,spread_by_rank,\
-        descheduled_by_rank,losses,contention";
+        descheduled_by_rank,losses,contention,twin_apart,twin_spread,disturbed";
 
     /// The row of the table; `step_s` is the length of an undisturbed step of this world.
     pub(crate) fn csv_row(&self, step_s: f64) -> String {
@@ -138,6 +157,9 @@ impl Outcome {
             self.descheduled_by_rank(),
             self.losses(),
             self.contention(),
+            format!("{:.4}", self.twin.apart),
+            format!("{:.4}", self.twin.spread),
+            self.is_disturbed().to_string(),
         ];
         let quoted = cells.map(|cell| format!("\"{}\"", cell.replace('"', "'")));
         quoted.join(",")
@@ -175,6 +197,16 @@ impl Outcome {
         if !self.contention().is_empty() {
             _ = writeln!(text, "  contention: {}", self.contention());
         }
+        let (apart, spread) = (1e2 * self.twin.apart, 1e2 * self.twin.spread);
+        let disturbed = if self.is_disturbed() {
+            ": DISTURBED"
+        } else {
+            ""
+        };
+        _ = writeln!(
+            text,
+            "  twin: ranks {apart:.1} % apart, spread {spread:.1} %{disturbed}"
+        );
         for finding in &self.analysis.findings {
             _ = writeln!(text, "  found {}", named(finding));
             _ = writeln!(text, "    {}", finding.summary);
@@ -199,19 +231,9 @@ impl Outcome {
         joined(ranks.map(|rank| format!("{:+.4}", rank.excess)))
     }
 
-    /// Spread of each rank's own time from step to step, relative to its median, from the 80th
-    /// percentile of the differences between neighbours as if they were normal. A heat map has a
-    /// row for each rank and a column for each step of runs as small as these.
     fn spread_by_rank(&self) -> String {
-        let map = &self.analysis.heat_map;
-        let spread = |row: &[f64]| {
-            let times: Vec<f64> = row.iter().map(|excess| 1.0 + excess).collect();
-            let jumps: Vec<f64> = times.windows(2).map(|it| (it[1] - it[0]).abs()).collect();
-            let deviations = 2.0_f64.sqrt() * normal_quantile(0.9)?;
-            Some(quantile(&jumps, 0.8).ok()? / deviations / median(&times).ok()?)
-        };
-        let rows = map.excess.chunks(map.first_step.len().max(1));
-        joined(rows.filter_map(spread).map(|spread| format!("{spread:.4}")))
+        let spreads = spreads(&self.analysis.heat_map).into_iter();
+        joined(spreads.map(|spread| format!("{spread:.4}")))
     }
 
     fn descheduled_by_rank(&self) -> String {
