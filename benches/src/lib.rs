@@ -8,6 +8,8 @@ mod known_manifest;
 pub mod models;
 pub mod peers;
 pub mod rehearse;
+mod twin;
 
 pub use crowd::share_one_processor;
 pub use known_manifest::large_manifest;
+pub use twin::{Twin, spreads};

@@ -3,14 +3,18 @@
 //! whether they leave clean runs of the same shapes alone. Beds are those of `scripts/testbed.sh`.
 //!
 //! A trial is right if the one expected cause is found at the one expected culprit and nobody else
-//! is named; a clean one if nobody is named.
+//! is named; a clean one if nobody is named. After a wrong one, a clean run of the same layout
+//! within one process, without a bed, tells whether the processors are uneven by themselves.
 //!
 //! Trials take turns with the kinds and the layouts. Exits with 77 if the machine cannot make such
 //! a bed; `cluster_recall --help` shows what can be asked for.
 #![expect(clippy::print_stdout, reason = "the table is the result")]
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
+use laggard_analyze::analyze;
+use laggard_benches::Twin;
+use laggard_record::Record;
 use laggard_stats::Rng;
 use serde_json::Value;
 use std::fs::File;
@@ -25,6 +29,8 @@ const SKIPPED: i32 = 77;
 const QUOTA: std::ops::RangeInclusive<u32> = 25..=45;
 /// Rate of a slow host's link.
 const SLOW: &str = "100mbit";
+/// Steps of the clean run after a wrong trial.
+const TWIN_STEPS: u32 = 200;
 
 /// Layouts of the two ranks of one host, and of the four of four hosts; plain data parallel first.
 const LAYOUTS: [&[&str]; 2] = [
@@ -126,9 +132,7 @@ impl Plan {
             .args(&self.bed)
             .arg("--")
             .arg(&options.laggard)
-            .args(["run", "--quiet", "--model", "tiny", "--micro-batches", "4"])
-            .args(["--layout", self.layout])
-            .args(["--steps", &self.steps.to_string(), "-o"])
+            .args(self.arguments(self.steps))
             .arg(&record)
             .output()?;
         match output.status.code() {
@@ -150,6 +154,48 @@ impl Plan {
         })
     }
 
+    /// Of a run of so many steps, up to the place of its record.
+    fn arguments(&self, steps: u32) -> Vec<String> {
+        let run = "run --quiet --model tiny --micro-batches 4";
+        let arguments = format!("{run} --layout {} --steps {steps} -o", self.layout);
+        arguments.split(' ').map(str::to_owned).collect()
+    }
+
+    /// Ranks that the layout asks for, on one host or four.
+    fn ranks(&self) -> u32 {
+        match self.kind {
+            Kind::Quota | Kind::CleanHost => 2,
+            Kind::SlowLink | Kind::CleanHosts => 4,
+        }
+    }
+
+    /// What a clean run shows of the processors themselves.
+    fn twin(&self, options: &Options) -> Result<Twin> {
+        let folder = tempfile::tempdir()?;
+        let record = folder.path().join("record");
+        let output = Command::new(&options.laggard)
+            .args(self.arguments(TWIN_STEPS))
+            .arg(&record)
+            .args(["--ranks", &self.ranks().to_string()])
+            .output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the clean run: {errors}");
+        let analysis = analyze(&Record::open(&record)?, &Default::default());
+        Ok(Twin::of(&analysis.context("the clean run")?))
+    }
+
+    /// Whether what the machine itself did to a wrong trial leaves the truth unknown, and what it
+    /// did.
+    fn disturbance(&self, analysis: &Value, options: &Options) -> Result<(bool, String)> {
+        if let Some(contention) = contention(analysis) {
+            return Ok((true, contention.to_owned()));
+        }
+        let twin = self.twin(options)?;
+        let (apart, spread) = (1e2 * twin.apart, 1e2 * twin.spread);
+        let told = format!("ranks of a clean run lie {apart:.1} % apart and vary by {spread:.1} %");
+        Ok((twin.is_uneven(), told))
+    }
+
     fn is_right(&self, analysis: &Value) -> bool {
         let named = named(analysis);
         match &self.expect {
@@ -163,7 +209,7 @@ impl Plan {
 }
 
 /// What telemetry saw of other work on the processors.
-fn disturbance(analysis: &Value) -> Option<&str> {
+fn contention(analysis: &Value) -> Option<&str> {
     let mut caveats = analysis["caveats"].as_array().into_iter().flatten();
     let caveat = caveats.find(|it| it["code"] == "outside_contention")?;
     caveat["message"].as_str()
@@ -205,8 +251,8 @@ struct Options {
     /// Where each trial goes.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Exits with 1 if fewer trials of a kind are right; wrong ones that other work of the machine
-    /// has disturbed, as telemetry tells, count as right.
+    /// Exits with 1 if fewer trials of a kind are right; wrong ones that the machine itself has
+    /// disturbed, as telemetry or a clean run right after tells, count as right.
     #[arg(long, value_name = "N", default_value_t = 0)]
     require: u32,
 }
@@ -245,10 +291,12 @@ fn main() -> Result<ExitCode> {
             let row = row(&plan, &options, &analysis, is_right);
             if !is_right {
                 println!("wrong: {row}");
-                if let Some(why) = disturbance(&analysis) {
-                    println!("DISTURBED, and not judged: {why}");
-                    *disturbed += 1;
+                let (is_disturbed, why) = plan.disturbance(&analysis, &options)?;
+                match is_disturbed {
+                    true => println!("DISTURBED, and not judged: {why}"),
+                    false => println!("not disturbed: {why}"),
                 }
+                *disturbed += u32::from(is_disturbed);
             }
             if let Some(file) = &mut csv {
                 writeln!(file, "{row}")?;

@@ -21,7 +21,6 @@ mod busy;
 mod kind;
 mod options;
 mod trial;
-mod twin;
 mod world;
 
 use anyhow::{Result, bail};

@@ -2,9 +2,9 @@
 
 use crate::busy::Busy;
 use crate::kind::{Effect, Plan};
-use crate::twin::{Twin, spreads};
 use anyhow::{Context, Result, ensure};
 use laggard_analyze::{Analysis, Cause, Confidence, Culprit, Finding, Options, analyze};
+use laggard_benches::{Twin, spreads};
 use laggard_measure::{Hooks, Settings, run_in_turns};
 use laggard_record::Record;
 use laggard_specs::Tables;

@@ -1,4 +1,4 @@
-//! What the machine did by itself during a trial: a clean run, its twin, takes turns with it.
+//! What the machine did by itself about the time of a trial, told by a clean run, its twin.
 //! Processors that share a core with another guest's are slower for seconds or minutes, which no
 //! counter of this machine tells; whoever is named for that is named rightly.
 
@@ -14,7 +14,7 @@ const PARTS: usize = 4;
 
 /// How even ranks were that nothing was put into.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Twin {
+pub struct Twin {
     /// Largest difference of the median own times of two ranks in a part of the run, relative.
     pub apart: f64,
     /// Largest spread of a rank's own time from step to step, relative.
@@ -22,8 +22,9 @@ pub(crate) struct Twin {
 }
 
 impl Twin {
-    /// From figures alone: no finding of the analysis, true or false, excuses another.
-    pub(crate) fn of(analysis: &Analysis) -> Self {
+    /// From the analysis of a clean run, by figures alone: no finding, true or false, excuses
+    /// another.
+    pub fn of(analysis: &Analysis) -> Self {
         let map = &analysis.heat_map;
         let part = map.first_step.len().div_ceil(PARTS).max(1);
         let apart = (0..PARTS).map(|at| {
@@ -40,14 +41,14 @@ impl Twin {
     }
 
     /// Whether a trial cannot be judged.
-    pub(crate) fn is_uneven(self) -> bool {
+    pub fn is_uneven(self) -> bool {
         self.apart > MOST_APART || self.spread > MOST_SPREAD
     }
 }
 
 /// Spread of each rank's own time from step to step, relative to its median, from the 80th
 /// percentile of the differences between neighbours as if they were normal.
-pub(crate) fn spreads(map: &HeatMap) -> Vec<f64> {
+pub fn spreads(map: &HeatMap) -> Vec<f64> {
     let spread = |row: &[f64]| {
         let times: Vec<f64> = row.iter().map(|excess| 1.0 + excess).collect();
         let jumps: Vec<f64> = times.windows(2).map(|it| (it[1] - it[0]).abs()).collect();
@@ -65,8 +66,8 @@ fn rows(map: &HeatMap) -> impl Iterator<Item = &[f64]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::known_job::KnownJob;
     use laggard_analyze::{Options, analyze};
-    use laggard_benches::known_job::KnownJob;
     use laggard_record::Record;
 
     fn twin(change: impl Fn(&mut KnownJob)) -> Twin {
