@@ -1,7 +1,7 @@
 //! Speed and peak memory of planning.
 //!
 //! `cargo run --release -p laggard-benches --bin plan_speed -- [RUNS]` prints one line for each
-//! run, each a process of its own on one thread, of
+//! run, each a process of its own, of
 //! - `layouts`: layouts of GPT-3 175B on 1,024 A100 judged by the second on one core (those refused
 //!   for lack of memory and those whose step is predicted together, and the latter alone; goal:
 //!   200,000 a second);

@@ -98,7 +98,7 @@ pub struct Candidate {
 }
 
 /// The best layouts, and what there was to choose from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Found {
     /// The fastest, in tokens per second; at most as many as asked for.
     pub best: Vec<Candidate>,

@@ -5,6 +5,7 @@ mod across;
 mod devices;
 mod job;
 mod loosely;
+mod prepare;
 mod relaxation;
 mod search;
 mod sets;
@@ -120,7 +121,8 @@ pub struct Options {
 /// Where nothing can train the model, with the smallest change that would help.
 pub fn options(problem: &Problem<'_>) -> Result<Options, PlanError> {
     let mut maker = Maker::new(problem);
-    maker.together()?;
+    let stages = maker.prepare();
+    maker.together(stages)?;
     maker.across_sites()?;
     maker.pools()?;
     maker.train_and_give_away()?;
@@ -234,8 +236,8 @@ impl<'p> Maker<'p> {
         Ok(option)
     }
 
-    /// One job on all classes of each site.
-    fn together(&mut self) -> Result<(), PlanError> {
+    /// One job on all classes of each site, some with stages by speed.
+    fn together(&mut self, by_stages: Vec<Option<spans::Found>>) -> Result<(), PlanError> {
         let sites = self.sites();
         let mixed = sites.iter().any(|classes| classes.len() > 1);
         let counts: Vec<Vec<u64>> = sites.iter().map(|classes| self.of(classes)).collect();
@@ -243,25 +245,22 @@ impl<'p> Maker<'p> {
             0 | 1 => "",
             _ => " for each site",
         };
-        // Where a site has one class, there is nothing to share out unevenly.
-        let is_mixed = |counts: &Vec<u64>| counts.iter().filter(|count| **count > 0).count() > 1;
         let [mut equal, mut uneven, mut stages] = [const { Vec::new() }; 3];
         let (mut has_uneven, mut differ, mut has_stages) = (false, false, false);
         let (mut missed, mut is_all) = (1.0_f64, true);
-        for counts in &counts {
-            if !is_mixed(counts) {
+        for (counts, by_stages) in counts.iter().zip(by_stages) {
+            let Some(by_stages) = by_stages else {
                 let job = self.search.equal(counts);
                 for jobs in [&mut equal, &mut uneven, &mut stages] {
                     jobs.extend(job.clone());
                 }
                 continue;
-            }
+            };
             let [with_equal, by_speed] = self.search.both(counts);
             equal.extend(with_equal);
             has_uneven |= by_speed.is_some();
             differ |= by_speed.iter().any(|job| !job.has_equal_shares());
             uneven.extend(by_speed);
-            let by_stages = spans::best(&self.search.costs, counts, 0.0);
             has_stages |= by_stages.job.is_some();
             missed = missed.max(by_stages.excess());
             is_all &= by_stages.has_all_divisions;

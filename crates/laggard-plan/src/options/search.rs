@@ -2,10 +2,11 @@
 
 use laggard_schedule::Zero;
 use laggard_simulate::{Degrees, Machine};
+use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::job::{Costs, Group, JobPlan, Parts};
-use crate::layouts::{Candidate, NoLayout, fastest_layouts, memory_of_layout};
+use crate::layouts::{Candidate, Found, NoLayout, fastest_layouts, memory_of_layout};
 use crate::problem::{Factors, Problem};
 use crate::shares::{Shares, Worker, share_out};
 
@@ -121,6 +122,16 @@ impl<'p> Search<'p> {
 
     /// The layouts that all devices together can have, those that are fastest on the slowest first.
     fn candidates(&mut self, counts: &[u64]) -> Vec<Candidate> {
+        let key = self.key(counts);
+        if let Some(known) = self.together.get(&key) {
+            return known.clone();
+        }
+        let found = self.find(counts);
+        self.remember(key, found)
+    }
+
+    /// What the layouts of so many devices are known by.
+    fn key(&self, counts: &[u64]) -> Vec<u64> {
         let problem = self.costs.problem;
         let classes: Vec<usize> = (0..counts.len()).filter(|&at| counts[at] > 0).collect();
         let mut key = counts.to_vec();
@@ -133,30 +144,61 @@ impl<'p> Search<'p> {
             let first = (0..class).find(|&at| machine(at) == machine(class));
             key.swap(first.unwrap_or(class), class);
         }
-        if let Some(known) = self.together.get(&key) {
-            return known.clone();
-        }
+        key
+    }
+
+    fn find(&self, counts: &[u64]) -> Result<Found, NoLayout> {
+        let problem = self.costs.problem;
+        let classes: Vec<usize> = (0..counts.len()).filter(|&at| counts[at] > 0).collect();
         let space = problem.space(counts.iter().sum(), &classes);
         let machine: Machine = problem.weakest(&classes);
         let constants = &self.costs.constants;
         // Of a class alone no more are tried than equal shares need.
         let kept = if classes.len() > 1 { KEPT } else { TRIED_EQUAL };
-        let found = match space.ranks {
-            0 => Vec::new(),
-            _ => match fastest_layouts(&problem.demand(), space, &machine, constants, kept) {
-                Ok(found) => {
-                    self.evaluated[0] += found.evaluated;
-                    self.evaluated[1] += found.too_large;
-                    found.best
-                }
-                Err(refusal) => {
-                    self.refusals.push(refusal);
-                    Vec::new()
-                }
-            },
+        match space.ranks {
+            0 => Ok(Found::default()),
+            _ => fastest_layouts(&problem.demand(), space, &machine, constants, kept),
+        }
+    }
+
+    fn remember(&mut self, key: Vec<u64>, found: Result<Found, NoLayout>) -> Vec<Candidate> {
+        let found = found.unwrap_or_else(|refusal| {
+            self.refusals.push(refusal);
+            Found::default()
+        });
+        self.evaluated[0] += found.evaluated;
+        self.evaluated[1] += found.too_large;
+        self.together.insert(key, found.best.clone());
+        found.best
+    }
+
+    /// Finds the layouts of several numbers of devices on all processors, as if they had been asked
+    /// for in this order, and does something else meanwhile.
+    pub(super) fn prepare<T: Send>(
+        &mut self,
+        wanted: &[Vec<u64>],
+        meanwhile: impl FnOnce(&Costs<'p>) -> T + Send,
+    ) -> T {
+        let mut seen = BTreeSet::new();
+        let mut new: Vec<(Vec<u64>, &[u64])> = Vec::new();
+        for counts in wanted {
+            let key = self.key(counts);
+            if !self.together.contains_key(&key) && seen.insert(key.clone()) {
+                new.push((key, counts));
+            }
+        }
+        let this = &*self;
+        let find = || {
+            new.par_iter()
+                .map(|(_, counts)| this.find(counts))
+                .collect()
         };
-        self.together.insert(key, found.clone());
-        found
+        let (found, other): (Vec<_>, T) = rayon::join(find, || meanwhile(&this.costs));
+        let keys: Vec<Vec<u64>> = new.into_iter().map(|(key, _)| key).collect();
+        for (key, found) in keys.into_iter().zip(found) {
+            self.remember(key, found);
+        }
+        other
     }
 
     /// Tokens per second that a job keeps.

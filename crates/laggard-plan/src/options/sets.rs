@@ -52,6 +52,11 @@ impl Maker<'_> {
         Ok(sets)
     }
 
+    /// The sets, if they are so few that each is laid out.
+    pub(super) fn few_sets(&self) -> Option<Vec<Vec<usize>>> {
+        Some(self.all_sets()).filter(|sets| sets.len() <= FEW_SETS)
+    }
+
     fn all_sets(&self) -> Vec<Vec<usize>> {
         let there = self.on.iter().filter(|count| **count > 0).count();
         let mut sets = Vec::new();

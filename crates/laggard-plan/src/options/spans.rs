@@ -19,6 +19,7 @@ mod setting;
 use laggard_schedule::Zero;
 use laggard_simulate::Degrees;
 use laggard_specs::Recompute;
+use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +33,9 @@ const MOST_STAGES: u64 = 24;
 const MOST_SEQUENCES: u32 = 4;
 /// Most numbers of replicas with stages of each class that are all looked through.
 const FEW_DIVISIONS: usize = 2048;
+/// Divisions that are tried at the same time, whatever the number of processors: what is found may
+/// not depend on that. Each is tried as if the others of its time had found nothing.
+const AT_ONCE: usize = 2;
 /// What may have been missed is said from such a share on.
 const WORTH_SAYING: f64 = 5e-4;
 
@@ -55,6 +59,21 @@ pub(super) struct Found {
 }
 
 impl Found {
+    fn add(&mut self, tried: Tried) {
+        if tried.most <= self.tokens_per_s {
+            return;
+        }
+        if !tried.is_best_of_all {
+            self.most_tokens_per_s = self.most_tokens_per_s.max(tried.most);
+        }
+        for (rate, job) in tried.jobs {
+            if rate > self.tokens_per_s {
+                self.tokens_per_s = rate;
+                self.job = Some(job);
+            }
+        }
+    }
+
     /// What orders that were not tried may train over what the best does.
     pub(super) fn excess(&self) -> f64 {
         match &self.job {
@@ -106,36 +125,68 @@ pub(super) fn best(costs: &Costs<'_>, counts: &[u64], beat: f64) -> Found {
         most_tokens_per_s: 0.0,
         has_all_divisions,
     };
-    for way in ways {
-        if way.most <= found.tokens_per_s {
+    for ways in ways.chunks(AT_ONCE) {
+        if ways[0].most <= found.tokens_per_s {
             break;
         }
-        for recompute in [Recompute::None, Recompute::Layers] {
-            let degrees = Degrees {
-                recompute,
-                ..way.degrees
-            };
-            let paces = known.of(costs, counts, &degrees);
-            let setting = Setting::of(costs, &degrees, (&way.stages, paces));
-            let most = setting.most_tokens_per_s();
-            if most <= found.tokens_per_s {
-                continue;
-            }
-            let cuts = setting.cuts(found.tokens_per_s);
-            if !cuts.are_best_of_all {
-                found.most_tokens_per_s = found.most_tokens_per_s.max(most);
-            }
-            for stages in cuts.list {
-                let job = setting.job(MixedPipeline { stages }, counts);
-                let rate = costs.outcome(&job).map_or(0.0, |it| it.tokens_per_s());
-                if rate > found.tokens_per_s {
-                    found.tokens_per_s = rate;
-                    found.job = Some(job);
-                }
-            }
+        for way in ways {
+            known.of(costs, counts, &way.degrees);
+            known.of(costs, counts, &way.again());
         }
+        let tried = ways
+            .par_iter()
+            .map(|way| way.tried(costs, counts, (&known, found.tokens_per_s)));
+        let tried: Vec<Vec<Tried>> = tried.collect();
+        tried.into_iter().flatten().for_each(|it| found.add(it));
     }
     found
+}
+
+/// A way with or without recomputation.
+struct Tried {
+    /// Tokens per second that none of its cuts can pass.
+    most: f64,
+    /// Whether no order of the stages has a better cut.
+    is_best_of_all: bool,
+    /// Its best cuts with the tokens per second of each.
+    jobs: Vec<(f64, JobPlan)>,
+}
+
+impl Way {
+    /// The same where layers are computed again.
+    fn again(&self) -> Degrees {
+        Degrees {
+            recompute: Recompute::Layers,
+            ..self.degrees
+        }
+    }
+
+    /// What comes of it that may train more than `beat` tokens a second.
+    fn tried(&self, costs: &Costs<'_>, counts: &[u64], (known, beat): (&Paces, f64)) -> Vec<Tried> {
+        let mut best = beat;
+        let mut all = Vec::new();
+        for degrees in [self.degrees, self.again()] {
+            let setting = Setting::of(costs, &degrees, (&self.stages, known.get(&degrees)));
+            let most = setting.most_tokens_per_s();
+            if most <= best {
+                continue;
+            }
+            let cuts = setting.cuts(best);
+            let job = |stages| {
+                let job = setting.job(MixedPipeline { stages }, counts);
+                let rate = costs.outcome(&job).map_or(0.0, |it| it.tokens_per_s());
+                (rate, job)
+            };
+            let jobs: Vec<(f64, JobPlan)> = cuts.list.into_iter().map(job).collect();
+            best = jobs.iter().map(|it| it.0).fold(best, f64::max);
+            all.push(Tried {
+                most,
+                is_best_of_all: cuts.are_best_of_all,
+                jobs,
+            });
+        }
+        all
+    }
 }
 
 /// What a job of such replicas does.
@@ -155,9 +206,20 @@ struct Paces {
 }
 
 impl Paces {
-    fn of(&mut self, costs: &Costs<'_>, counts: &[u64], degrees: &Degrees) -> &[Pace] {
+    fn key(degrees: &Degrees) -> (u32, u32, bool) {
         let again = degrees.recompute != Recompute::None;
-        let key = (degrees.tensor, degrees.micro_batch, again);
+        (degrees.tensor, degrees.micro_batch, again)
+    }
+
+    /// Those that have been found out.
+    fn get(&self, degrees: &Degrees) -> &[Pace] {
+        self.known
+            .get(&Self::key(degrees))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    fn of(&mut self, costs: &Costs<'_>, counts: &[u64], degrees: &Degrees) -> &[Pace] {
+        let key = Self::key(degrees);
         let new = || setting::paces(costs, degrees, |class| counts[class] > 0);
         self.known.entry(key).or_insert_with(new)
     }
