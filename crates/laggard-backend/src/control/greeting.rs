@@ -149,20 +149,25 @@ impl Calling<'_> {
     /// Connects to the first address where the other answers, going over them again and again until
     /// the deadline; the error says what happened last. The stream is blocking.
     pub(super) fn connect(&self, deadline: Instant) -> Result<TcpStream, String> {
-        let mut why = "it has no address".to_owned();
+        let mut why = None;
         let mut patience = FIRST_PATIENCE;
         loop {
             for address in self.addresses {
-                let until = deadline.min(Instant::now() + patience);
-                match self.attempt(address, until) {
+                let now = Instant::now();
+                let until = deadline.min(now + patience);
+                let error = match self.attempt(address, until) {
                     Ok(stream) => return Ok(stream),
-                    Err(error) => why = format!("{address}: {error}"),
+                    Err(error) => error,
+                };
+                // A call for which the end left no time says less than those before it.
+                let is_cut = until.saturating_duration_since(now) < FIRST_PATIENCE;
+                if why.is_none() || !is_cut || error.kind() != ErrorKind::TimedOut {
+                    why = Some(format!("{address}: {error}"));
                 }
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            // Another call would only say that it was not given any time.
             if left <= PAUSE || self.addresses.is_empty() {
-                return Err(why);
+                return Err(why.unwrap_or_else(|| "it has no address".to_owned()));
             }
             std::thread::sleep(PAUSE);
             patience = (2 * patience).min(left);
