@@ -161,22 +161,13 @@ impl Plan {
         arguments.split(' ').map(str::to_owned).collect()
     }
 
-    /// Ranks that the layout asks for, on one host or four.
-    fn ranks(&self) -> u32 {
-        match self.kind {
-            Kind::Quota | Kind::CleanHost => 2,
-            Kind::SlowLink | Kind::CleanHosts => 4,
-        }
-    }
-
-    /// What a clean run shows of the processors themselves.
+    /// What a clean run shows of the processors themselves. The layout says how many ranks it has.
     fn twin(&self, options: &Options) -> Result<Twin> {
         let folder = tempfile::tempdir()?;
         let record = folder.path().join("record");
         let output = Command::new(&options.laggard)
             .args(self.arguments(TWIN_STEPS))
             .arg(&record)
-            .args(["--ranks", &self.ranks().to_string()])
             .output()?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "the clean run: {errors}");

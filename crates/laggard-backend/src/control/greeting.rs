@@ -147,7 +147,8 @@ pub(super) struct Calling<'a> {
 
 impl Calling<'_> {
     /// Connects to the first address where the other answers, going over them again and again until
-    /// the deadline; the error says what happened last. The stream is blocking.
+    /// the deadline; the error says what happened last, but for calls that this left no time. The
+    /// stream is blocking.
     pub(super) fn connect(&self, deadline: Instant) -> Result<TcpStream, String> {
         let mut why = None;
         let mut patience = FIRST_PATIENCE;
@@ -159,7 +160,7 @@ impl Calling<'_> {
                     Ok(stream) => return Ok(stream),
                     Err(error) => error,
                 };
-                // A call for which the end left no time says less than those before it.
+                // Such a call says less than those before it.
                 let is_cut = until.saturating_duration_since(now) < FIRST_PATIENCE;
                 if why.is_none() || !is_cut || error.kind() != ErrorKind::TimedOut {
                     why = Some(format!("{address}: {error}"));
